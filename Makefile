@@ -1,0 +1,46 @@
+# `make demo` and `make test` are all a fresh machine needs: Python 3.10-3.13 and make.
+
+PYTHON ?= python3
+BIN := .venv/bin
+MODEL := build/models/needle-int8
+
+.PHONY: install demo test lint types unit format clean
+.DELETE_ON_ERROR:
+
+install: build/installed
+
+# Made anew only when what is to be installed changed.
+build/installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; (3, 10) <= v <= (3, 13) or sys.exit("error: ov-kvcrush needs Python 3.10 to 3.13, and $(PYTHON) is %d.%d\nGive another one: make PYTHON=python3.11 ..." % v)'
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --upgrade pip
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[export,dev]'
+	@mkdir -p build && touch $@
+
+demo: $(MODEL)/ov_kvcrush.json
+	$(BIN)/python samples/demo.py $(MODEL)
+
+$(MODEL)/ov_kvcrush.json: build/installed
+	$(BIN)/ov-kvcrush export -m samples/models/needle --weight-format int8 --overwrite $(MODEL)
+
+test: lint types unit
+
+lint: build/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+# The packages stand in three folders and are imported as one: mypy sees them put together.
+types: build/installed
+	@rm -rf build/types && mkdir -p build/types
+	@cp -r ov_kvcrush build/types/ && cp -r export runtime build/types/ov_kvcrush/
+	cd build/types && ../../$(BIN)/mypy --config-file ../../pyproject.toml -p ov_kvcrush
+
+unit: build/installed
+	$(BIN)/pytest
+
+format: build/installed
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf build .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,33 @@
+"""KVCrush for OpenVINO: a small KV cache, the right answers."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ov_kvcrush.config import KVCacheConfig
+    from ov_kvcrush.errors import OVKVCrushError
+    from ov_kvcrush.pipeline import LLMPipeline
+    from ov_kvcrush.plan import KVPlan
+
+__version__ = "0.1.0"
+__all__ = ["KVCacheConfig", "KVPlan", "LLMPipeline", "OVKVCrushError"]
+
+_HOMES = {
+    "KVCacheConfig": "config",
+    "KVPlan": "plan",
+    "LLMPipeline": "pipeline",
+    "OVKVCrushError": "errors",
+}
+
+
+def __getattr__(name: str) -> Any:
+    # Loaded when asked for: importing the package must not start OpenVINO.
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,56 @@
+"""The errors a user can meet: each says what is wrong, why, and what to do about it."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class OVKVCrushError(Exception):
+    """Base of every error this package raises for something its user can change.
+
+    Args:
+        message: one line: what is wrong and why.
+        hint: one line: what to do about it. Shown below the message.
+    """
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message}\n{self.hint}" if self.hint else self.message
+
+
+class ConfigError(OVKVCrushError, ValueError):
+    """A setting that is unknown, malformed, or contradicts another one."""
+
+
+class ModelError(OVKVCrushError):
+    """A model folder, IR, tokenizer or KV plan that cannot be used."""
+
+
+class DeviceError(OVKVCrushError):
+    """A device that does not exist here or that the engine does not serve."""
+
+
+class PromptError(OVKVCrushError, ValueError):
+    """A prompt that cannot be read: empty, or longer than the KV cache can hold."""
+
+
+class UnsupportedError(OVKVCrushError, NotImplementedError):
+    """A feature of the wider ecosystem that this engine does not offer."""
+
+
+class ExportError(OVKVCrushError):
+    """An export that cannot start or did not finish."""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Hint for an unknown ``name``: the closest known one, else all of them."""
+    names = sorted(known)
+    close = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
+    if close:
+        return f"Did you mean {close[0]!r}?"
+    return f"Known: {', '.join(names)}."
