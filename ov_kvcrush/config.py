@@ -1,0 +1,234 @@
+"""What the KV cache may hold and in which precision: frozen settings, checked when made."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from ov_kvcrush.errors import ConfigError, did_you_mean
+from ov_kvcrush.selection.importance import IMPORTANCE_METHODS
+from ov_kvcrush.selection.kvcrush import (
+    ANCHORS,
+    REPRESENTATIVE_RULES,
+    SIGNATURE_HEADS,
+    Selector,
+)
+
+KV_PRECISIONS = ("f32", "bf16", "u8", "u4")
+GRANULARITIES = ("token", "page")
+
+# The CPU plugin's PagedAttention takes these pairs and rejects every other one
+# (tests/runtime/test_paged_model.py::test_the_plugin_takes_just_these_precision_pairs).
+KV_PRECISION_PAIRS = (
+    ("f32", "f32"),
+    ("bf16", "bf16"),
+    ("u8", "u8"),
+    ("u8", "u4"),
+    ("u4", "u8"),
+    ("u4", "u4"),
+)
+
+
+@dataclass(frozen=True)
+class KVCacheConfig:
+    """How many tokens of a sequence stay in the KV cache, which ones, and what they are stored in.
+
+    Every size is in tokens and counts per sequence, layer and KV head.
+
+    Attributes:
+        max_cache_size: all tokens kept by a cut: start, recent, important ones and representatives
+            together. 0 keeps everything.
+        start_size: the first tokens (attention sinks), never evicted.
+        recent_size: the last tokens, never evicted.
+        granularity: ``"token"``, or ``"page"`` to keep or evict whole pages.
+        importance: name of the importance method.
+        window_size: queries, counted from the last, whose attention scores the tokens.
+        kernel_size: width in tokens of the max-pooling over the scores (odd; 1 is none).
+        representatives: how the representatives of the evicted tokens are chosen; ``"none"`` leaves
+            the importance method alone.
+        representative_share: part of the budget between start and recent that goes to
+            representatives (the paper's split, rho), 0 to 1.
+        anchor: the vector every signature is compared with.
+        signature_heads: one signature bit per ``"kv"`` head or per ``"query"`` head.
+        signature_fraction: part of the middle tokens for which a head's bit is one.
+        seed: for the ``random`` anchor.
+        decode_slack: tokens the cache may grow past ``max_cache_size`` before it is cut again.
+        key_cache_precision: storage type of keys; None takes what the model was exported with.
+        value_cache_precision: the same for values.
+        pool_size: tokens the page pool holds for all sequences together; None: full contexts for
+            as many sequences as may run at once, or fewer where memory is short. Memory is only
+            taken as tokens come.
+
+    Raises:
+        ConfigError: a value is out of range or contradicts another one.
+    """
+
+    max_cache_size: int = 0
+    start_size: int = 32
+    recent_size: int = 64
+    granularity: str = "token"
+    importance: str = "snapkv"
+    window_size: int = 16
+    kernel_size: int = 31
+    representatives: str = "distinct"
+    representative_share: float = 0.5
+    anchor: str = "mean"
+    signature_heads: str = "kv"
+    signature_fraction: float = 0.5
+    seed: int = 0
+    decode_slack: int = 128
+    key_cache_precision: str | None = None
+    value_cache_precision: str | None = None
+    pool_size: int | None = None
+
+    def __post_init__(self) -> None:
+        _check_types(self)
+        for name in ("max_cache_size", "start_size", "recent_size", "decode_slack", "seed"):
+            _require(getattr(self, name) >= 0, f"{name} is {getattr(self, name)}, below 0")
+        _require(self.window_size >= 1, f"window_size is {self.window_size}, below 1")
+        _require(
+            self.kernel_size >= 1 and self.kernel_size % 2 == 1,
+            f"kernel_size is {self.kernel_size}; a centred window is odd and at least 1",
+        )
+        _require(
+            0.0 <= self.representative_share <= 1.0,
+            f"representative_share is {self.representative_share}, outside 0 to 1",
+        )
+        _require(
+            0.0 < self.signature_fraction < 1.0,
+            f"signature_fraction is {self.signature_fraction}, not between 0 and 1",
+        )
+        _require(
+            self.pool_size is None or self.pool_size >= 1,
+            f"pool_size is {self.pool_size}, below 1",
+        )
+        for name, known in (
+            ("granularity", GRANULARITIES),
+            ("importance", tuple(IMPORTANCE_METHODS)),
+            ("representatives", tuple(REPRESENTATIVE_RULES)),
+            ("anchor", tuple(ANCHORS)),
+            ("signature_heads", tuple(SIGNATURE_HEADS)),
+            ("key_cache_precision", KV_PRECISIONS),
+            ("value_cache_precision", KV_PRECISIONS),
+        ):
+            value = getattr(self, name)
+            if value is not None and value not in known:
+                raise ConfigError(f"{name} {value!r} is not known", did_you_mean(value, known))
+        if self.max_cache_size:
+            self._check_budget()
+
+    def _check_budget(self) -> None:
+        fixed = self.start_size + self.recent_size
+        _require(
+            self.max_cache_size > fixed,
+            f"max_cache_size {self.max_cache_size} leaves nothing to choose: "
+            f"start_size {self.start_size} + recent_size {self.recent_size} already take {fixed}",
+            f"Give max_cache_size more than {fixed}, or make start_size or recent_size smaller.",
+        )
+        _require(
+            self.window_size <= self.recent_size,
+            f"window_size {self.window_size} exceeds recent_size {self.recent_size}: the queries "
+            "that score the cache have to be among the tokens that stay",
+            f"Set window_size to {self.recent_size} or less, or raise recent_size.",
+        )
+
+    @property
+    def evicts(self) -> bool:
+        """Whether tokens are ever evicted."""
+        return self.max_cache_size > 0
+
+    def require_page_multiples(self, page_size: int) -> None:
+        """Refuse sizes that whole pages of ``page_size`` tokens cannot meet.
+
+        Raises:
+            ConfigError: granularity is ``page`` and a size is not a multiple of the page.
+        """
+        if self.granularity != "page" or not self.evicts:
+            return
+        for name in ("max_cache_size", "start_size", "recent_size"):
+            value = getattr(self, name)
+            below = value // page_size * page_size
+            _require(
+                value == below,
+                f"{name} {value} is not a multiple of the page size {page_size}, "
+                "which granularity 'page' needs",
+                f"Use {below} or {below + page_size}, or granularity 'token'.",
+            )
+
+    def selector(self, page_size: int) -> Selector:
+        """The policy these settings describe, for pages of ``page_size`` tokens."""
+        return Selector(
+            importance=IMPORTANCE_METHODS[self.importance](self.kernel_size),
+            start_size=self.start_size,
+            recent_size=self.recent_size,
+            representatives=self.representatives,
+            representative_share=self.representative_share,
+            anchor=self.anchor,
+            signature_heads=self.signature_heads,
+            signature_fraction=self.signature_fraction,
+            seed=self.seed,
+            page_size=page_size if self.granularity == "page" else 1,
+        )
+
+    @classmethod
+    def from_dict(cls, settings: dict[str, Any]) -> KVCacheConfig:
+        """Build from a mapping; unknown names raise ConfigError with the closest known one."""
+        known = {field.name for field in dataclasses.fields(cls)}
+        for name in settings:
+            if name not in known:
+                raise ConfigError(f"unknown KV cache setting {name!r}", did_you_mean(name, known))
+        return cls(**settings)
+
+    @classmethod
+    def from_file(cls, path: str | Path) -> KVCacheConfig:
+        """Read a JSON object of settings from ``path``."""
+        try:
+            settings = json.loads(Path(path).read_text(encoding="utf-8"))
+        except OSError as error:
+            raise ConfigError(f"cannot read the config file {path}: {error.strerror}") from error
+        except ValueError as error:
+            raise ConfigError(f"{path} is not valid JSON: {error}") from error
+        if not isinstance(settings, dict):
+            raise ConfigError(f"{path} holds a {type(settings).__name__}, not a JSON object")
+        return cls.from_dict(settings)
+
+    def to_dict(self) -> dict[str, Any]:
+        """All settings, as ``from_dict`` takes them."""
+        return dataclasses.asdict(self)
+
+
+def require_precision_pair(key: str, value: str) -> None:
+    """Refuse a pair of KV precisions the plugin cannot hold together.
+
+    Raises:
+        ConfigError: ``(key, value)`` is not one of ``KV_PRECISION_PAIRS``.
+    """
+    if (key, value) not in KV_PRECISION_PAIRS:
+        pairs = ", ".join(f"{k}/{v}" for k, v in KV_PRECISION_PAIRS)
+        raise ConfigError(
+            f"OpenVINO's paged attention cannot hold keys in {key} with values in {value}",
+            f"Pairs (key/value) it takes: {pairs}.",
+        )
+
+
+def _require(condition: bool, message: str, hint: str = "") -> None:
+    if not condition:
+        raise ConfigError(message, hint)
+
+
+def _check_types(config: KVCacheConfig) -> None:
+    kinds: dict[Any, tuple[type, ...]] = {
+        int: (int,),
+        float: (int, float),
+        str: (str,),
+        str | None: (str, type(None)),
+        int | None: (int, type(None)),
+    }
+    for name, hint in get_type_hints(type(config)).items():
+        value = getattr(config, name)
+        if isinstance(value, bool) or not isinstance(value, kinds[hint]):
+            wanted = getattr(hint, "__name__", str(hint))
+            raise ConfigError(f"{name} is {value!r}, a {type(value).__name__}; it takes {wanted}")

@@ -1,0 +1,336 @@
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ov_kvcrush.errors import ConfigError
+from ov_kvcrush.selection import (
+    ANCHORS,
+    REPRESENTATIVE_RULES,
+    SIGNATURE_HEADS,
+    ImportanceMethod,
+    Observation,
+    Selector,
+    SnapKV,
+)
+from tests.selection import slow_reference
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A selector with a cache and a budget for it."""
+
+    selector: Selector
+    observation: Observation
+    max_cache_size: int
+
+    def select(self, **changed):
+        selector = dataclasses.replace(self.selector, **changed)
+        return selector.select(self.observation, self.max_cache_size)
+
+    @property
+    def num_slots(self):
+        return self.observation.positions.shape[1]
+
+
+@st.composite
+def cuts(draw, page_sizes=(1, 2, 4), fits=None, **fixed):
+    """Caches of few distinct scores, so that ties decide often.
+
+    Attention is in whole numbers and groups are powers of two: every sum and mean is exact, and
+    the reference may add in another order. ``fits``: whether the cache fits the budget.
+    """
+    page_size = draw(st.sampled_from(page_sizes))
+    start, recent = draw(st.integers(0, 2)), draw(st.integers(0, 3))
+    middle = draw(st.integers(1, 12))
+    max_cache_size = (start + recent + middle) * page_size
+    fits = draw(st.integers(0, 9)) == 0 if fits is None else fits
+    sizes = (1, max_cache_size) if fits else (max_cache_size + 1, 3 * max_cache_size + 20)
+    num_slots = draw(st.integers(*sizes))
+    num_heads, group = draw(st.integers(1, 4)), draw(st.sampled_from([1, 2, 4]))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    levels = draw(st.sampled_from([1, 3, 20, 10_000]))
+    reach = draw(st.sampled_from([1, 1.3, 3]))
+    positions = [
+        np.sort(rng.choice(int(reach * num_slots), num_slots, replace=False))
+        for _ in range(num_heads)
+    ]
+    observation = Observation(
+        rng.integers(0, levels, (num_heads * group, num_slots)).astype(np.float32),
+        np.array(positions, dtype=np.int32),
+        rng.integers(-levels, levels, (num_heads, num_slots)).astype(np.float32),
+    )
+    settings = {
+        "representatives": draw(st.sampled_from(list(REPRESENTATIVE_RULES))),
+        "representative_share": draw(st.sampled_from([0.0, 0.25, 0.5, 0.75, 1.0])),
+        "anchor": draw(st.sampled_from(list(ANCHORS))),
+        "signature_heads": draw(st.sampled_from(list(SIGNATURE_HEADS))),
+        "signature_fraction": draw(st.sampled_from([0.25, 0.5, 0.75])),
+        "seed": draw(st.integers(0, 3)),
+    }
+    selector = Selector(
+        SnapKV(draw(st.sampled_from([1, 3, 7]))),
+        start * page_size,
+        recent * page_size,
+        page_size=page_size,
+        **(settings | fixed),
+    )
+    return Cut(selector, observation, max_cache_size)
+
+
+def flat_cache(attention, num_heads=1, distinctiveness=None):
+    """A cache that was never cut: every head holds the same tokens."""
+    attention = np.atleast_2d(np.array(attention, dtype=np.float32))
+    positions = np.tile(np.arange(attention.shape[1], dtype=np.int32), (num_heads, 1))
+    if distinctiveness is not None:
+        distinctiveness = np.atleast_2d(np.array(distinctiveness, dtype=np.float32))
+    return Observation(attention, positions, distinctiveness)
+
+
+@settings(max_examples=400)
+@given(cut=cuts())
+def test_the_selection_is_that_of_the_slow_reference(cut):
+    selector, observation = cut.selector, cut.observation
+    wanted = slow_reference.select(
+        observation.window_attention.tolist(),
+        observation.positions.tolist(),
+        observation.distinctiveness.tolist(),
+        cut.max_cache_size,
+        kernel_size=selector.importance.kernel_size,
+        **{
+            field.name: getattr(selector, field.name)
+            for field in dataclasses.fields(selector)
+            if field.name != "importance"
+        },
+    )
+    assert cut.select().tolist() == wanted
+
+
+@pytest.mark.parametrize("signature_heads", list(SIGNATURE_HEADS))
+@pytest.mark.parametrize("anchor", list(ANCHORS))
+@pytest.mark.parametrize("page_size", [1, 32])
+def test_a_long_cache_cut_before_is_selected_like_the_reference(page_size, anchor, signature_heads):
+    rng = np.random.default_rng(7)
+    num_slots = 700
+    observation = Observation(
+        rng.integers(0, 50, (8, num_slots)).astype(np.float32),
+        np.sort([rng.choice(2000, num_slots, replace=False) for _ in range(4)]).astype(np.int32),
+    )
+    selector = Selector(
+        SnapKV(31), 32, 64, anchor=anchor, signature_heads=signature_heads, page_size=page_size
+    )
+    wanted = slow_reference.select(
+        observation.window_attention.tolist(),
+        observation.positions.tolist(),
+        [],
+        320,
+        kernel_size=31,
+        start_size=32,
+        recent_size=64,
+        representatives="rank",
+        representative_share=0.25,
+        anchor=anchor,
+        signature_heads=signature_heads,
+        signature_fraction=0.5,
+        seed=0,
+        page_size=page_size,
+    )
+    assert selector.select(observation, 320).tolist() == wanted
+
+
+@settings(max_examples=200)
+@given(cut=cuts(fits=False))
+def test_slots_ascend_and_start_and_recent_stay(cut):
+    slots = cut.select()
+    assert slots.dtype == np.int32
+    assert (np.diff(slots, axis=1) > 0).all()
+    start, recent = cut.selector.start_size, cut.selector.recent_size
+    assert (slots[:, :start] == np.arange(start)).all()
+    assert (slots[:, slots.shape[1] - recent :] == cut.num_slots - recent + np.arange(recent)).all()
+
+
+@given(cut=cuts(page_sizes=(1,)))
+def test_at_token_granularity_each_head_keeps_exactly_the_budget_or_all_it_holds(cut):
+    num_heads = len(cut.observation.positions)
+    assert cut.select().shape == (num_heads, min(cut.max_cache_size, cut.num_slots))
+
+
+@given(cut=cuts(page_sizes=(2, 4, 32), fits=False))
+def test_at_page_granularity_whole_pages_stay_within_the_budget(cut):
+    slots, page_size = cut.select(), cut.selector.page_size
+    assert cut.max_cache_size - page_size < slots.shape[1] <= cut.max_cache_size
+    last_whole = cut.num_slots // page_size
+    for row in slots:
+        pages, tokens = np.unique(row // page_size, return_counts=True)
+        assert (tokens[pages < last_whole] == page_size).all()
+
+
+@given(cut=cuts(fits=True))
+def test_a_cache_within_the_budget_keeps_every_slot(cut):
+    num_heads = len(cut.observation.positions)
+    assert cut.select().tolist() == [list(range(cut.num_slots))] * num_heads
+
+
+@given(cut=cuts(fits=False, representatives="none"))
+def test_importance_alone_keeps_just_the_top_scored(cut):
+    selector, page_size = cut.selector, cut.selector.page_size
+    end = (cut.num_slots - selector.recent_size) // page_size * page_size
+    middle = cut.observation.slots(selector.start_size, end)
+    scores = selector.importance.score(middle)
+    scores = scores.reshape(len(scores), -1, page_size).sum(axis=2)
+    for row, kept in zip(scores, cut.select(), strict=True):
+        inside = kept[(kept >= selector.start_size) & (kept < end)][::page_size]
+        stays = np.isin(np.arange(len(row)), (inside - selector.start_size) // page_size)
+        assert row[stays].min(initial=np.inf) >= row[~stays].max()
+
+
+@given(cut=cuts())
+def test_a_share_of_nothing_is_the_importance_method_alone(cut):
+    alone = cut.select(representatives="none")
+    assert cut.select(representative_share=0.0).tobytes() == alone.tobytes()
+    # … and "none" spends the whole budget on importance, whatever the share says.
+    nothing = cut.select(representatives="none", representative_share=0.0)
+    assert nothing.tobytes() == alone.tobytes()
+
+
+@given(cut=cuts(fits=False))
+def test_representatives_never_displace_the_important(cut):
+    # The top B_imp stay whatever the rule: cut importance alone to a budget without B_rep.
+    selector, page_size = cut.selector, cut.selector.page_size
+    end = (cut.num_slots - selector.recent_size) // page_size * page_size
+    fixed = selector.start_size + cut.num_slots - end
+    num_pages = (cut.max_cache_size - fixed) // page_size
+    num_important = num_pages - round(selector.representative_share * num_pages)
+    important = dataclasses.replace(selector, representatives="none").select(
+        cut.observation, fixed + num_important * page_size
+    )
+    for kept, wanted in zip(cut.select(), important, strict=True):
+        assert np.isin(wanted, kept).all()
+
+
+@given(cut=cuts())
+def test_selecting_is_repeatable_and_leaves_the_observation_alone(cut):
+    before = [
+        cut.observation.window_attention.tobytes(),
+        cut.observation.positions.tobytes(),
+        cut.observation.distinctiveness.tobytes(),
+    ]
+    assert cut.select().tobytes() == cut.select().tobytes()
+    assert before == [
+        cut.observation.window_attention.tobytes(),
+        cut.observation.positions.tobytes(),
+        cut.observation.distinctiveness.tobytes(),
+    ]
+
+
+@given(cut=cuts(page_sizes=(1,), representatives="rank"))
+def test_shifting_every_position_changes_nothing_at_token_granularity(cut):
+    # Only which heads hold the same token matters, not where in the sequence it stands.
+    moved = dataclasses.replace(cut.observation, positions=cut.observation.positions + 1000)
+    moved_cut = dataclasses.replace(cut, observation=moved)
+    assert moved_cut.select().tobytes() == cut.select().tobytes()
+
+
+def test_a_worked_cut():
+    # Slot              0  1  2  3  4  5  6  7  8  9
+    head_0 = np.array([[9, 8, 1, 7, 2, 6, 3, 5, 4, 9]])
+    head_1 = np.array([[9, 1, 8, 2, 7, 3, 6, 4, 5, 9]])
+    # The middle is slots 1 … 8, and its half four tokens: head 0 marks 1, 3, 5, 7 (8, 7, 6, 5),
+    # head 1 marks 2, 4, 6, 8. Every token is marked once: distance 1 from zeros, so slots order.
+    observation = flat_cache(np.concatenate([head_0, head_1]), num_heads=2)
+    selector = Selector(SnapKV(1), 1, 1, representative_share=0.5)
+    # Six: start, recent, two important, two representatives: first and last of what is left.
+    assert selector.select(observation, 6).tolist() == [
+        [0, 1, 2, 3, 8, 9],  # important 1 and 3; of 2 4 5 6 7 8 the ends
+        [0, 1, 2, 4, 8, 9],  # important 2 and 4; of 1 3 5 6 7 8 the ends
+    ]
+
+
+def test_a_head_may_represent_what_another_head_keeps_as_important():
+    # Head 0 keeps slot 0, so does not take it again; head 1 may take it.
+    observation = flat_cache(
+        [[5, 1, 1, 1], [1, 1, 1, 5]], num_heads=2, distinctiveness=[[4, 3, 2, 1]] * 2
+    )
+    selector = Selector(SnapKV(1), 0, 0, "distinct", representative_share=0.5)
+    assert selector.select(observation, 2).tolist() == [[0, 1], [0, 3]]
+
+
+def test_with_fewer_candidates_than_representatives_all_are_kept():
+    # Middle budget 8, of which 6 representatives; 6 middle tokens, 2 important: 4 candidates.
+    selector = Selector(SnapKV(1), 2, 2, representative_share=0.75)
+    assert selector.select(flat_cache(np.arange(10)), 12).tolist() == [list(range(10))]
+
+
+def test_distinct_takes_the_most_distinct_keys_that_are_not_important():
+    observation = flat_cache([0, 0, 9, 0, 0, 0], distinctiveness=[-0.9, -0.1, 0.5, -0.5, -0.1, 0.2])
+    selector = Selector(SnapKV(1), 0, 0, "distinct", representative_share=0.67)
+    # 5 is the most distinct, 1 ties with 4 and comes first.
+    assert selector.select(observation, 3).tolist() == [[1, 2, 5]]
+
+
+def test_the_sinks_attention_does_not_spread_into_the_middle():
+    observation = flat_cache([100, 0, 0, 0, 0, 1, 0, 0, 0, 100])
+    selector = Selector(SnapKV(3), 1, 1, "none")
+    assert selector.select(observation, 5).tolist() == [[0, 4, 5, 6, 9]]
+
+
+def test_a_budget_of_start_and_recent_alone_keeps_just_those():
+    selector = Selector(SnapKV(1), 2, 1)
+    assert selector.select(flat_cache(np.arange(8)), 3).tolist() == [[0, 1, 7]]
+
+
+def test_a_budget_below_start_and_recent_is_refused():
+    with pytest.raises(ConfigError, match="max_cache_size 2 has no room"):
+        Selector(SnapKV(1), 2, 1).select(flat_cache(np.arange(8)), 2)
+
+
+def test_a_missing_distinctiveness_is_an_error():
+    selector = Selector(SnapKV(1), 0, 0, "distinct")
+    with pytest.raises(ConfigError, match="not measured"):
+        selector.select(flat_cache(np.arange(8)), 4)
+
+
+def test_distinctiveness_is_asked_for_only_where_it_is_read():
+    assert Selector(SnapKV(), 0, 0, "distinct").needs_distinctiveness
+    assert not Selector(SnapKV(), 0, 0, "distinct", 0.0).needs_distinctiveness
+    assert not Selector(SnapKV(), 0, 0, "rank").needs_distinctiveness
+    assert not Selector(SnapKV(), 0, 0, "none").needs_distinctiveness
+
+
+def test_an_importance_method_is_one_dataclass_with_a_score():
+    @dataclass(frozen=True)
+    class MostDistinct(ImportanceMethod):
+        needs_distinctiveness: ClassVar[bool] = True
+
+        def score(self, middle):
+            return middle.measured_distinctiveness()
+
+    selector = Selector(MostDistinct(), 1, 1, "none")
+    assert selector.needs_distinctiveness
+    observation = flat_cache(np.zeros(6), distinctiveness=[9, 1, -5, 4, 3, 9])
+    assert selector.select(observation, 4).tolist() == [[0, 3, 4, 5]]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"representatives": "ranks"}, "representatives 'ranks' is not known\nDid you mean 'rank'"),
+        ({"anchor": "meen"}, "anchor 'meen' is not known\nDid you mean 'mean'"),
+        ({"signature_heads": "both"}, "signature_heads 'both' is not known\nKnown: kv, query"),
+        ({"representative_share": 1.5}, "representative_share is 1.5, outside 0 to 1"),
+        ({"signature_fraction": -0.5}, "signature_fraction is -0.5, outside 0 to 1"),
+        ({"start_size": -1}, "start_size is -1, below 0"),
+        ({"recent_size": -1}, "recent_size is -1, below 0"),
+        ({"seed": -1}, "seed is -1, below 0"),
+        ({"page_size": 0}, "page_size is 0, below 1"),
+    ],
+)
+def test_a_selector_refuses_settings_it_could_not_follow(settings, message):
+    with pytest.raises(ConfigError, match=message):
+        Selector(SnapKV(), **({"start_size": 0, "recent_size": 0} | settings))
