@@ -1,0 +1,169 @@
+"""The KV plan: what export decided about the KV cache, and what the runtime obeys.
+
+It lies beside the IR as ``ov_kvcrush.json``: geometry and precision of each layer's cache, how the
+weights were made, and a fingerprint of the IR it was written for.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ov_kvcrush.errors import ModelError
+
+PLAN_FILE = "ov_kvcrush.json"
+PLAN_VERSION = 1
+
+_PROBES = 64
+_PROBE_BYTES = 4096
+
+
+@dataclass(frozen=True)
+class LayerGeometry:
+    """Attention of one layer: head counts, and head sizes in elements.
+
+    ``sliding_window`` is the number of tokens a query sees, 0 for all of them.
+    """
+
+    num_query_heads: int
+    num_kv_heads: int
+    key_head_size: int
+    value_head_size: int
+    sliding_window: int = 0
+
+
+@dataclass(frozen=True)
+class LayerPrecision:
+    """Storage of one layer's cache: ``f32``, ``bf16``, ``u8`` or ``u4`` for keys and values.
+
+    The group sizes are elements that share a scale along the head; 0 leaves the plugin's default.
+    """
+
+    key: str
+    value: str
+    key_group_size: int = 0
+    value_group_size: int = 0
+
+
+@dataclass(frozen=True)
+class KVPlan:
+    """The KV cache of one exported model.
+
+    Attributes:
+        model_type: architecture name of the Hugging Face config (``llama``, ``qwen2``, …).
+        fingerprint: identity of the IR (:func:`fingerprint`); empty in an estimate.
+        layers: geometry by layer.
+        precisions: storage by layer, as long as ``layers``.
+        kv_bytes_per_token: bytes one token takes in all layers together.
+        context_length: tokens the model was trained to read; 0 where its config does not say.
+        weights: how the weights were made (format, ratio, …) and their ``size_bytes``.
+        made_with: versions of the libraries that made it.
+    """
+
+    model_type: str
+    fingerprint: str
+    layers: tuple[LayerGeometry, ...]
+    precisions: tuple[LayerPrecision, ...]
+    kv_bytes_per_token: float
+    context_length: int
+    weights: dict[str, Any] = field(default_factory=dict)
+    made_with: dict[str, str] = field(default_factory=dict)
+
+    def save(self, folder: str | Path) -> Path:
+        """Write the plan into ``folder`` whole or not at all; returns its path."""
+        path = Path(folder) / PLAN_FILE
+        partial = path.with_suffix(".json.partial")
+        partial.write_text(json.dumps(self.to_dict(), indent=2) + "\n", encoding="utf-8")
+        os.replace(partial, path)
+        return path
+
+    def to_dict(self) -> dict[str, Any]:
+        """The plan as JSON values, with its format version."""
+        return {"version": PLAN_VERSION, **dataclasses.asdict(self)}
+
+    @classmethod
+    def from_dict(cls, stored: dict[str, Any], source: str = "KV plan") -> KVPlan:
+        """Rebuild what ``to_dict`` wrote; ``source`` names it in errors.
+
+        Raises:
+            ModelError: another format version, or fields missing or unknown.
+        """
+        version = stored.get("version")
+        if version != PLAN_VERSION:
+            raise ModelError(
+                f"{source} has format version {version}; this release reads {PLAN_VERSION}",
+                "Export the model again with this release of ov-kvcrush.",
+            )
+        body = {name: value for name, value in stored.items() if name != "version"}
+        try:
+            body["layers"] = tuple(LayerGeometry(**layer) for layer in body["layers"])
+            body["precisions"] = tuple(LayerPrecision(**layer) for layer in body["precisions"])
+            plan = cls(**body)
+        except (KeyError, TypeError) as error:
+            raise ModelError(
+                f"{source} is damaged: {error}", "Export the model again to rewrite it."
+            ) from error
+        if not plan.layers or len(plan.layers) != len(plan.precisions):
+            raise ModelError(
+                f"{source} is damaged: {len(plan.layers)} layers, "
+                f"{len(plan.precisions)} precisions",
+                "Export the model again to rewrite it.",
+            )
+        return plan
+
+    @classmethod
+    def load(cls, folder: str | Path) -> KVPlan | None:
+        """The plan beside the IR in ``folder``, or None where there is none (a plain export).
+
+        Raises:
+            ModelError: the plan cannot be read, or was written for another IR.
+        """
+        path = Path(folder) / PLAN_FILE
+        if not path.exists():
+            return None
+        try:
+            stored = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise ModelError(
+                f"the KV plan {path} cannot be read: {error}",
+                "Export the model again, or delete the file to run without a plan.",
+            ) from error
+        if not isinstance(stored, dict):
+            raise ModelError(f"the KV plan {path} is not a JSON object")
+        plan = cls.from_dict(stored, f"the KV plan {path}")
+        try:
+            beside = fingerprint(folder)
+        except OSError as error:
+            raise ModelError(
+                f"the model beside the KV plan {path} cannot be read: {error.strerror}",
+                "Export the model again.",
+            ) from error
+        if plan.fingerprint != beside:
+            raise ModelError(
+                f"the KV plan {path} was written for another model than the IR beside it",
+                "Export the model again, or delete the file to run without a plan.",
+            )
+        return plan
+
+
+def fingerprint(folder: str | Path) -> str:
+    """Identity of the IR in ``folder``: its graph whole, its weights by size and spread probes.
+
+    A few hundred kilobytes are read whatever the size of the weights, so that loading stays quick;
+    two fine-tunes of one architecture still differ.
+    """
+    digest = hashlib.sha256()
+    digest.update((Path(folder) / "openvino_model.xml").read_bytes())
+    weights = Path(folder) / "openvino_model.bin"
+    size = weights.stat().st_size
+    digest.update(str(size).encode())
+    with weights.open("rb") as stream:
+        for probe in range(_PROBES):
+            stream.seek(max(0, size - _PROBE_BYTES) * probe // (_PROBES - 1))
+            digest.update(stream.read(_PROBE_BYTES))
+    return digest.hexdigest()

@@ -1,0 +1,155 @@
+"""The contract with the plugin: what it accepts, how its pages lie, what the added outputs hold."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import openvino as ov
+import pytest
+
+from ov_kvcrush.config import KV_PRECISION_PAIRS, KV_PRECISIONS
+from ov_kvcrush.errors import ConfigError, DeviceError, ModelError
+from ov_kvcrush.plan import LayerPrecision
+from ov_kvcrush.runtime import key_codec
+from ov_kvcrush.runtime.cache_layout import PAGE_SIZE
+from ov_kvcrush.runtime.paged_graph import read_paged_graph
+from ov_kvcrush.runtime.paged_model import Batch, PagedModel
+
+SIDES = ("key", "value")
+TYPES = {"f32": ov.Type.f32, "bf16": ov.Type.bf16, "u8": ov.Type.u8, "u4": ov.Type.u4}
+F32 = {"INFERENCE_PRECISION_HINT": "f32"}
+
+
+def batch(model: PagedModel, tokens: list[int], past: int, rows: list[int]) -> Batch:
+    """One sequence on pages 0, 1, …; logits and queries of ``rows``."""
+    pages = np.arange(-(-(past + len(tokens)) // PAGE_SIZE), dtype=np.int32)
+    layers = len(model.layers)
+    return Batch(
+        input_ids=np.array(tokens, np.int64),
+        position_ids=np.arange(past, past + len(tokens)),
+        subsequence_begins=np.array([0, len(tokens)], np.int32),
+        past_lens=[np.array([past], np.int32)] * layers,
+        block_indices=[pages] * layers,
+        block_indices_begins=[np.array([0, len(pages)], np.int32)] * layers,
+        sampled_rows=np.array(rows, np.int32),
+        window_rows=np.array(rows, np.int32),
+    )
+
+
+def loaded(folder: Path, key: str, value: str) -> PagedModel:
+    hint = {} if key == "bf16" else F32
+    model = PagedModel(folder, precision=LayerPrecision(key, value), properties=hint)
+    model.reserve(4)
+    return model
+
+
+@pytest.fixture(scope="module")
+def tokens() -> list[int]:
+    return np.random.default_rng(0).integers(8, 5000, 2 * PAGE_SIZE).tolist()
+
+
+def test_geometry_is_read_from_the_graph(needle_f32_dir: Path) -> None:
+    graph = read_paged_graph(needle_f32_dir)
+    assert len(graph.layers) == 8
+    layer = graph.layers[3]
+    assert (layer.num_query_heads, layer.num_kv_heads) == (12, 4)
+    assert (layer.key_head_size, layer.value_head_size, layer.sliding_window) == (64, 64, 0)
+    assert graph.scales == (0.125,) * 8
+
+
+def test_the_plugin_takes_just_these_precision_pairs(needle_f32_dir: Path) -> None:
+    model = read_paged_graph(needle_f32_dir).model
+    taken = set()
+    for key in KV_PRECISIONS:
+        for value in KV_PRECISIONS:
+            properties = {"KEY_CACHE_PRECISION": key, "VALUE_CACHE_PRECISION": value}
+            if key != "bf16":
+                properties |= F32
+            try:
+                compiled = ov.Core().compile_model(model, "CPU", properties)
+                # Mixed pairs may compile and fail, or be replaced, when they run.
+                found = [compiled.input(f"{side}_cache.0").element_type for side in SIDES]
+            except RuntimeError:
+                continue
+            if found == [TYPES[key], TYPES[value]]:
+                taken.add((key, value))
+    assert taken >= set(KV_PRECISION_PAIRS)
+
+
+@pytest.mark.parametrize(("key", "value"), KV_PRECISION_PAIRS)
+def test_pages_are_laid_out_as_the_kernels_read_them(
+    needle_f32_dir: Path, tokens: list[int], key: str, value: str
+) -> None:
+    exact = loaded(needle_f32_dir, "f32", "f32")
+    model = loaded(needle_f32_dir, key, value)
+    for one in (exact, model):
+        one.forward(batch(one, tokens, 0, [0]))
+    kind = key_codec.KEY_KINDS[key]
+    found, wanted = (np.empty((PAGE_SIZE, 64), np.float32) for _ in range(2))
+    for head in range(4):
+        key_codec.read_keys(model.memories[0].keys[1, head], kind, PAGE_SIZE, 64, found)
+        key_codec.read_keys(exact.memories[0].keys[1, head], key_codec.F32, PAGE_SIZE, 64, wanted)
+        step = {"f32": 1e-6, "bf16": 0.04, "u8": 1 / 255, "u4": 1 / 15}[key]
+        assert (np.abs(found - wanted) <= 0.51 * step * np.ptp(wanted, axis=0) + 1e-6).all()
+        # Rewriting what was read gives the plugin's own bytes.
+        page = model.memories[0].keys[1, head]
+        rewritten = np.zeros_like(page)
+        key_codec.write_keys(wanted if key != "bf16" else found, PAGE_SIZE, 64, kind, rewritten)
+        assert (rewritten != page).mean() < 0.002
+
+
+def test_a_chunk_after_another_gives_the_logits_of_both_at_once(
+    needle_f32_dir: Path, tokens: list[int]
+) -> None:
+    whole, parts = (loaded(needle_f32_dir, "f32", "f32") for _ in range(2))
+    together, _ = whole.forward(batch(whole, tokens, 0, [10, 63]))
+    nothing, queries = parts.forward(batch(parts, tokens[:40], 0, []))
+    assert nothing.shape == (0, together.shape[1])
+    assert queries == []
+    last, queries = parts.forward(batch(parts, tokens[40:], 40, [23]))
+    np.testing.assert_allclose(last[0], together[1], atol=1e-4)
+    assert [q.shape for q in queries] == [(1, 12 * 64)] * 8
+
+
+def test_describes_what_was_compiled(needle_f32_dir: Path) -> None:
+    model = loaded(needle_f32_dir, "u8", "u4")
+    assert (model.precision.key, model.precision.value) == ("u8", "u4")
+    assert model.inference_precision == "f32"
+    # Keys: 32 rows and 8 of scales; values: 64 codes of 4 bits and 8 bytes a token.
+    assert model.page_bytes == 8 * 4 * (40 * 64 + 32 * (8 + 32))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"device": "TPU"}, DeviceError, "'TPU' is not a device"),
+        ({"properties": {"KV_CACHE_PRECISON": "u8"}}, ConfigError, "not a property"),
+        ({"precision": LayerPrecision("u8", "bf16")}, ConfigError, "cannot hold keys in u8"),
+        (
+            {"precision": LayerPrecision("bf16", "bf16"), "properties": F32},
+            ConfigError,
+            "does not go with INFERENCE_PRECISION_HINT f32",
+        ),
+    ],
+)
+def test_what_cannot_be_compiled_is_refused(
+    needle_f32_dir: Path, arguments: dict[str, object], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        PagedModel(needle_f32_dir, **arguments)  # type: ignore[arg-type]
+
+
+def test_folders_without_a_usable_model_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="no such model folder"):
+        PagedModel(tmp_path / "missing")
+    with pytest.raises(ModelError, match="holds no OpenVINO model"):
+        PagedModel(tmp_path)
+    (tmp_path / "openvino_model.xml").write_text("not xml")
+    with pytest.raises(ModelError, match="cannot be read"):
+        PagedModel(tmp_path)
+    number = ov.opset13.parameter([1], np.float32)
+    foreign = ov.Model([ov.opset13.add(number, number)], [number])
+    ov.save_model(foreign, tmp_path / "openvino_model.xml")
+    with pytest.raises(ModelError, match="not a text-generation model with a KV cache"):
+        PagedModel(tmp_path)
