@@ -1,0 +1,59 @@
+"""From the chunks of a step to the flat tensors of one inference."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as SequenceOf
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ov_kvcrush.runtime.paged_model import Batch
+from ov_kvcrush.runtime.scheduler import Chunk
+
+
+def build_batch(chunks: SequenceOf[Chunk]) -> Batch:
+    """The batch that computes ``chunks``, in their order.
+
+    Logits are asked for at the end of each sequence, queries for the last window of each chunk.
+    """
+    input_ids: list[int] = []
+    positions: list[NDArray[np.int64]] = []
+    begins = [0]
+    sampled_rows: list[int] = []
+    window_rows: list[int] = []
+    for chunk in chunks:
+        sequence = chunk.sequence
+        first, last = sequence.num_cached, sequence.num_cached + chunk.count
+        input_ids += sequence.tokens[first:last]
+        positions.append(np.arange(first, last, dtype=np.int64))
+        begins.append(len(input_ids))
+        if chunk.reaches_end:
+            sampled_rows.append(len(input_ids) - 1)
+        window_rows += range(len(input_ids) - num_window_rows(chunk), len(input_ids))
+    tables = [
+        [chunk.sequence.layers[n].pages for chunk in chunks]
+        for n in range(len(chunks[0].sequence.layers))
+    ]
+    return Batch(
+        input_ids=np.array(input_ids, np.int64),
+        position_ids=np.concatenate(positions),
+        subsequence_begins=np.array(begins, np.int32),
+        past_lens=[
+            np.array([chunk.sequence.layers[n].length for chunk in chunks], np.int32)
+            for n in range(len(tables))
+        ],
+        block_indices=[
+            np.array([p for table in layer for p in table], np.int32) for layer in tables
+        ],
+        block_indices_begins=[
+            np.cumsum([0, *(len(table) for table in layer)], dtype=np.int32) for layer in tables
+        ],
+        sampled_rows=np.array(sampled_rows, np.int32),
+        window_rows=np.array(window_rows, np.int32),
+    )
+
+
+def num_window_rows(chunk: Chunk) -> int:
+    """How many of the chunk's last tokens the sequence's observation window takes in."""
+    window = chunk.sequence.window
+    return 0 if window is None else min(chunk.count, window.size)

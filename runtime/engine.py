@@ -1,0 +1,354 @@
+"""The paged engine: schedule, forward, sample, compress, once around for each step."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from collections.abc import Sequence as SequenceOf
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import psutil
+from numpy.typing import NDArray
+from openvino_genai import GenerationFinishReason
+
+from ov_kvcrush.config import KVCacheConfig
+from ov_kvcrush.errors import ConfigError, PromptError
+from ov_kvcrush.plan import KVPlan, LayerPrecision
+from ov_kvcrush.runtime.batch import build_batch, num_window_rows
+from ov_kvcrush.runtime.cache_layout import PAGE_SIZE
+from ov_kvcrush.runtime.compressor import Compressor
+from ov_kvcrush.runtime.kv_cache import KVCache
+from ov_kvcrush.runtime.page_pool import PagePool
+from ov_kvcrush.runtime.paged_model import PagedModel
+from ov_kvcrush.runtime.request import Generation, Request, Session
+from ov_kvcrush.runtime.scheduler import Chunk, Schedule, Scheduler
+from ov_kvcrush.runtime.sequence import Sequence, pages_for
+
+if TYPE_CHECKING:
+    from openvino_genai import GenerationConfig, Tokenizer
+
+# Without a pool size, this part of the free memory may become KV cache.
+_POOL_SHARE_OF_FREE_MEMORY = 0.5
+_CONTEXT_WHERE_UNKNOWN = 32768
+
+
+class PagedEngine:
+    """Runs requests over OpenVINO's paged KV cache and keeps each sequence within its budget.
+
+    Args:
+        folder: exported model.
+        tokenizer: turns tokens into text where stop strings need it.
+        device: ``CPU``.
+        config: what the cache may hold, which tokens, in which precision.
+        properties: passed to the plugin.
+        max_num_batched_tokens: tokens of one inference, so the size of a prefill chunk.
+        max_num_seqs: sequences that run at once.
+        pool_bytes: size of the page pool where ``config.pool_size`` says none; 0 is automatic.
+
+    Raises:
+        ModelError, UnsupportedError, DeviceError, ConfigError: as their names say, at construction.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        tokenizer: Tokenizer,
+        device: str = "CPU",
+        config: KVCacheConfig | None = None,
+        properties: Mapping[str, Any] | None = None,
+        max_num_batched_tokens: int = 2048,
+        max_num_seqs: int = 64,
+        pool_bytes: int = 0,
+    ) -> None:
+        self.config = config or KVCacheConfig()
+        self.config.require_page_multiples(PAGE_SIZE)
+        self._tokenizer = tokenizer
+        self._max_num_batched_tokens = max_num_batched_tokens
+        self._max_num_seqs = max_num_seqs
+        plan = KVPlan.load(folder)
+        precision = _precision(self.config, plan)
+        self.model = PagedModel(folder, device, precision, properties)
+        self.model.reserve(self._pool_pages(plan, pool_bytes))
+        pool = PagePool(len(self.model.layers), self.model.num_pages)
+        self.cache = KVCache(pool, self.model.memories)
+        self._scheduler = Scheduler(self.cache, max_num_batched_tokens, max_num_seqs)
+        self._compressor = (
+            Compressor(self.model.layers, self.model.scales, self.model.memories, self.config)
+            if self.config.evicts
+            else None
+        )
+        self._owners: dict[Sequence, tuple[Request, Generation]] = {}
+        self._num_requests = 0
+
+    def add_request(
+        self,
+        prompt_ids: SequenceOf[int],
+        config: GenerationConfig,
+        session: Session | None = None,
+    ) -> Request:
+        """Queue a prompt. See :class:`ov_kvcrush.runtime.request.Engine`."""
+        prompt = [int(token) for token in prompt_ids]
+        if not prompt:
+            raise PromptError("the prompt is empty: it has no tokens", "Give at least one token.")
+        if session is not None and session.busy:
+            raise ConfigError("the chat session is still answering another request")
+        if session is not None and config.num_return_sequences > 1:
+            raise ConfigError(
+                "a chat continues one answer, so num_return_sequences must be 1",
+                "Generate alternatives without a chat session.",
+            )
+        generations = [
+            Generation(index, prompt, config, self._tokenizer)
+            for index in range(config.num_return_sequences)
+        ]
+        lead = generations[0]
+        sequence = self._continued(session, prompt, lead) or self._new_sequence(prompt)
+        self._plan_prompt(sequence, session)
+        request = Request(self._num_requests, prompt, generations, session)
+        self._num_requests += 1
+        if session is not None:
+            session.busy = True
+        self._own(sequence, request, lead)
+        self._scheduler.add(sequence)
+        return request
+
+    def step(self) -> list[Request]:
+        """Run one inference for whoever is next; the requests that got tokens from it."""
+        schedule = self._scheduler.schedule()
+        self._account(schedule)
+        if not schedule.chunks:
+            return self._end_exhausted(schedule)
+        logits, queries = self.model.forward(build_batch(schedule.chunks))
+        self._take_in(schedule.chunks, queries)
+        advanced = self._sample(schedule.chunks, logits)
+        self._compress(schedule.chunks)
+        self._settle(advanced)
+        return advanced
+
+    def has_unfinished(self) -> bool:
+        """Whether ``step`` has anything to do."""
+        return self._scheduler.has_unfinished()
+
+    def cancel(self, request: Request) -> None:
+        """Stop ``request`` where it is; its tokens so far stay."""
+        for generation in request.generations:
+            if generation.finish_reason is None:
+                generation.finish_reason = GenerationFinishReason.NONE
+        self._settle([request])
+
+    def close_session(self, session: Session) -> None:
+        """Free what ``session`` holds."""
+        sequence = self.cache.unpark(session)
+        if sequence is not None:
+            self.cache.release(sequence)
+
+    def describe(self) -> dict[str, Any]:
+        """What was really compiled and how much it holds."""
+        model = self.model
+        return {
+            "engine": "paged",
+            "device": "CPU",
+            "num_layers": len(model.layers),
+            "inference_precision": model.inference_precision,
+            "key_cache_precision": model.precision.key,
+            "value_cache_precision": model.precision.value,
+            "kv_bytes_per_token": model.kv_bytes_per_token,
+            "page_size": PAGE_SIZE,
+            "pool_tokens": self.cache.num_pages * PAGE_SIZE,
+            "pool_bytes": self.cache.reserved_bytes,
+            "max_num_batched_tokens": self._max_num_batched_tokens,
+            "kv_cache_config": self.config.to_dict(),
+        }
+
+    def kv_usage(self) -> dict[str, Any]:
+        """Bytes of KV cache in use now and at most."""
+        return {
+            "used_bytes": self.cache.used_bytes,
+            "pool_bytes": self.cache.reserved_bytes,
+        }
+
+    def check_integrity(self) -> None:
+        """Prove that every page is free or owned once; RuntimeError otherwise."""
+        self.cache.check_integrity([*self._scheduler.running, *self._scheduler.waiting])
+
+    # ------------------------------------------------------------------ a request's beginning
+
+    def _new_sequence(self, tokens: list[int]) -> Sequence:
+        window = self.config.window_size if self.config.evicts else None
+        return Sequence(list(tokens), self.model.layers, window)
+
+    def _continued(
+        self, session: Session | None, prompt: list[int], generation: Generation
+    ) -> Sequence | None:
+        """The session's sequence taken back to what it shares with ``prompt``, if it can be."""
+        sequence = None if session is None else self.cache.unpark(session)
+        if sequence is None:
+            return None
+        # The last prompt token is computed in any case: its logits are wanted.
+        shared = _common_prefix(sequence.tokens[: sequence.num_cached], prompt[:-1])
+        if not shared or not sequence.can_rewind_to(shared):
+            generation.metrics.restarted = (
+                f"the history differs from the cached one at token {shared}, "
+                f"and the cache can be taken back to token {sequence.rewind_floor} only"
+            )
+            self.cache.release(sequence)
+            return None
+        sequence.rewind_to(shared)
+        self.cache.trim(sequence)
+        sequence.tokens += prompt[shared:]
+        sequence.planned_cuts = []
+        generation.metrics.num_reused_tokens = shared
+        return sequence
+
+    def _plan_prompt(self, sequence: Sequence, session: Session | None) -> None:
+        if self.config.evicts:
+            sequence.planned_cuts.append(len(sequence.tokens))
+        needed = max(pages_for(c.length + sequence.next_stretch) for c in sequence.layers)
+        if needed > self.cache.num_pages:
+            message = (
+                f"a prompt of {len(sequence.tokens)} tokens does not fit the KV cache: "
+                f"the pool holds {self.cache.num_pages * PAGE_SIZE} tokens"
+            )
+            if session is not None:
+                self.cache.park(session, sequence)
+            raise PromptError(message, "Shorten the prompt, or give a larger pool_size.")
+
+    def _own(self, sequence: Sequence, request: Request, generation: Generation) -> None:
+        self._owners[sequence] = (request, generation)
+        generation.sequence = sequence
+
+    # ------------------------------------------------------------------ the parts of a step
+
+    def _account(self, schedule: Schedule) -> None:
+        for sequence in schedule.preempted:
+            self._owners[sequence][1].metrics.num_preemptions += 1
+        for chunk in schedule.chunks:
+            metrics = self._owners[chunk.sequence][1].metrics
+            metrics.kv_bytes_peak = max(metrics.kv_bytes_peak, self.cache.bytes_of(chunk.sequence))
+
+    def _take_in(self, chunks: SequenceOf[Chunk], queries: SequenceOf[NDArray[np.float32]]) -> None:
+        row = 0
+        for chunk in chunks:
+            chunk.sequence.append(chunk.count)
+            count = num_window_rows(chunk)
+            if chunk.sequence.window is not None:
+                chunk.sequence.window.push([layer[row : row + count] for layer in queries])
+            row += count
+
+    def _sample(self, chunks: SequenceOf[Chunk], logits: NDArray[np.float32]) -> list[Request]:
+        advanced: dict[int, Request] = {}
+        row = 0
+        for chunk in chunks:
+            if chunk.sequence.num_uncached:
+                continue
+            request, generation = self._owners[chunk.sequence]
+            # The other return sequences begin where the first one's prompt ends.
+            starting = [
+                g for g in request.generations if g.sequence is None and g.finish_reason is None
+            ]
+            for one in [generation, *starting]:
+                self._add_token(one, logits[row])
+            row += 1
+            advanced[request.request_id] = request
+        return list(advanced.values())
+
+    def _add_token(self, generation: Generation, logits: NDArray[np.float32]) -> None:
+        sampled = generation.sampler.sample(logits)
+        generation.metrics.token_times.append(time.perf_counter())
+        generation.log_probs.append(sampled.log_prob)
+        if generation.sequence is not None:
+            generation.sequence.tokens.append(sampled.token)
+        generation.finish_reason = generation.checker.push(sampled.token)
+
+    def _compress(self, chunks: SequenceOf[Chunk]) -> None:
+        if self._compressor is None:
+            return
+        for chunk in chunks:
+            sequence = chunk.sequence
+            if self._compressor.is_due(sequence):
+                begun = time.perf_counter()
+                self._compressor.cut(sequence)
+                self.cache.trim(sequence)
+                metrics = self._owners[sequence][1].metrics
+                metrics.compression_time += time.perf_counter() - begun
+
+    def _settle(self, requests: SequenceOf[Request]) -> None:
+        """Start the sequences that follow a prompt, and let finished ones go."""
+        for request in requests:
+            for generation in request.generations:
+                if generation.sequence is None and generation.finish_reason is None:
+                    self._start_from(request.generations[0], generation, request)
+            for generation in request.generations:
+                if generation.finish_reason is not None and generation.sequence is not None:
+                    self._finish(request, generation)
+
+    def _start_from(self, lead: Generation, generation: Generation, request: Request) -> None:
+        sequence = self._new_sequence([*request.prompt_ids, *generation.tokens])
+        self._own(sequence, request, generation)
+        if lead.sequence is not None and self.cache.copy(lead.sequence, sequence):
+            self._scheduler.join(sequence)
+        else:
+            self._scheduler.add(sequence)
+            if self.config.evicts:
+                sequence.planned_cuts = [len(request.prompt_ids)]
+
+    def _finish(self, request: Request, generation: Generation) -> None:
+        sequence = generation.sequence
+        if sequence not in self._owners or sequence is None:
+            return
+        metrics = generation.metrics
+        self.cache.trim(sequence)
+        metrics.kv_tokens = sequence.num_kept
+        metrics.kv_bytes = self.cache.bytes_of(sequence)
+        metrics.kv_bytes_full = self.cache.bytes_for(sequence.num_cached)
+        metrics.num_evicted_tokens = sequence.num_cached - sequence.num_kept
+        del self._owners[sequence]
+        self._scheduler.remove(sequence)
+        if request.session is None:
+            self.cache.release(sequence)
+        else:
+            request.session.busy = False
+            self.cache.park(request.session, sequence)
+
+    def _end_exhausted(self, schedule: Schedule) -> list[Request]:
+        if schedule.exhausted is None:
+            return []
+        request, generation = self._owners[schedule.exhausted]
+        generation.finish_reason = GenerationFinishReason.LENGTH
+        self._settle([request])
+        return [request]
+
+    def _pool_pages(self, plan: KVPlan | None, pool_bytes: int) -> int:
+        if self.config.pool_size is not None:
+            return pages_for(self.config.pool_size)
+        if pool_bytes:
+            return max(1, pool_bytes // self.model.page_bytes)
+        context = plan.context_length if plan else _CONTEXT_WHERE_UNKNOWN
+        wanted = pages_for(context) * self._max_num_seqs
+        affordable = psutil.virtual_memory().available * _POOL_SHARE_OF_FREE_MEMORY
+        return max(1, min(wanted, int(affordable / self.model.page_bytes)))
+
+
+def _precision(config: KVCacheConfig, plan: KVPlan | None) -> LayerPrecision | None:
+    """What the user asked for, else what the plan says, else None: the IR and the plugin decide."""
+    key, value = config.key_cache_precision, config.value_cache_precision
+    planned = plan.precisions[0] if plan else None
+    if key is None and value is None:
+        return planned
+    if key is not None and value is not None:
+        return LayerPrecision(key, value)
+    if planned is None:
+        given = key or value or ""
+        return LayerPrecision(key or given, value or given)
+    return LayerPrecision(key or planned.key, value or planned.value)
+
+
+def _common_prefix(first: SequenceOf[int], second: SequenceOf[int]) -> int:
+    count = 0
+    for a, b in zip(first, second, strict=False):
+        if a != b:
+            break
+        count += 1
+    return count

@@ -1,0 +1,185 @@
+"""Which settings of ``GenerationConfig`` the engine serves, and what one call's add up to."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from openvino_genai import GenerationConfig
+
+from ov_kvcrush.errors import ConfigError, PromptError, UnsupportedError, did_you_mean
+
+SERVED = frozenset(
+    {
+        "apply_chat_template",
+        "do_sample",
+        "eos_token_id",
+        "frequency_penalty",
+        "ignore_eos",
+        "include_stop_str_in_output",
+        "logprobs",
+        "max_length",
+        "max_new_tokens",
+        "min_new_tokens",
+        "min_p",
+        "num_return_sequences",
+        "presence_penalty",
+        "repetition_penalty",
+        "rng_seed",
+        "stop_strings",
+        "stop_token_ids",
+        "temperature",
+        "top_k",
+        "top_p",
+    }
+)
+
+# What each refused setting belongs to, as the error names it.
+REFUSED = {
+    "adapters": "LoRA adapters",
+    "assistant_confidence_threshold": "assisted generation",
+    "branching_factor": "tree search",
+    "diversity_penalty": "beam search",
+    "echo": "echoing the prompt",
+    "length_penalty": "beam search",
+    "max_ngram_size": "prompt lookup",
+    "no_repeat_ngram_size": "beam search",
+    "num_assistant_tokens": "assisted generation and prompt lookup",
+    "num_beam_groups": "beam search",
+    "num_beams": "beam search",
+    "parsers": "output parsers",
+    "pruning_ratio": "pruning of visual tokens",
+    "relevance_weight": "pruning of visual tokens",
+    "return_omni_outputs": "speech output",
+    "stop_criteria": "beam search",
+    "structured_output_config": "structured output",
+    "tree_depth": "tree search",
+}
+
+_DEFAULTS = GenerationConfig()
+_TAKES = {
+    bool: "True or False",
+    float: "a number",
+    int: "a whole number, 0 or more",
+    set: "a set of strings, or of token ids",
+}
+
+
+def resolve_generation_config(
+    default: GenerationConfig,
+    config: GenerationConfig | Mapping[str, object] | None,
+    kwargs: Mapping[str, object],
+) -> GenerationConfig:
+    """The settings of one call: ``config`` in place of ``default``, then ``kwargs`` over both.
+
+    As in openvino_genai, a ``GenerationConfig`` replaces the whole default and takes from it only
+    the end-of-sequence and stop tokens it does not name; a mapping changes what it names, as
+    ``kwargs`` do. The result is a new object; no argument is changed. Where a set is wanted, any
+    collection will do, and one string for ``stop_strings``.
+
+    Raises:
+        ConfigError: an unknown name (with the closest known one), or a value that is of the wrong
+            type, out of range, or contradicts another.
+        UnsupportedError: a setting this engine does not serve.
+    """
+    replaces = isinstance(config, GenerationConfig)
+    if not replaces and not isinstance(config, Mapping | None):
+        raise ConfigError(
+            f"a generation config is a GenerationConfig or a mapping, not a {type(config).__name__}"
+        )
+    base = config if replaces else default
+    changes = {**({} if replaces or config is None else config), **kwargs}
+
+    refuse_unsupported(base)
+    resolved = GenerationConfig()
+    for name in SERVED:
+        setattr(resolved, name, getattr(base, name))
+    for name, value in changes.items():
+        _set(resolved, name, value)
+    _complete_stop_tokens(resolved, default)
+    _validate(resolved)
+    return resolved
+
+
+def refuse_unsupported(config: GenerationConfig) -> None:
+    """Refuse a config that asks for what this engine does not do.
+
+    Raises:
+        UnsupportedError: a refused setting differs from its default; names setting and value.
+    """
+    for name in REFUSED:
+        _refuse(name, getattr(config, name))
+
+
+def max_new_tokens(config: GenerationConfig, prompt_length: int) -> int:
+    """Tokens that may be generated after a prompt of ``prompt_length`` tokens.
+
+    ``max_new_tokens`` where it is set, else what ``max_length`` leaves. A config that sets neither
+    gives a number no cache reaches.
+
+    Raises:
+        PromptError: ``max_length`` counts and the prompt alone is as long.
+    """
+    if config.max_new_tokens != _DEFAULTS.max_new_tokens:
+        return int(config.max_new_tokens)
+    if config.max_length <= prompt_length:
+        raise PromptError(
+            f"the prompt has {prompt_length} tokens and max_length {config.max_length} "
+            "leaves none to generate",
+            "Raise max_length, which counts the prompt, or set max_new_tokens, which does not.",
+        )
+    return int(config.max_length) - prompt_length
+
+
+def _refuse(name: str, value: Any) -> None:
+    default = getattr(_DEFAULTS, name)
+    # None, 0, an empty list and an adapter config without adapters all ask for nothing.
+    if value == default or (not value and not default):
+        return
+    raise UnsupportedError(
+        f"{name} is {value!r}: this engine does not serve {REFUSED[name]}",
+        f"Leave {name} at its default, {default!r}, or use openvino_genai's own pipelines.",
+    )
+
+
+def _set(config: GenerationConfig, name: str, value: Any) -> None:
+    if name in REFUSED:
+        return _refuse(name, value)
+    if name not in SERVED:
+        raise ConfigError(
+            f"unknown generation setting {name!r}", did_you_mean(name, SERVED | REFUSED.keys())
+        )
+    kind = type(getattr(_DEFAULTS, name))
+    try:
+        if kind is set:
+            value = {value} if isinstance(value, str) else set(value)
+        setattr(config, name, value)
+    except TypeError:
+        raise ConfigError(f"{name} is {value!r}; it takes {_TAKES[kind]}") from None
+
+
+def _complete_stop_tokens(config: GenerationConfig, default: GenerationConfig) -> None:
+    """Fill in what ``config`` leaves open of eos and stop tokens; -1 is openvino_genai's no eos."""
+    if config.eos_token_id != -1:
+        config.stop_token_ids = config.stop_token_ids | {config.eos_token_id}
+    if not config.stop_token_ids:
+        config.stop_token_ids = default.stop_token_ids
+    if config.eos_token_id == -1 and default.eos_token_id != -1:
+        config.eos_token_id = default.eos_token_id
+        config.stop_token_ids = config.stop_token_ids | {default.eos_token_id}
+
+
+def _validate(config: GenerationConfig) -> None:
+    try:
+        config.validate()
+    except RuntimeError as error:
+        # A failed C++ check: the condition and a build path, and the sentence that helps last.
+        raise ConfigError(str(error).strip().splitlines()[-1]) from None
+    if "" in config.stop_strings:
+        raise ConfigError("stop_strings holds an empty string, which every text contains")
+    if config.do_sample and not math.isfinite(config.temperature):
+        raise ConfigError(
+            f"temperature is {config.temperature}, which is not a finite number",
+            "Values between 0.1 and 2 are usual; 1 leaves the model's own distribution.",
+        )

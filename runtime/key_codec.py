@@ -1,0 +1,107 @@
+"""One head's keys in a page: from the plugin's bytes to float32 and back, in every storage type.
+
+A storage type is a number here, so that compiled code can branch on it.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+F32, BF16, U8, U4 = 0, 1, 2, 3
+KEY_KINDS = {"f32": F32, "bf16": BF16, "u8": U8, "u4": U4}
+
+Bytes = NDArray[np.uint8]
+Floats = NDArray[np.float32]
+
+# What a flat channel is given for a scale, so that dividing by it is safe.
+_SMALLEST_SCALE = np.float32(1e-4)
+
+# NaN and infinity keep their meaning; sums may be reordered into vector code.
+jit = njit(cache=True, nogil=True, fastmath={"contract", "reassoc", "nsz", "arcp"})
+
+
+@jit
+def read_keys(head: Bytes, kind: int, rows: int, head_size: int, out: Floats) -> None:
+    """Dequantize the first ``rows`` keys of one head's page bytes into ``out [>= rows, D]``."""
+    if kind == F32:
+        exact = head.view(np.float32)
+        for t in range(rows):
+            for d in range(head_size):
+                out[t, d] = exact[t * head_size + d]
+        return
+    if kind == BF16:
+        halves = head.view(np.uint16)
+        bits = out.view(np.uint32)
+        for t in range(rows):
+            for d in range(head_size):
+                bits[t, d] = np.uint32(halves[t * head_size + d]) << np.uint32(16)
+        return
+    header = head[: 8 * head_size].view(np.float32)
+    scale, zero = header[:head_size], header[head_size:]
+    codes = head[8 * head_size :]
+    if kind == U8:
+        for t in range(rows):
+            for d in range(head_size):
+                out[t, d] = (np.float32(codes[t * head_size + d]) - zero[d]) * scale[d]
+        return
+    half = head_size // 2
+    for t in range(rows):
+        for b in range(half):
+            code = codes[t * half + b]
+            d = 2 * b
+            out[t, d] = (np.float32(code >> 4) - zero[d]) * scale[d]
+            out[t, d + 1] = (np.float32(code & 15) - zero[d + 1]) * scale[d + 1]
+
+
+@jit
+def write_keys(keys: Floats, rows: int, head_size: int, kind: int, head: Bytes) -> None:
+    """Store ``keys [rows, D]`` as one head's page, quantized by channel as the plugin does it."""
+    if kind == F32:
+        exact = head.view(np.float32)
+        for t in range(rows):
+            for d in range(head_size):
+                exact[t * head_size + d] = keys[t, d]
+        return
+    if kind == BF16:
+        halves = head.view(np.uint16)
+        bits = keys.view(np.uint32)
+        for t in range(rows):
+            for d in range(head_size):
+                halves[t * head_size + d] = np.uint16(bits[t, d] >> np.uint32(16))
+        return
+    levels = np.float32(255.0) if kind == U8 else np.float32(15.0)
+    header = head[: 8 * head_size].view(np.float32)
+    codes = head[8 * head_size :]
+    low = np.empty(head_size, np.float32)
+    high = np.empty(head_size, np.float32)
+    for d in range(head_size):
+        low[d] = keys[0, d]
+        high[d] = keys[0, d]
+    for t in range(1, rows):
+        for d in range(head_size):
+            low[d] = min(low[d], keys[t, d])
+            high[d] = max(high[d], keys[t, d])
+    for d in range(head_size):
+        scale = (high[d] - low[d]) / levels
+        if scale == np.float32(0.0):
+            scale = _SMALLEST_SCALE
+        header[d] = scale
+        header[head_size + d] = -low[d] / scale
+    scales, zeros = header[:head_size], header[head_size:]
+    if kind == U8:
+        for t in range(rows):
+            for d in range(head_size):
+                code = np.rint(keys[t, d] / scales[d] + zeros[d])
+                codes[t * head_size + d] = np.uint8(min(max(code, np.float32(0.0)), levels))
+        return
+    half = head_size // 2
+    for t in range(rows):
+        for b in range(half):
+            d = 2 * b
+            first = np.rint(keys[t, d] / scales[d] + zeros[d])
+            second = np.rint(keys[t, d + 1] / scales[d + 1] + zeros[d + 1])
+            first = min(max(first, np.float32(0.0)), levels)
+            second = min(max(second, np.float32(0.0)), levels)
+            codes[t * half + b] = (np.uint8(first) << 4) | np.uint8(second)

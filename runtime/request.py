@@ -1,0 +1,131 @@
+"""What an engine is asked for and what it answers, the same for every engine."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence as SequenceOf
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from ov_kvcrush.metrics import GenerationMetrics
+from ov_kvcrush.runtime.sampler import Sampler
+from ov_kvcrush.runtime.stopping import StopChecker
+
+if TYPE_CHECKING:
+    from openvino_genai import GenerationConfig, GenerationFinishReason, Tokenizer
+
+    from ov_kvcrush.runtime.sequence import Sequence
+
+
+class Session:
+    """A chat's cache between requests. Give it with each request; the engine fills and reuses it.
+
+    Attributes:
+        sequence: tokens and cache of the last request, None before the first and after the engine
+            needed the pages for others.
+        busy: whether a request is running on it.
+    """
+
+    def __init__(self) -> None:
+        self.sequence: Sequence | None = None
+        self.busy = False
+
+    @property
+    def token_ids(self) -> list[int]:
+        """Prompt and answer tokens of the last request, empty if there is no cache."""
+        return [] if self.sequence is None else list(self.sequence.tokens)
+
+
+class Generation:
+    """One sequence being generated: its sampler, its end, and what it cost.
+
+    Attributes:
+        index: which of the request's return sequences.
+        sequence: tokens and cache, set by the engine.
+        log_probs: of each token.
+        finish_reason: None while it runs.
+    """
+
+    def __init__(
+        self,
+        index: int,
+        prompt_ids: SequenceOf[int],
+        config: GenerationConfig,
+        tokenizer: Tokenizer,
+    ) -> None:
+        self.index = index
+        self.sequence: Sequence | None = None
+        self.metrics = GenerationMetrics(
+            arrived=time.perf_counter(), num_prompt_tokens=len(prompt_ids)
+        )
+        self.log_probs: list[float] = []
+        self.finish_reason: GenerationFinishReason | None = None
+        self.checker = StopChecker(config, tokenizer, len(prompt_ids))
+        self.sampler = Sampler(config, prompt_ids, index)
+
+    @property
+    def tokens(self) -> list[int]:
+        """Generated tokens that count as the answer."""
+        return self.checker.tokens
+
+    @property
+    def score(self) -> float:
+        """Sum of the log probabilities of the answer's tokens."""
+        return sum(self.log_probs[: len(self.tokens)])
+
+
+@dataclass
+class Request:
+    """One prompt and the sequences generated from it.
+
+    Attributes:
+        request_id: number given by the engine.
+        prompt_ids: tokens of the whole prompt.
+        generations: ``num_return_sequences`` of them.
+        session: chat cache to continue and leave behind, if any.
+    """
+
+    request_id: int
+    prompt_ids: list[int]
+    generations: list[Generation]
+    session: Session | None = None
+
+    @property
+    def finished(self) -> bool:
+        """Whether every sequence is."""
+        return all(g.finish_reason is not None for g in self.generations)
+
+
+class Engine(Protocol):
+    """Runs requests a step at a time."""
+
+    def add_request(
+        self,
+        prompt_ids: SequenceOf[int],
+        config: GenerationConfig,
+        session: Session | None = None,
+    ) -> Request:
+        """Queue a prompt; its generations fill while ``step`` is called.
+
+        Raises:
+            PromptError: the prompt is empty or can never fit.
+            UnsupportedError: ``config`` asks for what this engine does not offer.
+        """
+
+    def step(self) -> list[Request]:
+        """Advance everything by one inference; the requests that got tokens."""
+
+    def has_unfinished(self) -> bool:
+        """Whether ``step`` has anything to do."""
+
+    def cancel(self, request: Request) -> None:
+        """Stop ``request`` where it is; its tokens so far stay."""
+
+    def close_session(self, session: Session) -> None:
+        """Free what ``session`` holds."""
+
+    def describe(self) -> dict[str, Any]:
+        """What was really compiled and how much it holds, as JSON values."""
+
+    def kv_usage(self) -> dict[str, Any]:
+        """Bytes and pages of KV cache in use now, as JSON values."""

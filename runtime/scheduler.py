@@ -1,0 +1,116 @@
+"""Who runs next, how many tokens of it, what waits, and what is preempted when pages are short."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from ov_kvcrush.runtime.kv_cache import KVCache
+from ov_kvcrush.runtime.sequence import Sequence
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """The next ``count`` uncached tokens of ``sequence``, to be computed in this step."""
+
+    sequence: Sequence
+    count: int
+
+    @property
+    def reaches_end(self) -> bool:
+        """Whether the sequence's last token is among them, so that a new one follows."""
+        return self.count == self.sequence.num_uncached
+
+
+@dataclass
+class Schedule:
+    """One step: what to compute, who lost its cache for it, and who cannot grow any more."""
+
+    chunks: list[Chunk] = field(default_factory=list)
+    preempted: list[Sequence] = field(default_factory=list)
+    exhausted: Sequence | None = None
+
+
+class Scheduler:
+    """Mixes decode tokens and prefill chunks of several sequences into each step.
+
+    Running sequences go before waiting ones, those that decode before those that read, older before
+    younger. A sequence is admitted when the pages up to its next cut are there, all of them. When a
+    running one finds no page, the youngest that is not yet part of the step gives up its cache and
+    computes it again later: it is slowed down, never failed.
+
+    Args:
+        cache: gives and takes pages.
+        max_num_batched_tokens: tokens of one step.
+        max_num_seqs: sequences that run at once.
+    """
+
+    def __init__(self, cache: KVCache, max_num_batched_tokens: int, max_num_seqs: int) -> None:
+        self._cache = cache
+        self._max_num_batched_tokens = max_num_batched_tokens
+        self._max_num_seqs = max_num_seqs
+        self.waiting: deque[Sequence] = deque()
+        self.running: list[Sequence] = []
+
+    def add(self, sequence: Sequence) -> None:
+        """Queue ``sequence`` behind those that came before it."""
+        self.waiting.append(sequence)
+
+    def remove(self, sequence: Sequence) -> None:
+        """Forget ``sequence``, wherever it is; its pages are the caller's."""
+        if sequence in self.running:
+            self.running.remove(sequence)
+        else:
+            self.waiting.remove(sequence)
+
+    def join(self, sequence: Sequence) -> None:
+        """Let ``sequence``, which has its pages already, run from the next step on."""
+        self.running.append(sequence)
+
+    def has_unfinished(self) -> bool:
+        """Whether anything runs or waits."""
+        return bool(self.running or self.waiting)
+
+    def schedule(self) -> Schedule:
+        """Choose the next step and give its sequences their pages."""
+        step = Schedule()
+        left = self._max_num_batched_tokens
+        for sequence in self._in_turn():
+            count = min(sequence.next_stretch, left)
+            if count and sequence in self.running and self._make_room(sequence, count, step):
+                step.chunks.append(Chunk(sequence, count))
+                left -= count
+        while left and self.waiting and len(self.running) < self._max_num_seqs:
+            sequence = self.waiting[0]
+            # What was preempted in this step must not take the pages back at once.
+            if sequence in step.preempted or not self._cache.extend(
+                sequence, sequence.next_stretch
+            ):
+                break
+            self.running.append(self.waiting.popleft())
+            count = min(sequence.next_stretch, left)
+            step.chunks.append(Chunk(sequence, count))
+            left -= count
+        return step
+
+    def _in_turn(self) -> Iterator[Sequence]:
+        yield from [s for s in self.running if s.num_uncached == 1]
+        yield from [s for s in self.running if s.num_uncached > 1]
+
+    def _make_room(self, sequence: Sequence, count: int, step: Schedule) -> bool:
+        while not self._cache.extend(sequence, count):
+            scheduled = {id(chunk.sequence) for chunk in step.chunks}
+            others = [s for s in self.running if s is not sequence and id(s) not in scheduled]
+            if not others:
+                if not step.chunks:
+                    step.exhausted = sequence
+                return False
+            self._preempt(others[-1], step)
+        return True
+
+    def _preempt(self, victim: Sequence, step: Schedule) -> None:
+        self.running.remove(victim)
+        self._cache.release(victim)
+        self.waiting.appendleft(victim)
+        step.preempted.append(victim)

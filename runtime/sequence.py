@@ -1,0 +1,178 @@
+"""One sequence: its tokens, and for each layer which positions lie in which slots and pages."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ov_kvcrush.plan import LayerGeometry
+from ov_kvcrush.runtime.cache_layout import PAGE_SIZE
+from ov_kvcrush.runtime.query_window import QueryWindow
+
+
+class LayerCache:
+    """What one layer holds of one sequence: pages in order, and the positions in their slots.
+
+    Attributes:
+        pages: page numbers; slot ``s`` lies in ``pages[s // 32]``.
+        length: slots in use, the same for every KV head.
+        positions: ``[H, >= length]`` true position of the token in each slot of each head.
+    """
+
+    def __init__(self, num_kv_heads: int) -> None:
+        self.pages: list[int] = []
+        self.length = 0
+        self._positions = np.empty((num_kv_heads, 0), np.int32)
+
+    def clear(self) -> None:
+        """Hold nothing any more."""
+        self.pages = []
+        self.length = 0
+
+    @property
+    def positions(self) -> NDArray[np.int32]:
+        """``[H, length]`` true positions, ascending in each row."""
+        return self._positions[:, : self.length]
+
+    def append(self, first: int, count: int) -> None:
+        """Take in ``count`` new tokens at true positions ``first``, ``first + 1``, …"""
+        end = self.length + count
+        if end > self._positions.shape[1]:
+            grown = np.empty((self._positions.shape[0], max(end, 2 * self.length)), np.int32)
+            grown[:, : self.length] = self.positions
+            self._positions = grown
+        self._positions[:, self.length : end] = np.arange(first, first + count, dtype=np.int32)
+        self.length = end
+
+    def hold(self, positions: NDArray[np.int32]) -> None:
+        """Hold the tokens of ``positions [H, K]`` in the first slots and no others."""
+        self._positions = positions.copy()
+        self.length = positions.shape[1]
+
+    def keep(self, slots: NDArray[np.int32]) -> None:
+        """Hold only ``slots [H, K]``, which the kernels have moved to the front."""
+        self.hold(np.take_along_axis(self.positions, slots, axis=1))
+
+    def drop_front_pages(self, count: int) -> list[int]:
+        """Forget the first ``count`` full pages; returns them."""
+        dropped, self.pages = self.pages[:count], self.pages[count:]
+        self._positions = self.positions[:, count * PAGE_SIZE :]
+        self.length -= count * PAGE_SIZE
+        return dropped
+
+    def rewind(self, count: int) -> None:
+        """Forget the last ``count`` tokens."""
+        self.length -= count
+
+    def surplus_pages(self) -> list[int]:
+        """Take the pages behind the last used slot off the table; returns them."""
+        needed = pages_for(self.length)
+        surplus, self.pages = self.pages[needed:], self.pages[:needed]
+        return surplus
+
+
+class Sequence:
+    """Tokens and cache of one sequence.
+
+    Attributes:
+        tokens: prompt and generated token ids.
+        num_cached: how many of ``tokens`` the caches have read.
+        layers: the cache of each layer.
+        window: queries of the last cached tokens, or None where nothing is ever evicted.
+        rewind_floor: the cache can be taken back to this many tokens and no further: what lies
+            before has been chosen from, or has slid out of a window.
+        cuts: ``num_cached`` at each cut so far.
+        planned_cuts: ``num_cached`` at which the cache is to be cut next, ascending.
+    """
+
+    def __init__(
+        self, tokens: list[int], layers: tuple[LayerGeometry, ...], window_size: int | None
+    ) -> None:
+        self.tokens = tokens
+        self.num_cached = 0
+        self.layers = [LayerCache(layer.num_kv_heads) for layer in layers]
+        self.window = None if window_size is None else QueryWindow(layers, window_size)
+        self.rewind_floor = 0
+        self.cuts: list[int] = []
+        self.planned_cuts: list[int] = []
+
+    @property
+    def num_uncached(self) -> int:
+        """Tokens whose keys and values are still to be computed."""
+        return len(self.tokens) - self.num_cached
+
+    @property
+    def next_stretch(self) -> int:
+        """Uncached tokens up to the next planned cut, which a chunk must not run past."""
+        if not self.planned_cuts:
+            return self.num_uncached
+        return min(self.num_uncached, self.planned_cuts[0] - self.num_cached)
+
+    @property
+    def num_kept(self) -> int:
+        """Tokens in the layer that holds most."""
+        return max(layer.length for layer in self.layers)
+
+    @property
+    def page_tables(self) -> list[list[int]]:
+        """Page table of each layer."""
+        return [layer.pages for layer in self.layers]
+
+    def pages_wanted(self, count: int) -> list[int]:
+        """Pages each layer lacks to take ``count`` more tokens."""
+        return [max(0, pages_for(c.length + count) - len(c.pages)) for c in self.layers]
+
+    def append(self, count: int) -> None:
+        """Note that the next ``count`` tokens are in the cache now."""
+        for layer in self.layers:
+            layer.append(self.num_cached, count)
+        self.num_cached += count
+
+    def can_rewind_to(self, num_cached: int) -> bool:
+        """Whether the cache can be taken back to its first ``num_cached`` tokens."""
+        return self.rewind_floor <= num_cached <= self.num_cached
+
+    def rewind_to(self, num_cached: int) -> None:
+        """Take cache and tokens back to the first ``num_cached`` tokens (pages stay on the tables).
+
+        Raises:
+            RuntimeError: ask ``can_rewind_to`` first.
+        """
+        if not self.can_rewind_to(num_cached):
+            raise RuntimeError(f"cannot rewind from {self.num_cached} to {num_cached} tokens")
+        count = self.num_cached - num_cached
+        for layer in self.layers:
+            layer.rewind(count)
+        if self.window is not None:
+            self.window.rewind(count)
+        self.num_cached = num_cached
+        del self.tokens[num_cached:]
+
+    def clone_into(self, other: Sequence) -> None:
+        """Make ``other`` hold what this one holds, on the pages already on its tables."""
+        for mine, its in zip(self.layers, other.layers, strict=True):
+            its.hold(mine.positions)
+        if self.window is not None and other.window is not None:
+            other.window.copy_from(self.window)
+        other.num_cached = self.num_cached
+        other.rewind_floor = self.rewind_floor
+        other.cuts = list(self.cuts)
+
+    def forget_cache(self) -> None:
+        """Hold nothing any more, and plan to make the same cuts again.
+
+        The pages must have been given back.
+        """
+        for layer in self.layers:
+            layer.clear()
+        if self.window is not None:
+            self.window.rewind(self.num_cached)
+        self.num_cached = 0
+        self.rewind_floor = 0
+        self.planned_cuts = self.cuts + self.planned_cuts
+        self.cuts = []
+
+
+def pages_for(tokens: int) -> int:
+    """Pages that ``tokens`` tokens take."""
+    return -(-tokens // PAGE_SIZE)

@@ -1,0 +1,226 @@
+"""The engine as a whole: batching, waiting, preempting, forking, continuing; no page ever lost."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import openvino as ov
+import openvino_genai
+import pytest
+from openvino_genai import GenerationConfig, GenerationFinishReason, Tokenizer
+
+from ov_kvcrush.config import KVCacheConfig
+from ov_kvcrush.errors import ConfigError, PromptError
+from ov_kvcrush.runtime.engine import PagedEngine
+from ov_kvcrush.runtime.request import Request, Session
+
+F32 = {"INFERENCE_PRECISION_HINT": "f32"}
+EVICTING = {"max_cache_size": 96, "start_size": 8, "recent_size": 24, "decode_slack": 16}
+
+
+def engine_of(
+    folder: Path, limits: dict[str, int] | None = None, **settings: object
+) -> PagedEngine:
+    exact = {"key_cache_precision": "f32", "value_cache_precision": "f32", **settings}
+    config = KVCacheConfig(**exact)  # type: ignore[arg-type]
+    return PagedEngine(folder, Tokenizer(folder), config=config, properties=F32, **(limits or {}))
+
+
+def prompt_of(length: int, seed: int = 0) -> list[int]:
+    return np.random.default_rng(seed).integers(8, 5000, length).tolist()
+
+
+def greedy(count: int, **settings: object) -> GenerationConfig:
+    return GenerationConfig(max_new_tokens=count, ignore_eos=True, **settings)
+
+
+def run(engine: PagedEngine, *requests: Request) -> list[list[int]]:
+    while not all(request.finished for request in requests):
+        engine.step()
+        engine.check_integrity()
+    return [g.tokens for request in requests for g in request.generations]
+
+
+@pytest.fixture(scope="module")
+def alone(needle_f32_dir: Path) -> list[list[int]]:
+    """What five prompts give one after the other, without eviction."""
+    engine = engine_of(needle_f32_dir)
+    return [run(engine, engine.add_request(p, greedy(24)))[0] for p in PROMPTS]
+
+
+PROMPTS = [prompt_of(length, seed) for seed, length in enumerate((150, 40, 220, 90, 33))]
+
+
+def test_greedy_tokens_equal_openvino_genai(needle_f32_dir: Path, alone: list[list[int]]) -> None:
+    peer = openvino_genai.LLMPipeline(
+        needle_f32_dir, "CPU", INFERENCE_PRECISION_HINT="f32", KV_CACHE_PRECISION="f32"
+    )
+    for prompt, tokens in zip(PROMPTS, alone, strict=True):
+        result = peer.generate(ov.Tensor(np.array([prompt], np.int64)), greedy(24))
+        assert result.tokens[0] == tokens
+
+
+@pytest.mark.parametrize("limits", [{}, {"max_num_batched_tokens": 50}, {"max_num_seqs": 2}])
+def test_batched_sequences_get_what_they_get_alone(
+    needle_f32_dir: Path, alone: list[list[int]], limits: dict[str, int]
+) -> None:
+    engine = engine_of(needle_f32_dir, limits)
+    assert run(engine, *[engine.add_request(p, greedy(24)) for p in PROMPTS]) == alone
+    assert engine.cache.used_bytes == 0
+
+
+def test_sequences_wait_and_are_preempted_when_pages_are_short(
+    needle_f32_dir: Path, alone: list[list[int]]
+) -> None:
+    # 11 pages: the longest needs 8, and all together 23.
+    engine = engine_of(needle_f32_dir, pool_size=11 * 32)
+    requests = [engine.add_request(p, greedy(24)) for p in PROMPTS]
+    assert run(engine, *requests) == alone
+    assert engine.cache.used_bytes == 0
+
+
+def test_a_preempted_sequence_makes_the_same_cuts_again(needle_f32_dir: Path) -> None:
+    settings = {**EVICTING, "decode_slack": 48}
+    prompts = [prompt_of(length, seed) for seed, length in enumerate((150, 90, 120, 60))]
+    roomy = engine_of(needle_f32_dir, **settings)
+    wanted = [run(roomy, roomy.add_request(p, greedy(70)))[0] for p in prompts]
+    # Cut sequences hold 3 to 5 pages each: the third one, cut already, has to make room.
+    tight = engine_of(needle_f32_dir, pool_size=12 * 32, **settings)
+    requests = [tight.add_request(p, greedy(70)) for p in prompts]
+    assert run(tight, *requests) == wanted
+    assert [r.generations[0].metrics.num_preemptions for r in requests] == [0, 0, 1, 0]
+
+
+def test_a_sequence_that_fills_the_pool_alone_ends_by_length(
+    needle_f32_dir: Path, alone: list[list[int]]
+) -> None:
+    engine = engine_of(needle_f32_dir, pool_size=64)
+    (tokens,) = run(engine, request := engine.add_request(PROMPTS[1], greedy(500)))
+    assert tokens[:24] == alone[1]
+    # 64 slots hold the prompt and 24 tokens; the 25th was computed from them.
+    assert len(tokens) == 64 - 40 + 1
+    assert request.generations[0].finish_reason == GenerationFinishReason.LENGTH
+    assert engine.cache.used_bytes == 0
+
+
+def test_return_sequences_share_the_prompt_and_part_ways(needle_f32_dir: Path) -> None:
+    engine = engine_of(needle_f32_dir, **EVICTING)
+    config = greedy(24, do_sample=True, num_return_sequences=3, rng_seed=7, temperature=2.0)
+    first = run(engine, request := engine.add_request(PROMPTS[2], config))
+    assert len({tuple(tokens) for tokens in first}) == 3
+    assert [len(tokens) for tokens in first] == [24] * 3
+    # Seeded: the same again, also when the copies find no room and read the prompt themselves.
+    tight = engine_of(needle_f32_dir, pool_size=8 * 32, **EVICTING)
+    assert run(tight, tight.add_request(PROMPTS[2], config)) == first
+    assert request.generations[1].metrics.num_evicted_tokens > 0
+    assert engine.cache.used_bytes == tight.cache.used_bytes == 0
+
+
+def test_the_cache_stays_within_its_budget(needle_f32_dir: Path) -> None:
+    engine = engine_of(needle_f32_dir, **EVICTING)
+    request = engine.add_request(prompt_of(300), greedy(80))
+    sequence = request.generations[0].sequence
+    assert sequence is not None
+    engine.step()
+    assert sequence.num_kept == 96
+    while not request.finished:
+        engine.step()
+        assert sequence.num_kept <= 96 + 16 if sequence.layers[0].pages else True
+    metrics = request.generations[0].metrics
+    assert metrics.kv_bytes == -(-metrics.kv_tokens // 32) * engine.model.page_bytes
+    assert metrics.kv_bytes_full == 12 * engine.model.page_bytes
+    assert metrics.num_evicted_tokens == 379 - metrics.kv_tokens
+
+
+def test_a_budget_the_sequence_never_reaches_changes_nothing(
+    needle_f32_dir: Path, alone: list[list[int]]
+) -> None:
+    engine = engine_of(needle_f32_dir, max_cache_size=400)
+    assert run(engine, *[engine.add_request(p, greedy(24)) for p in PROMPTS]) == alone
+
+
+@pytest.mark.parametrize("settings", [{}, EVICTING], ids=["full", "evicting"])
+def test_a_session_reads_only_what_is_new(
+    needle_f32_dir: Path, settings: dict[str, object]
+) -> None:
+    engine = engine_of(needle_f32_dir, **settings)
+    session = Session()
+    history = prompt_of(150)
+    for turn in range(3):
+        (answer,) = run(engine, request := engine.add_request(history, greedy(10), session))
+        reused = request.generations[0].metrics.num_reused_tokens
+        # All but the answer's last token, which was never fed, and the new question.
+        assert reused == (len(history) - 21 if turn else 0)
+        history = [*history, *answer, *prompt_of(20, turn)]
+    engine.close_session(session)
+    assert engine.cache.used_bytes == 0
+
+
+def test_an_edited_history_is_taken_back_where_the_cache_allows(needle_f32_dir: Path) -> None:
+    engine = engine_of(needle_f32_dir)
+    session = Session()
+    prompt = prompt_of(100)
+    run(engine, engine.add_request(prompt, greedy(10), session))
+    edited = [*prompt[:60], *prompt_of(50, 9)]
+    (tokens,) = run(engine, request := engine.add_request(edited, greedy(10), session))
+    assert request.generations[0].metrics.num_reused_tokens == 60
+    assert tokens == run(engine, engine.add_request(edited, greedy(10)))[0]
+
+
+def test_an_edited_history_behind_a_cut_starts_over_and_says_so(needle_f32_dir: Path) -> None:
+    engine = engine_of(needle_f32_dir, **EVICTING)
+    session = Session()
+    prompt = prompt_of(200)
+    run(engine, engine.add_request(prompt, greedy(10), session))
+    edited = [*prompt[:60], *prompt_of(150, 9)]
+    (tokens,) = run(engine, request := engine.add_request(edited, greedy(10), session))
+    metrics = request.generations[0].metrics
+    assert metrics.num_reused_tokens == 0
+    assert "differs" in metrics.restarted
+    assert tokens == run(engine, engine.add_request(edited, greedy(10)))[0]
+    # Taking back the answer alone stays within the recent area, which every head holds.
+    again = engine.add_request(edited, greedy(10), session)
+    run(engine, again)
+    assert again.generations[0].metrics.restarted == ""
+    assert again.generations[0].metrics.num_reused_tokens == len(edited) - 1
+
+
+def test_parked_chats_give_way_to_running_sequences(needle_f32_dir: Path) -> None:
+    engine = engine_of(needle_f32_dir, pool_size=8 * 32)
+    session = Session()
+    run(engine, engine.add_request(prompt_of(100), greedy(4), session))
+    assert session.token_ids
+    run(engine, engine.add_request(prompt_of(220), greedy(4)))
+    assert not session.token_ids
+    assert engine.cache.used_bytes == 0
+
+
+def test_cancelled_requests_leave_no_pages(needle_f32_dir: Path, alone: list[list[int]]) -> None:
+    engine = engine_of(needle_f32_dir, {"max_num_batched_tokens": 64})
+    requests = [engine.add_request(p, greedy(24)) for p in PROMPTS]
+    engine.step()
+    engine.cancel(requests[0])
+    engine.cancel(requests[4])
+    engine.check_integrity()
+    assert run(engine, *requests)[1:4] == alone[1:4]
+    assert requests[0].generations[0].finish_reason == GenerationFinishReason.NONE
+    assert engine.cache.used_bytes == 0
+
+
+def test_prompts_that_cannot_run_are_refused(needle_f32_dir: Path) -> None:
+    engine = engine_of(needle_f32_dir, pool_size=64)
+    with pytest.raises(PromptError, match="empty"):
+        engine.add_request([], greedy(1))
+    with pytest.raises(PromptError, match="65 tokens does not fit the KV cache: the pool holds 64"):
+        engine.add_request(prompt_of(65), greedy(1))
+    session = Session()
+    engine.add_request(prompt_of(10), greedy(1), session)
+    with pytest.raises(ConfigError, match="still answering"):
+        engine.add_request(prompt_of(10), greedy(1), session)
+
+
+def test_page_granularity_wants_multiples_of_the_page(needle_f32_dir: Path) -> None:
+    with pytest.raises(ConfigError, match="100 is not a multiple of the page size 32"):
+        engine_of(needle_f32_dir, granularity="page", max_cache_size=100, start_size=32,
+                  recent_size=32)  # fmt: skip

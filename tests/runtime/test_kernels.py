@@ -1,0 +1,145 @@
+"""The fused loops against plain NumPy, in every storage type."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from ov_kvcrush.plan import LayerGeometry, LayerPrecision
+from ov_kvcrush.runtime import kernels, key_codec
+from ov_kvcrush.runtime.cache_layout import PAGE_SIZE, CacheLayout
+
+Floats = NDArray[np.float32]
+
+KV_HEADS, GROUP, HEAD_SIZE = 3, 2, 16
+KINDS = pytest.mark.parametrize("kind", ["f32", "bf16", "u8", "u4"])
+
+
+class Layer:
+    """Random keys and values written to scattered pages, and what can be read back from them."""
+
+    def __init__(self, kind: str, length: int, seed: int = 0) -> None:
+        rng = np.random.default_rng(seed)
+        num_pages = -(-length // PAGE_SIZE)
+        geometry = LayerGeometry(KV_HEADS * GROUP, KV_HEADS, HEAD_SIZE, HEAD_SIZE)
+        self.layout = CacheLayout.of(geometry, LayerPrecision(kind, kind))
+        self.kind, self.length = key_codec.KEY_KINDS[kind], length
+        self.table = rng.permutation(num_pages + 3)[:num_pages].astype(np.int32)
+        exact = rng.standard_normal((KV_HEADS, num_pages * PAGE_SIZE, HEAD_SIZE))
+        self.keys = np.zeros((num_pages + 3, KV_HEADS, self.layout.key_head_bytes), np.uint8)
+        self.values = rng.integers(
+            0, 256, (num_pages + 3, KV_HEADS, PAGE_SIZE, self.layout.value_row_bytes)
+        ).astype(np.uint8)
+        for n, page in enumerate(self.table):
+            for head in range(KV_HEADS):
+                rows = exact[head, n * PAGE_SIZE : (n + 1) * PAGE_SIZE].astype(np.float32)
+                key_codec.write_keys(rows, PAGE_SIZE, HEAD_SIZE, self.kind, self.keys[page, head])
+
+    def read_keys(self, length: int | None = None) -> Floats:
+        """``[H, length, D]`` as the cache holds them."""
+        length = self.length if length is None else length
+        tile = np.empty((PAGE_SIZE, HEAD_SIZE), np.float32)
+        out = np.empty((KV_HEADS, -(-length // PAGE_SIZE) * PAGE_SIZE, HEAD_SIZE), np.float32)
+        for n in range(out.shape[1] // PAGE_SIZE):
+            for head in range(KV_HEADS):
+                key_codec.read_keys(
+                    self.keys[self.table[n], head], self.kind, PAGE_SIZE, HEAD_SIZE, tile
+                )
+                out[head, n * PAGE_SIZE : (n + 1) * PAGE_SIZE] = tile
+        return out[:, :length]
+
+    def read_values(self, length: int) -> NDArray[np.uint8]:
+        """``[H, length, bytes]``."""
+        rows = [self.values[self.table[t // PAGE_SIZE], :, t % PAGE_SIZE] for t in range(length)]
+        return np.stack(rows, axis=1)
+
+
+@KINDS
+@pytest.mark.parametrize("length", [5, 32, 70])
+@pytest.mark.parametrize("window", [1, 4])
+def test_attention_mass_is_softmax_attention(kind: str, length: int, window: int) -> None:
+    layer = Layer(kind, length)
+    shape = (window, KV_HEADS * GROUP, HEAD_SIZE)
+    queries = (3 * np.random.default_rng(1).standard_normal(shape)).astype(np.float32)
+    mass = kernels.attention_mass(queries, 0.3, layer.keys, layer.kind, layer.table, length)
+    products = np.einsum("whd,hsd->hws", queries, layer.read_keys().repeat(GROUP, axis=0)) * 0.3
+    for w in range(window):
+        products[:, w, length - window + w + 1 :] = -np.inf
+    weights = np.exp(products - products.max(axis=2, keepdims=True))
+    expected = (weights / weights.sum(axis=2, keepdims=True)).sum(axis=1)
+    np.testing.assert_allclose(mass, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_attention_mass_survives_huge_products() -> None:
+    layer = Layer("f32", 40)
+    queries = np.full((2, KV_HEADS * GROUP, HEAD_SIZE), 1e4, np.float32)
+    mass = kernels.attention_mass(queries, 1.0, layer.keys, layer.kind, layer.table, 40)
+    np.testing.assert_allclose(mass.sum(axis=1), 2.0, rtol=1e-5)
+
+
+@KINDS
+def test_key_distinctiveness_is_minus_the_cosine_to_the_mean(kind: str) -> None:
+    layer = Layer(kind, 70)
+    distinct = kernels.key_distinctiveness(layer.keys, layer.kind, layer.table, 70, HEAD_SIZE)
+    keys = layer.read_keys().astype(np.float64)
+    mean = keys.mean(axis=1, keepdims=True)
+    norms = np.linalg.norm(keys, axis=2) * np.linalg.norm(mean, axis=2)
+    np.testing.assert_allclose(distinct, -(keys * mean).sum(axis=2) / norms, rtol=1e-3, atol=1e-5)
+
+
+@KINDS
+def test_kept_tokens_move_to_the_front_each_head_its_own(kind: str) -> None:
+    layer = Layer(kind, 120)
+    rng = np.random.default_rng(2)
+    kept = np.stack([np.sort(rng.permutation(120)[:70]) for _ in range(KV_HEADS)]).astype(np.int32)
+    keys, values = layer.read_keys(), layer.read_values(120)
+    kernels.keep_tokens(layer.keys, layer.kind, layer.values, layer.table, kept, HEAD_SIZE)
+    wanted_keys = np.take_along_axis(keys, kept[:, :, None], axis=1)
+    wanted_values = np.take_along_axis(values, kept[:, :, None], axis=1)
+    np.testing.assert_array_equal(layer.read_values(70), wanted_values)
+    found = layer.read_keys(70)
+    if kind in ("f32", "bf16"):
+        np.testing.assert_array_equal(found, wanted_keys)
+        return
+    # A page is quantized by channel: off by half a step of that page's range at most.
+    levels = 255 if kind == "u8" else 15
+    for first in range(0, 70, PAGE_SIZE):
+        page = wanted_keys[:, first : first + PAGE_SIZE]
+        step = np.ptp(page, axis=1, keepdims=True) / levels
+        assert (np.abs(found[:, first : first + PAGE_SIZE] - page) <= 0.502 * step + 1e-6).all()
+
+
+@pytest.mark.parametrize("kind", ["u8", "u4"])
+def test_moved_keys_are_nearly_as_good_as_quantized_once(kind: str) -> None:
+    exact = Layer("f32", 128, seed=3).read_keys()
+    layer = Layer(kind, 128, seed=3)
+    kept = np.stack([np.arange(h, 128, 4) for h in range(KV_HEADS)]).astype(np.int32)
+    kernels.keep_tokens(layer.keys, layer.kind, layer.values, layer.table, kept, HEAD_SIZE)
+    wanted = np.take_along_axis(exact, kept[:, :, None], axis=1)
+    moved = layer.read_keys(PAGE_SIZE) - wanted
+    for head in range(KV_HEADS):
+        page = layer.keys[layer.table[0], head]
+        key_codec.write_keys(wanted[head], PAGE_SIZE, HEAD_SIZE, layer.kind, page)
+    once = layer.read_keys(PAGE_SIZE) - wanted
+    # Two independent roundings instead of one: the square root of two.
+    assert np.sqrt((moved**2).mean() / (once**2).mean()) < 1.5
+
+
+@KINDS
+def test_whole_pages_move_without_requantizing(kind: str) -> None:
+    layer = Layer(kind, 128)
+    pages = np.array([0, 2, 3])
+    kept = (pages[:, None] * PAGE_SIZE + np.arange(PAGE_SIZE)).reshape(1, -1)
+    before = layer.keys[layer.table[pages]].copy()
+    slots = np.tile(kept, (KV_HEADS, 1)).astype(np.int32)
+    kernels.keep_tokens(layer.keys, layer.kind, layer.values, layer.table, slots, HEAD_SIZE)
+    np.testing.assert_array_equal(layer.keys[layer.table[:3]], before)
+
+
+@KINDS
+def test_a_flat_channel_is_stored_exactly(kind: str) -> None:
+    keys = np.full((PAGE_SIZE, HEAD_SIZE), 1.5, np.float32)
+    layer = Layer(kind, 32)
+    key_codec.write_keys(keys, PAGE_SIZE, HEAD_SIZE, layer.kind, layer.keys[layer.table[0], 0])
+    np.testing.assert_allclose(layer.read_keys()[0], 1.5, atol=1e-3)

@@ -1,0 +1,69 @@
+"""Pages belong to one owner or to nobody, whatever happens."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from ov_kvcrush.runtime.page_pool import PagePool
+
+NUM_LAYERS, NUM_PAGES = 3, 12
+
+
+class PoolMachine(RuleBasedStateMachine):
+    """Random allocations and releases; the pool's account must always balance."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pool = PagePool(NUM_LAYERS, NUM_PAGES)
+        self.owners: list[list[list[int]]] = []
+
+    @rule(wanted=st.lists(st.integers(0, 5), min_size=NUM_LAYERS, max_size=NUM_LAYERS))
+    def allocate(self, wanted: list[int]) -> None:
+        fits = all(self.pool.num_free(n) >= count for n, count in enumerate(wanted))
+        assert self.pool.can_allocate(wanted) == fits
+        if fits:
+            self.owners.append([self.pool.allocate(n, count) for n, count in enumerate(wanted)])
+
+    @precondition(lambda self: self.owners)
+    @rule(data=st.data())
+    def release(self, data: st.DataObject) -> None:
+        table = self.owners.pop(data.draw(st.integers(0, len(self.owners) - 1)))
+        for layer, pages in enumerate(table):
+            self.pool.release(layer, pages)
+
+    @invariant()
+    def every_page_has_one_place(self) -> None:
+        self.pool.check_integrity(self.owners)
+        for layer in range(NUM_LAYERS):
+            used = sum(len(table[layer]) for table in self.owners)
+            assert self.pool.num_used(layer) == used
+            assert self.pool.num_free(layer) == NUM_PAGES - used
+
+
+TestPagePool = PoolMachine.TestCase
+
+
+def test_allocating_more_than_is_free_raises() -> None:
+    pool = PagePool(1, 2)
+    with pytest.raises(RuntimeError, match="3 pages wanted, 2 free"):
+        pool.allocate(0, 3)
+
+
+@pytest.mark.parametrize(
+    ("tables", "fault"),
+    [
+        ([], "lost"),
+        ([[[0]], [[0]]], "more than once"),
+        ([[[0, 1]]], "more than once"),
+        ([[[0, 7]]], "unknown"),
+    ],
+)
+def test_check_integrity_finds_every_kind_of_fault(
+    tables: list[list[list[int]]], fault: str
+) -> None:
+    pool = PagePool(1, 3)
+    assert pool.allocate(0, 1) == [0]
+    with pytest.raises(RuntimeError, match=fault):
+        pool.check_integrity(tables)
