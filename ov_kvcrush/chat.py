@@ -1,0 +1,96 @@
+"""A conversation that keeps its compressed cache: each turn reads only what is new."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from openvino_genai import ChatHistory
+
+from ov_kvcrush.errors import PromptError
+
+if TYPE_CHECKING:
+    from openvino_genai import Tokenizer
+
+    from ov_kvcrush.pipeline import LLMPipeline
+    from ov_kvcrush.results import DecodedResults
+
+
+class Chat:
+    """One conversation with a pipeline. Make it with :meth:`LLMPipeline.chat`.
+
+    Attributes:
+        messages: role and content of each message so far.
+    """
+
+    def __init__(self, pipeline: LLMPipeline, system_message: str = "") -> None:
+        from ov_kvcrush.runtime.request import Session
+
+        self._pipeline = pipeline
+        self._session = Session()
+        self.messages: list[dict[str, str]] = []
+        if system_message:
+            self.messages.append({"role": "system", "content": system_message})
+
+    def ask(
+        self, message: str, generation_config: Any = None, streamer: Any = None, **kwargs: Any
+    ) -> DecodedResults:
+        """Add a user message and generate the answer, which joins the conversation.
+
+        Arguments beside ``message`` and errors are those of :meth:`LLMPipeline.generate`. An answer
+        broken off by an error or Ctrl+C leaves the conversation as it was.
+        """
+        if not message.strip():
+            raise PromptError("the message is empty", "Type a question.")
+        asked = [*self.messages, {"role": "user", "content": message}]
+        results = self._pipeline._generate_history(
+            ChatHistory(asked), generation_config, streamer, kwargs, self._session
+        )
+        self.messages = [*asked, {"role": "assistant", "content": results.texts[0]}]
+        return results
+
+    def take_back(self) -> str:
+        """Remove the last question and its answer; returns the question.
+
+        Raises:
+            PromptError: nothing has been asked yet.
+        """
+        if len(self.messages) < 2 or self.messages[-1]["role"] != "assistant":
+            raise PromptError("there is no answer to take back", "Ask something first.")
+        *self.messages, question, _ = self.messages
+        return question["content"]
+
+    def clear(self) -> None:
+        """Forget all messages but the system message, and free the cache."""
+        self.messages = [m for m in self.messages if m["role"] == "system"]
+        self.close()
+
+    def set_system_message(self, system_message: str) -> None:
+        """Replace the system message, or remove it if empty; the next turn reads all anew."""
+        rest = [m for m in self.messages if m["role"] != "system"]
+        first = [{"role": "system", "content": system_message}] if system_message else []
+        self.messages = first + rest
+
+    def close(self) -> None:
+        """Free the cache. The conversation stays, and would be read anew."""
+        self._pipeline._close_session(self._session)
+
+
+def encode_continuing(tokenizer: Tokenizer, text: str, cached: Sequence[int]) -> list[int]:
+    """Token ids of a templated ``text`` that continue ``cached`` ids where the texts agree.
+
+    What a model wrote is not always spelled as the tokenizer would spell it, so ids are compared by
+    their text: if ``cached`` reads like the beginning of ``text``, only the rest is encoded.
+    """
+    if cached:
+        spelled = tokenizer.decode(list(cached), skip_special_tokens=False)
+        if text.startswith(spelled):
+            return [*cached, *_encode(tokenizer, text[len(spelled) :])]
+    return _encode(tokenizer, text)
+
+
+def _encode(tokenizer: Tokenizer, text: str) -> list[int]:
+    if not text:
+        return []
+    ids: list[int] = tokenizer.encode(text, add_special_tokens=False).input_ids.data[0].tolist()
+    return ids

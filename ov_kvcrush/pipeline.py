@@ -1,0 +1,316 @@
+"""``LLMPipeline``: openvino_genai's interface over an engine that keeps the KV cache small."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import openvino as ov
+from openvino_genai import (
+    ChatHistory,
+    GenerationConfig,
+    SchedulerConfig,
+    StreamingStatus,
+    TokenizedInputs,
+    Tokenizer,
+)
+
+from ov_kvcrush.chat import Chat, encode_continuing
+from ov_kvcrush.config import KVCacheConfig
+from ov_kvcrush.errors import ConfigError, PromptError
+from ov_kvcrush.interop import EngineLimits, read_scheduler_config
+from ov_kvcrush.interrupts import as_streamer, deferred_interrupt
+from ov_kvcrush.loading import (
+    engine_class,
+    load_generation_config,
+    load_tokenizer,
+    read_positional,
+)
+from ov_kvcrush.results import DecodedResults, EncodedResults, PerfMetrics
+from ov_kvcrush.runtime.generation import resolve_generation_config
+from ov_kvcrush.runtime.request import Generation, Request, Session
+from ov_kvcrush.runtime.stopping import TokenStream
+
+# Histories whose caches are kept at the same time; pages are given up earlier where they are short.
+_MAX_KEPT_HISTORIES = 16
+
+
+class LLMPipeline:
+    """Generates text with an exported model; drops in for ``openvino_genai.LLMPipeline``.
+
+    Different on purpose: unknown arguments raise, what is not served says so at construction, a
+    streamer's exception comes out as itself, and Ctrl+C ends ``generate`` within a step.
+
+    Args:
+        models_path: folder with the IR and its tokenizer.
+        tokenizer: instead of the folder's own; may be left out, as in openvino_genai.
+        device: device name, in any case.
+        config: plugin properties; ``scheduler_config`` may be among them.
+        kv_cache_config: what the KV cache may hold; the default keeps everything.
+        scheduler_config: openvino_genai's; its cache settings are read as ours.
+        engine: ``"paged"`` or ``"genai"``.
+        properties: more plugin properties.
+
+    Raises:
+        ModelError, ConfigError, DeviceError, UnsupportedError: at construction, as they say.
+    """
+
+    def __init__(
+        self,
+        models_path: str | Path,
+        *args: Any,
+        tokenizer: Tokenizer | None = None,
+        device: str | None = None,
+        config: Mapping[str, Any] | None = None,
+        kv_cache_config: KVCacheConfig | None = None,
+        scheduler_config: SchedulerConfig | None = None,
+        engine: str = "paged",
+        **properties: Any,
+    ) -> None:
+        begun = time.perf_counter()
+        tokenizer, device, config = read_positional(args, tokenizer, device, config)
+        properties = {**(config or {}), **properties}
+        scheduler_config = properties.pop("scheduler_config", scheduler_config)
+        cache = kv_cache_config or KVCacheConfig()
+        limits = EngineLimits()
+        if scheduler_config is not None:
+            cache, limits = read_scheduler_config(scheduler_config, cache)
+        folder = Path(models_path)
+        self._tokenizer = tokenizer or load_tokenizer(folder)
+        make_engine = engine_class(engine)
+        self._engine = make_engine(
+            folder,
+            self._tokenizer,
+            device or "CPU",
+            config=cache,
+            properties=properties,
+            **dataclasses.asdict(limits),
+        )
+        self._config = load_generation_config(folder, self._tokenizer)
+        self._sessions: list[Session] = []
+        self._chat: Chat | None = None
+        self._last: list[Generation] = []
+        self._lock = threading.Lock()
+        self._load_ms = 1e3 * (time.perf_counter() - begun)
+
+    # -------------------------------------------------------------- openvino_genai's interface
+
+    def generate(
+        self,
+        inputs: str | Sequence[str] | ChatHistory | ov.Tensor | TokenizedInputs,
+        generation_config: GenerationConfig | Mapping[str, Any] | None = None,
+        streamer: Any = None,
+        **kwargs: Any,
+    ) -> str | DecodedResults | EncodedResults:
+        """Generate from a text, several texts, a chat history, or token ids.
+
+        A text goes through the model's chat template as the user's message, unless
+        ``apply_chat_template`` is off; between ``start_chat`` and ``finish_chat`` it is the next
+        message. The answer is not appended to a ``ChatHistory``; its cache is kept, and found again
+        when a longer history begins with it.
+
+        Args:
+            inputs: what to continue; token ids as ``[batch, length]``.
+            generation_config: replaces the pipeline's, or a mapping that changes some of it.
+            streamer: called with each piece of text as ``callable``, or a ``StreamerBase``; returns
+                whether to stop, or a ``StreamingStatus``. For one prompt and one sequence.
+            kwargs: fields of ``GenerationConfig``.
+
+        Returns:
+            A ``str`` for a text (``DecodedResults`` for several sequences of it),
+            ``DecodedResults`` for several texts or a history, ``EncodedResults`` for ids.
+
+        Raises:
+            ConfigError, PromptError, UnsupportedError: before anything runs.
+            KeyboardInterrupt: Ctrl+C, after the current step; everything is released.
+        """
+        if isinstance(inputs, ChatHistory):
+            return self._generate_history(inputs, generation_config, streamer, kwargs, None)
+        if isinstance(inputs, str) and self._chat is not None:
+            return self._chat.ask(inputs, generation_config, streamer, **kwargs).texts[0]
+        config = resolve_generation_config(self._config, generation_config, kwargs)
+        if isinstance(inputs, (ov.Tensor, TokenizedInputs)):
+            generations = self._run([(ids, None) for ids in _rows(inputs)], config, streamer)
+            return self._encoded(generations)
+        texts = [inputs] if isinstance(inputs, str) else inputs
+        if not (isinstance(texts, Sequence) and texts and all(isinstance(t, str) for t in texts)):
+            raise PromptError(
+                "inputs is neither a text, texts, a ChatHistory nor token ids",
+                "Give a str, a list of str, a ChatHistory, an ov.Tensor or TokenizedInputs.",
+            )
+        prompts = [(self._encode_prompt(text, config), None) for text in texts]
+        results = self._decoded(self._run(prompts, config, streamer))
+        single = isinstance(inputs, str) and config.num_return_sequences == 1
+        return results.texts[0] if single else results
+
+    def get_generation_config(self) -> GenerationConfig:
+        """A copy of the settings that apply where a call gives none."""
+        return resolve_generation_config(self._config, None, {})
+
+    def set_generation_config(self, config: GenerationConfig) -> None:
+        """Replace the settings that apply where a call gives none."""
+        self._config = resolve_generation_config(self._config, config, {})
+
+    def get_tokenizer(self) -> Tokenizer:
+        """The tokenizer."""
+        return self._tokenizer
+
+    def start_chat(self, system_message: str = "") -> None:
+        """Let ``generate(str)`` continue one conversation until ``finish_chat``."""
+        self.finish_chat()
+        self._chat = self.chat(system_message)
+
+    def finish_chat(self) -> None:
+        """End the conversation and free its cache; nothing happens where there is none."""
+        if self._chat is not None:
+            self._chat.close()
+            self._chat = None
+
+    # -------------------------------------------------------------- what is ours
+
+    def chat(self, system_message: str = "") -> Chat:
+        """A conversation that keeps its compressed cache between turns."""
+        return Chat(self, system_message)
+
+    def describe(self) -> dict[str, Any]:
+        """What was really compiled, and what the cache may hold."""
+        return self._engine.describe()
+
+    def get_metrics(self) -> dict[str, Any]:
+        """KV cache in use now, and what the last call's sequences cost."""
+        return {
+            "kv_cache": self._engine.kv_usage(),
+            "last": [generation.metrics.to_dict() for generation in self._last],
+        }
+
+    # -------------------------------------------------------------- how it is done
+
+    def _generate_history(
+        self,
+        history: ChatHistory,
+        generation_config: GenerationConfig | Mapping[str, Any] | None,
+        streamer: Any,
+        kwargs: Mapping[str, Any],
+        session: Session | None,
+    ) -> DecodedResults:
+        config = resolve_generation_config(self._config, generation_config, kwargs)
+        text = self._tokenizer.apply_chat_template(history, add_generation_prompt=True)
+        if session is None:
+            session = self._session_for(text) if config.num_return_sequences == 1 else None
+        cached = [] if session is None else session.token_ids
+        prompt = encode_continuing(self._tokenizer, text, cached)
+        return self._decoded(self._run([(prompt, session)], config, streamer))
+
+    def _session_for(self, text: str) -> Session:
+        """The session whose conversation ``text`` continues, else a new one."""
+        for session in reversed(self._sessions):
+            cached = session.token_ids
+            if cached and text.startswith(
+                self._tokenizer.decode(cached, skip_special_tokens=False)
+            ):
+                self._sessions.remove(session)
+                break
+        else:
+            session = Session()
+        self._sessions.append(session)
+        while len(self._sessions) > _MAX_KEPT_HISTORIES:
+            self._close_session(self._sessions.pop(0))
+        return session
+
+    def _close_session(self, session: Session) -> None:
+        with self._lock:
+            self._engine.close_session(session)
+
+    def _encode_prompt(self, text: str, config: GenerationConfig) -> list[int]:
+        if not text:
+            raise PromptError("the prompt is empty", "Give it at least one character.")
+        templated = config.apply_chat_template and bool(self._tokenizer.chat_template)
+        if templated:
+            message = ChatHistory([{"role": "user", "content": text}])
+            text = self._tokenizer.apply_chat_template(message, add_generation_prompt=True)
+        encoded = self._tokenizer.encode(text, add_special_tokens=not templated)
+        ids: list[int] = encoded.input_ids.data[0].tolist()
+        return ids
+
+    def _run(
+        self,
+        prompts: Sequence[tuple[Sequence[int], Session | None]],
+        config: GenerationConfig,
+        streamer: Any,
+    ) -> list[Generation]:
+        if streamer is not None and (len(prompts) > 1 or config.num_return_sequences > 1):
+            raise ConfigError(
+                "a streamer shows one sequence, and this call makes several",
+                "Give one prompt with num_return_sequences=1, or no streamer.",
+            )
+        with self._lock, deferred_interrupt() as interrupted:
+            requests: list[Request] = []
+            try:
+                for ids, session in prompts:
+                    requests.append(self._engine.add_request(ids, config, session))
+                stream = None
+                if streamer is not None:
+                    sink = as_streamer(streamer, self._tokenizer)
+                    stream = TokenStream(sink, requests[0].generations[0].checker)
+                self._drive(requests, stream, interrupted)
+            finally:
+                for request in requests:
+                    if not request.finished:
+                        self._engine.cancel(request)
+        # Several sequences of a prompt come best first, as in openvino_genai.
+        ranked = [sorted(r.generations, key=lambda g: -g.score) for r in requests]
+        self._last = [generation for generations in ranked for generation in generations]
+        return self._last
+
+    def _drive(
+        self,
+        requests: Sequence[Request],
+        stream: TokenStream | None,
+        interrupted: Callable[[], bool],
+    ) -> None:
+        while not all(request.finished for request in requests):
+            self._engine.step()
+            if interrupted():
+                raise KeyboardInterrupt
+            if stream is not None and stream.advance() != StreamingStatus.RUNNING:
+                break
+        if stream is not None:
+            stream.end()
+
+    def _decoded(self, generations: Sequence[Generation]) -> DecodedResults:
+        return DecodedResults(
+            texts=[self._tokenizer.decode(g.tokens) for g in generations],
+            **self._statistics(generations),
+        )
+
+    def _encoded(self, generations: Sequence[Generation]) -> EncodedResults:
+        return EncodedResults(
+            tokens=[list(g.tokens) for g in generations], **self._statistics(generations)
+        )
+
+    def _statistics(self, generations: Sequence[Generation]) -> dict[str, Any]:
+        metrics = [g.metrics for g in generations]
+        return {
+            "scores": [g.score for g in generations],
+            "finish_reasons": [g.finish_reason for g in generations],
+            "perf_metrics": PerfMetrics(tuple(metrics), self._load_ms),
+            "metrics": metrics,
+        }
+
+
+def _rows(inputs: ov.Tensor | TokenizedInputs) -> list[list[int]]:
+    ids = inputs if isinstance(inputs, ov.Tensor) else inputs.input_ids
+    if len(ids.shape) != 2:
+        raise PromptError(
+            f"token ids have shape {list(ids.shape)}, not [batch, length]",
+            "Give a two-dimensional tensor of int64.",
+        )
+    rows: list[list[int]] = ids.data.tolist()
+    if isinstance(inputs, TokenizedInputs):
+        masks = inputs.attention_mask.data.astype(bool)
+        rows = [ids.data[n][mask].tolist() for n, mask in enumerate(masks)]
+    return rows

@@ -1,0 +1,102 @@
+"""What ``generate`` returns: openvino_genai's fields, and what the KV cache cost."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ov_kvcrush.metrics import GenerationMetrics
+
+
+class MeanStd(NamedTuple):
+    """Mean and standard deviation of a duration in milliseconds, or of a rate per second."""
+
+    mean: float
+    std: float
+
+
+@dataclass(frozen=True)
+class PerfMetrics:
+    """openvino_genai's ``PerfMetrics`` questions, answered from the engine's own clock."""
+
+    generations: tuple[GenerationMetrics, ...]
+    load_time: float
+    """Milliseconds it took to load and compile the model."""
+
+    def get_load_time(self) -> float:
+        """Milliseconds to load and compile the model."""
+        return self.load_time
+
+    def get_num_input_tokens(self) -> int:
+        """Prompt tokens of all prompts together."""
+        return sum(m.num_prompt_tokens for m in self.generations)
+
+    def get_num_generated_tokens(self) -> int:
+        """Tokens generated, of all sequences together."""
+        return sum(m.num_generated_tokens for m in self.generations)
+
+    def get_ttft(self) -> MeanStd:
+        """Milliseconds to the first token."""
+        return _mean_std([1e3 * m.ttft for m in self.generations if m.token_times])
+
+    def get_tpot(self) -> MeanStd:
+        """Milliseconds per token after the first."""
+        return _mean_std(self._gaps())
+
+    def get_ipot(self) -> MeanStd:
+        """Milliseconds per token, as ``get_tpot``."""
+        return self.get_tpot()
+
+    def get_throughput(self) -> MeanStd:
+        """Tokens per second after the first."""
+        return _mean_std([1e3 / gap for gap in self._gaps() if gap > 0])
+
+    def get_generate_duration(self) -> MeanStd:
+        """Milliseconds from request to last token."""
+        return _mean_std([1e3 * m.duration for m in self.generations])
+
+    def _gaps(self) -> list[float]:
+        return [1e3 * float(gap) for m in self.generations for gap in np.diff(m.token_times)]
+
+
+@dataclass(frozen=True)
+class EncodedResults:
+    """Generated token ids.
+
+    Attributes:
+        tokens: ids of each sequence.
+        scores: sum of the log probabilities of each (0 for greedy, as in openvino_genai).
+        finish_reasons: openvino_genai's ``GenerationFinishReason`` of each.
+        perf_metrics: times and counts.
+        metrics: what each sequence cost, KV cache included.
+    """
+
+    tokens: list[list[int]]
+    scores: list[float]
+    finish_reasons: list[Any]
+    perf_metrics: PerfMetrics
+    metrics: list[GenerationMetrics]
+
+
+@dataclass(frozen=True)
+class DecodedResults:
+    """Generated texts; the other fields as :class:`EncodedResults`. ``str()`` gives the texts."""
+
+    texts: list[str]
+    scores: list[float]
+    finish_reasons: list[Any]
+    perf_metrics: PerfMetrics
+    metrics: list[GenerationMetrics]
+
+    def __str__(self) -> str:
+        """The texts, one under the other."""
+        return "\n".join(self.texts)
+
+
+def _mean_std(values: Sequence[float]) -> MeanStd:
+    if not values:
+        return MeanStd(0.0, 0.0)
+    return MeanStd(float(np.mean(values)), float(np.std(values)))
