@@ -23,7 +23,7 @@ class Compressor:
     """Cuts a sequence's cache to its budget: layers on threads of their own, heads each their own.
 
     Layers with a sliding window never read what has left it, so they are not chosen from: they drop
-    whole pages from the front as the window moves on (:meth:`slide`).
+    whole pages from the front as the window moves on.
 
     Args:
         layers: geometry by layer.
@@ -50,7 +50,14 @@ class Compressor:
         self._threads = ThreadPoolExecutor(max_workers=_num_cpus())
         kernels.compile_for(key_codec.KEY_KINDS[memories[0].layout.key_type])
 
-    def is_due(self, sequence: Sequence) -> bool:
+    def compress(self, sequence: Sequence, cache: KVCache) -> None:
+        """Cut ``sequence`` if it is due, and give back every page it no longer needs."""
+        self._slide(sequence, cache)
+        if self._is_due(sequence):
+            self._cut(sequence)
+            cache.trim(sequence)
+
+    def _is_due(self, sequence: Sequence) -> bool:
         """Whether ``sequence`` stands at a planned cut, or has outgrown budget and slack."""
         config = self._config
         if sequence.planned_cuts:
@@ -58,11 +65,8 @@ class Compressor:
         limit = config.max_cache_size + config.decode_slack
         return any(sequence.layers[n].length >= limit for n in self._chosen)
 
-    def cut(self, sequence: Sequence) -> None:
-        """Cut every layer to the budget; the freed pages stay on the tables' ends for the caller.
-
-        The pages' contents and the sequence's lengths and positions change together.
-        """
+    def _cut(self, sequence: Sequence) -> None:
+        """Cut every layer to the budget; the freed pages stay at the tables' ends."""
         if sequence.planned_cuts and sequence.planned_cuts[0] == sequence.num_cached:
             sequence.planned_cuts.pop(0)
         longest = max((sequence.layers[n].length for n in self._chosen), default=0)
@@ -76,7 +80,7 @@ class Compressor:
             sequence.rewind_floor, sequence.num_cached - self._config.recent_size
         )
 
-    def slide(self, sequence: Sequence, cache: KVCache) -> None:
+    def _slide(self, sequence: Sequence, cache: KVCache) -> None:
         """Free the pages that have left the window of the layers that have one."""
         for number in self._sliding:
             window = self._layers[number].sliding_window

@@ -266,13 +266,10 @@ class PagedEngine:
         if self._compressor is None:
             return
         for chunk in chunks:
-            sequence = chunk.sequence
-            if self._compressor.is_due(sequence):
-                begun = time.perf_counter()
-                self._compressor.cut(sequence)
-                self.cache.trim(sequence)
-                metrics = self._owners[sequence][1].metrics
-                metrics.compression_time += time.perf_counter() - begun
+            begun = time.perf_counter()
+            self._compressor.compress(chunk.sequence, self.cache)
+            metrics = self._owners[chunk.sequence][1].metrics
+            metrics.compression_time += time.perf_counter() - begun
 
     def _settle(self, requests: SequenceOf[Request]) -> None:
         """Start the sequences that follow a prompt, and let finished ones go."""

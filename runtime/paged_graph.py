@@ -143,13 +143,19 @@ def _geometry(
 
 
 def _constant(folder: str | Path, attention: ov.Node, position: int, layer: int) -> float:
-    node = attention.input_value(position).get_node()
-    if node.get_type_name() != "Constant":
+    """The value of an input that constants alone decide."""
+    source = attention.input_value(position)
+    value = ov.Tensor(source.get_element_type(), ov.Shape([]))
+    try:
+        decided = ov.Model([ops.result(source)], []).evaluate([value], [])
+    except RuntimeError:  # it depends on the model's inputs
+        decided = False
+    if not decided:
         raise UnsupportedError(
             f"{folder}: input {position} of layer {layer}'s attention is computed at run time",
             "Use the genai engine for this model.",
         )
-    return float(node.data.item())
+    return float(value.data.item())
 
 
 def _give_each_layer_its_lengths(model: ov.Model, attentions: list[ov.Node]) -> None:

@@ -1,0 +1,141 @@
+"""From Optimum's export to a model this package runs: KV precision, a trial, and the KV plan."""
+
+from __future__ import annotations
+
+import json
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ov_kvcrush.errors import ExportError, OVKVCrushError
+from ov_kvcrush.export.estimate import context_length
+from ov_kvcrush.export.ir import read_weights, write_kv_precision
+from ov_kvcrush.export.progress import Progress
+from ov_kvcrush.plan import KVPlan, LayerGeometry, LayerPrecision, fingerprint
+from ov_kvcrush.runtime.cache_layout import PAGE_SIZE, page_bytes
+from ov_kvcrush.runtime.device import core
+from ov_kvcrush.runtime.paged_graph import read_geometry
+from ov_kvcrush.runtime.paged_model import PagedModel
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
+
+_PACKAGES = (
+    "ov-kvcrush",
+    "openvino",
+    "openvino-tokenizers",
+    "optimum-intel",
+    "nncf",
+    "transformers",
+    "torch",
+)
+
+
+def finish(
+    folder: Path, config: PretrainedConfig, precision: LayerPrecision, progress: Progress
+) -> KVPlan:
+    """Set the KV precision of the IR in ``folder``, try it, and write its plan.
+
+    Raises:
+        ExportError: the plugin does not take the model, or does not do what the IR says.
+    """
+    write_kv_precision(folder, precision)
+    _forget_calibration_text(folder)
+    layers = _try_out(folder, precision, progress)
+    plan = KVPlan(
+        model_type=config.model_type,
+        fingerprint=fingerprint(folder),
+        layers=layers,
+        precisions=(precision,) * len(layers),
+        kv_bytes_per_token=kv_bytes_per_token(layers, precision),
+        context_length=context_length(config),
+        weights=read_weights(folder),
+        made_with=_versions(),
+    )
+    plan.save(folder)
+    return plan
+
+
+def kv_bytes_per_token(layers: tuple[LayerGeometry, ...], precision: LayerPrecision) -> float:
+    """Bytes one token takes in the caches of ``layers``, with its share of each page's scales."""
+    return sum(sum(page_bytes(layer, precision)) for layer in layers) / PAGE_SIZE
+
+
+def _try_out(
+    folder: Path, precision: LayerPrecision, progress: Progress
+) -> tuple[LayerGeometry, ...]:
+    """Compile the IR as it is on the paged cache; returns its geometry."""
+    if precision.key == "bf16" and "BF16" not in _cpu_capabilities():
+        progress.note("this CPU has no bf16: the KV cache was set to it but not tried out")
+        return _geometry(folder)
+    properties = {}
+    if precision.key == "f32":
+        # OpenVINO keeps f32 only where it also computes in f32, which the IR cannot ask for.
+        properties["INFERENCE_PRECISION_HINT"] = "f32"
+        progress.note(
+            "programs other than ov-kvcrush have to compile an f32 KV cache with "
+            "INFERENCE_PRECISION_HINT=f32"
+        )
+    try:
+        model = PagedModel(folder, properties=properties)
+    except OVKVCrushError as error:
+        raise _not_runnable(folder, error) from error
+    compiled = model.precision
+    if (compiled.key, compiled.value) != (precision.key, precision.value):
+        raise ExportError(
+            f"OpenVINO stores the KV cache in {compiled.key}/{compiled.value} although the model "
+            f"says {precision.key}/{precision.value}",
+            "Install the openvino release that ov-kvcrush names in its dependencies.",
+        )
+    expected = kv_bytes_per_token(model.layers, precision)
+    if model.kv_bytes_per_token != expected:
+        raise ExportError(
+            f"OpenVINO takes {model.kv_bytes_per_token:,.1f} bytes for a token, "
+            f"not the {expected:,.1f} that the precision and group sizes mean",
+            "Leave the group sizes out, or report this.",
+        )
+    return model.layers
+
+
+def _geometry(folder: Path) -> tuple[LayerGeometry, ...]:
+    try:
+        return read_geometry(folder)
+    except OVKVCrushError as error:
+        raise _not_runnable(folder, error) from error
+
+
+def _not_runnable(folder: Path, error: OVKVCrushError) -> ExportError:
+    reason = error.message.replace(f"{folder}: ", "").replace(str(folder), "it")
+    return ExportError(
+        f"the model was exported, but the paged engine cannot run it: {reason}",
+        "Nothing was kept. For use without ov-kvcrush: optimum-cli export openvino.",
+    )
+
+
+def _cpu_capabilities() -> list[str]:
+    return list(core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
+
+
+def _forget_calibration_text(folder: Path) -> None:
+    """Optimum notes the whole calibration text of the user's own in its configuration file."""
+    path = folder / "openvino_config.json"
+    if not path.exists():
+        return
+    stored = json.loads(path.read_text(encoding="utf-8"))
+    settings = stored.get("quantization_config") or {}
+    parts = [settings, settings.get("default_config") or {}]
+    parts += (settings.get("quantization_configs") or {}).values()
+    for part in parts:
+        if isinstance(part.get("dataset"), list):
+            part["dataset"] = None
+    path.write_text(json.dumps(stored, indent=2) + "\n", encoding="utf-8")
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue  # torch under another name (a nightly, a vendor's build)
+    return found

@@ -1,0 +1,86 @@
+"""The graph file of an exported model (``openvino_model.xml``): its settings read and written.
+
+Only the XML is rewritten: OpenVINO's own saving would copy gigabytes of weights to change a line.
+"""
+
+from __future__ import annotations
+
+import ast
+import os
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+from ov_kvcrush.plan import LayerPrecision
+
+GRAPH_FILE = "openvino_model.xml"
+WEIGHTS_FILE = "openvino_model.bin"
+
+_METHODS = ("awq", "scale_estimation", "gptq", "lora_correction")
+
+
+def write_kv_precision(folder: Path, precision: LayerPrecision) -> None:
+    """Set what the KV cache is stored in when the IR in ``folder`` is compiled without properties.
+
+    Replaces what an earlier export set, and the ``KV_CACHE_PRECISION`` that Optimum writes.
+    """
+    wanted = {
+        "KEY_CACHE_PRECISION": precision.key,
+        "VALUE_CACHE_PRECISION": precision.value,
+        "KEY_CACHE_GROUP_SIZE": str(precision.key_group_size or ""),
+        "VALUE_CACHE_GROUP_SIZE": str(precision.value_group_size or ""),
+        "KV_CACHE_PRECISION": "",
+    }
+    path = folder / GRAPH_FILE
+    tree = ElementTree.parse(path)
+    options = _child(_child(tree.getroot(), "rt_info"), "runtime_options")
+    for name, value in wanted.items():
+        for former in options.findall(name):
+            options.remove(former)
+        if value:
+            ElementTree.SubElement(options, name, value=value)
+    ElementTree.indent(options, "\t", level=2)
+    partial = path.with_suffix(".xml.partial")
+    tree.write(partial, encoding="utf-8", xml_declaration=True)
+    os.replace(partial, path)
+
+
+def read_weights(folder: Path) -> dict[str, Any]:
+    """How the weights of the IR in ``folder`` were made, and their size in bytes.
+
+    From what NNCF noted in the graph; without compression, from the type of most weights.
+    """
+    root = ElementTree.parse(folder / GRAPH_FILE).getroot()
+    weights: dict[str, Any] = {}
+    noted = root.find("rt_info/nncf/weight_compression")
+    if noted is None:
+        weights["format"] = _most_common_type(root)
+    else:
+        values = {entry.tag: _value(entry.get("value", "")) for entry in noted}
+        weights["format"] = values["mode"]
+        if not str(values["mode"]).startswith("int8"):
+            weights |= {name: values[name] for name in ("ratio", "group_size", "all_layers")}
+            weights["backup_format"] = values["backup_mode"]
+        weights["methods"] = [name for name in _METHODS if values.get(name) is True]
+    weights["size_bytes"] = (folder / WEIGHTS_FILE).stat().st_size
+    return weights
+
+
+def _most_common_type(root: ElementTree.Element) -> str:
+    sizes: dict[str, int] = {}
+    for data in root.iterfind("layers/layer[@type='Const']/data"):
+        kind = data.get("element_type", "")
+        sizes[kind] = sizes.get(kind, 0) + int(data.get("size", 0))
+    return {"f32": "fp32", "f16": "fp16"}.get(name := max(sizes, key=lambda k: sizes[k]), name)
+
+
+def _value(text: str) -> Any:
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+
+
+def _child(parent: ElementTree.Element, name: str) -> ElementTree.Element:
+    found = parent.find(name)
+    return ElementTree.SubElement(parent, name) if found is None else found

@@ -1,0 +1,288 @@
+"""Optimum-Intel and NNCF, called as ``optimum-cli export openvino`` calls them.
+
+The only module that touches them, and some of it is private there: the release is pinned in
+pyproject.toml, and tests/export/test_exporter.py compares the weights with ``optimum-cli``'s.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import nncf
+from huggingface_hub.constants import HUGGINGFACE_HUB_CACHE
+from openvino_tokenizers import convert_tokenizer as convert_to_openvino
+from optimum.commands.export.openvino import (
+    no_compression_parameter_provided,
+    prepare_wc_config,
+)
+from optimum.exporters.openvino.__main__ import _main_quantize, main_export
+from optimum.exporters.openvino.convert import export_tokenizer
+from optimum.exporters.tasks import TasksManager
+from optimum.intel.openvino.configuration import (
+    _DEFAULT_4BIT_WQ_CONFIG,
+    OVConfig,
+    OVWeightQuantizationConfig,
+    _GPTOSSQuantizationConfig,
+    get_default_quantization_config,
+)
+from optimum.intel.utils.import_utils import is_transformers_version
+from transformers import AutoConfig, AutoTokenizer, PretrainedConfig
+from transformers import __version__ as transformers_version
+
+from ov_kvcrush.errors import ConfigError, ExportError
+from ov_kvcrush.export.calibration import is_file_name, read_samples
+from ov_kvcrush.export.options import TASK, ExportOptions
+
+_LIBRARY = "transformers"
+_ON_THE_FLY = "auto"  # calibration text the model writes itself
+_TOKENIZER_FILES = "Copy tokenizer.json and tokenizer_config.json into the model's folder."
+_OTHER_HEADS = (
+    "ForSequenceClassification",
+    "ForTokenClassification",
+    "ForQuestionAnswering",
+    "ForMaskedLM",
+)
+
+
+def read_config(options: ExportOptions, folder: Path) -> PretrainedConfig:
+    """The model's configuration, if Optimum can export it as text generation with past.
+
+    Raises:
+        ExportError: unknown or unsupported architecture, or code of its own that was not trusted.
+    """
+    try:
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=options.trust_remote_code)
+    except (ValueError, KeyError, OSError, TypeError, ImportError) as error:
+        if "trust_remote_code" in str(error):
+            raise ExportError(
+                f"{options.model} comes with Python code of its own, which the export would run",
+                "Read that code, and add --trust-remote-code if you trust it.",
+            ) from error
+        if "does not recognize this architecture" in str(error):
+            raise ExportError(
+                f"the architecture of {options.model} is not known to transformers "
+                f"{transformers_version}",
+                "A newer release of the export packages may know it.",
+            ) from error
+        raise ExportError(
+            f"the configuration of {options.model} cannot be read: {_reason(error)}",
+            "Download the model again.",
+        ) from error
+    model_type = getattr(config, "export_model_type", config.model_type)
+    if not _is_supported(model_type):
+        raise ExportError(
+            f"Optimum cannot export the architecture {model_type!r} as {TASK}",
+            "Decoder-only text models can be exported: Llama, Qwen, Mistral, Phi, Gemma, …",
+        )
+    _check_transformers_release(config, model_type)
+    heads = [name for name in config.architectures or [] if name.endswith(_OTHER_HEADS)]
+    if heads:
+        raise ExportError(
+            f"{options.model} is a {heads[0]}: it has no head that predicts the next token",
+            "Give the model that was made for text generation.",
+        )
+    return config
+
+
+def _is_supported(model_type: str) -> bool:
+    try:
+        tasks = TasksManager.get_supported_tasks_for_model_type(
+            model_type, exporter="openvino", library_name=_LIBRARY
+        )
+    except KeyError:
+        return False
+    return TASK in tasks
+
+
+def _check_transformers_release(config: PretrainedConfig, model_type: str) -> None:
+    # Optimum asks this itself, but after it has loaded all weights.
+    make = TasksManager.get_exporter_config_constructor(
+        "openvino", model_type=model_type, task=TASK, library_name=_LIBRARY
+    )
+    exporter = make(config)
+    for sign, bound, name in (
+        ("<", "MIN_TRANSFORMERS_VERSION", "at least"),
+        (">", "MAX_TRANSFORMERS_VERSION", "at most"),
+    ):
+        release = getattr(exporter, bound, None)
+        if release is not None and is_transformers_version(sign, str(release)):
+            raise ExportError(
+                f"Optimum exports the architecture {model_type!r} with transformers {name} "
+                f"{release}; {transformers_version} is installed",
+                f'Run: pip install "transformers{">=" if sign == "<" else "<="}{release}"',
+            )
+
+
+def compression(options: ExportOptions) -> OVConfig | None:
+    """Optimum's configuration of the weights; None leaves the choice to Optimum.
+
+    What ``optimum-cli`` makes of the same flags, defaults for well-known models included.
+
+    Raises:
+        ConfigError: Optimum refuses the flags, or the calibration data cannot be had.
+    """
+    if options.weight_format is None:
+        return None
+    if not options.compresses:
+        return OVConfig(dtype=options.weight_format)
+    if options.dataset and is_file_name(options.dataset):
+        samples = read_samples(options.dataset, options.num_samples)
+        options = dataclasses.replace(options, dataset=samples)  # type: ignore[arg-type]
+    try:
+        config = OVConfig(quantization_config=_compression_settings(options))
+    except ValueError as error:
+        raise ConfigError(
+            f"Optimum refuses these compression options: {_reason(error)}",
+            "They are optimum-cli's; see: optimum-cli export openvino --help",
+        ) from error
+    _check_dataset(options, config.quantization_config)
+    return config
+
+
+def _compression_settings(options: ExportOptions) -> dict[str, Any]:
+    if options.weight_format in ("int4", "int8") and no_compression_parameter_provided(options):
+        default = get_default_quantization_config(options.model, options.weight_format)
+        if default is None and options.weight_format == "int4":
+            default = _DEFAULT_4BIT_WQ_CONFIG
+        if default is not None:
+            statistics = options.quantization_statistics_path
+            return {**default, "statistics_path": statistics} if statistics else dict(default)
+    settings: dict[str, Any] = prepare_wc_config(options, _DEFAULT_4BIT_WQ_CONFIG)
+    return settings
+
+
+def _check_dataset(options: ExportOptions, config: Any) -> None:
+    dataset = getattr(config, "dataset", None)
+    needs_hub = isinstance(dataset, str) and dataset != _ON_THE_FLY
+    if needs_hub and importlib.util.find_spec("datasets") is None:
+        whose = "" if options.dataset else f" (Optimum's default for {options.model})"
+        raise ConfigError(
+            f"the data set {dataset}{whose} is read with the package 'datasets', which is missing",
+            'Run: pip install datasets. Or give --dataset a text file, or "auto".',
+        )
+
+
+def ignores_dataset(config: OVConfig | None) -> bool:
+    """Whether a data set was given that no chosen method looks at."""
+    settings = config and config.quantization_config
+    if not isinstance(settings, OVWeightQuantizationConfig) or settings.dataset is None:
+        return False
+    data_free = nncf.SensitivityMetric.WEIGHT_QUANTIZATION_ERROR.value
+    return not (
+        settings.quant_method.value == "awq"
+        or settings.scale_estimation
+        or settings.gptq
+        or settings.lora_correction
+        or (settings.ratio < 1 and settings.sensitivity_metric != data_free)
+    )
+
+
+def compresses_afterwards(config: OVConfig | None) -> bool:
+    """Whether compression is a step of its own, after the export."""
+    settings = config and config.quantization_config
+    # Optimum compresses gpt-oss within the export, in two passes.
+    return settings is not None and not isinstance(settings, _GPTOSSQuantizationConfig)
+
+
+def convert_tokenizer(options: ExportOptions, source: Path, target: Path) -> None:
+    """Write tokenizer and detokenizer of the model in ``source`` as OpenVINO models to ``target``.
+
+    Raises:
+        ExportError: there is no tokenizer, or OpenVINO Tokenizers cannot convert it.
+    """
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(
+            source, trust_remote_code=options.trust_remote_code
+        )
+    except Exception as error:
+        raise ExportError(
+            f"the tokenizer of {options.model} cannot be loaded: {_reason(error)}",
+            _TOKENIZER_FILES,
+        ) from error
+    # transformers makes up an empty tokenizer where there is none.
+    vocabularies = {"tokenizer.json", *tokenizer.vocab_files_names.values()}
+    if not any((source / name).exists() for name in vocabularies):
+        raise ExportError(f"{options.model} holds no tokenizer", _TOKENIZER_FILES)
+    with _told_as(f"the tokenizer of {options.model} cannot be converted"):
+        export_tokenizer(tokenizer, target, task=TASK)
+        if not has_tokenizer(target):
+            # Optimum keeps the reason to itself.
+            convert_to_openvino(tokenizer, with_detokenizer=True)
+    if not has_tokenizer(target):
+        raise ExportError(
+            f"the tokenizer of {options.model} cannot be converted to OpenVINO",
+            "Give a model with a fast tokenizer (tokenizer.json).",
+        )
+
+
+def has_tokenizer(folder: Path) -> bool:
+    """Whether ``folder`` holds tokenizer and detokenizer."""
+    return all((folder / f"openvino_{part}tokenizer.xml").exists() for part in ("", "de"))
+
+
+def export(options: ExportOptions, config: OVConfig | None, target: Path) -> None:
+    """Write the model as OpenVINO IR to ``target``, not yet compressed.
+
+    Raises:
+        ExportError: Optimum failed.
+    """
+    with _told_as(f"Optimum could not export {options.model}"):
+        main_export(
+            options.model,
+            target,
+            task=TASK,
+            framework=options.framework,
+            cache_dir=options.cache_dir or HUGGINGFACE_HUB_CACHE,
+            trust_remote_code=options.trust_remote_code,
+            pad_token_id=options.pad_token_id,
+            ov_config=config,
+            stateful=True,
+            convert_tokenizer=False,
+            library_name=_LIBRARY,
+            variant=options.variant,
+            model_kwargs=options.model_kwargs,
+        )
+
+
+def compress(options: ExportOptions, config: OVConfig, target: Path) -> None:
+    """Compress the weights of the IR in ``target``.
+
+    Raises:
+        ExportError: NNCF failed.
+    """
+    with _told_as(f"NNCF could not compress {options.model}"):
+        _main_quantize(
+            options.model,
+            TASK,
+            _LIBRARY,
+            config.quantization_config,
+            target,
+            options.cache_dir or HUGGINGFACE_HUB_CACHE,
+            trust_remote_code=options.trust_remote_code,
+            model_kwargs=options.model_kwargs,
+        )
+
+
+@contextmanager
+def _told_as(what: str) -> Iterator[None]:
+    try:
+        yield
+    except nncf.InvalidGroupSizeError as error:
+        raise ExportError(
+            f"{what}: the group size does not divide the width of some layers",
+            "Give a smaller --group-size (64, 32), or --group-size-fallback adjust.",
+        ) from error
+    except Exception as error:
+        raise ExportError(
+            f"{what}: {_reason(error)}", "Run again with -v to see all that the libraries say."
+        ) from error
+
+
+def _reason(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).strip().splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__

@@ -1,0 +1,196 @@
+"""What an export is asked for: one frozen set of options, checked when it is made."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ov_kvcrush.config import KV_PRECISIONS, require_precision_pair
+from ov_kvcrush.errors import ConfigError, did_you_mean
+from ov_kvcrush.plan import LayerPrecision
+
+TASK = "text-generation-with-past"
+WEIGHT_FORMATS = ("fp32", "fp16", "int8", "int4", "mxfp4", "nf4", "cb4")
+COMPRESSED_FORMATS = WEIGHT_FORMATS[2:]
+
+_SAME_TASK = (TASK, "causal-lm-with-past", "auto")
+_COMPRESSION = (
+    "ratio",
+    "sym",
+    "group_size",
+    "group_size_fallback",
+    "backup_precision",
+    "dataset",
+    "all_layers",
+    "awq",
+    "scale_estimation",
+    "gptq",
+    "lora_correction",
+    "sensitivity_metric",
+    "quantization_statistics_path",
+    "num_samples",
+)
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """One export. The names and meanings down to ``variant`` are those of ``optimum-cli``.
+
+    Attributes:
+        model: folder of a Hugging Face model, or its id on the hub.
+        output: folder to make. It appears whole, at the end, or not at all.
+        dataset: also a path to calibration text of one's own (see ``calibration.py``).
+        sym, all_layers, awq, scale_estimation, gptq, lora_correction: True, or None for "not
+            asked", which lets the defaults apply that Optimum keeps for well-known models.
+        key_cache_precision, value_cache_precision: ``f32``, ``bf16``, ``u8`` or ``u4``.
+        key_cache_group_size, value_cache_group_size: elements that share a scale; 0 leaves the
+            plugin's default.
+        overwrite: replace an exported model that is already at ``output``.
+
+    Raises:
+        ConfigError: a value is unknown, or options contradict each other.
+    """
+
+    model: str
+    output: Path
+    task: str = TASK
+    framework: str = "pt"
+    library: str | None = None
+    trust_remote_code: bool = False
+    cache_dir: str | None = None
+    pad_token_id: int | None = None
+    model_kwargs: dict[str, Any] | None = field(default=None, hash=False)
+    weight_format: str | None = None
+    ratio: float | None = None
+    sym: bool | None = None
+    group_size: int | None = None
+    group_size_fallback: str | None = None
+    backup_precision: str | None = None
+    dataset: str | None = None
+    num_samples: int | None = None
+    all_layers: bool | None = None
+    awq: bool | None = None
+    scale_estimation: bool | None = None
+    gptq: bool | None = None
+    lora_correction: bool | None = None
+    sensitivity_metric: str | None = None
+    quantization_statistics_path: str | None = None
+    variant: str | None = None
+    key_cache_precision: str = "u8"
+    value_cache_precision: str = "u8"
+    key_cache_group_size: int = 0
+    value_cache_group_size: int = 0
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        _refuse_other_tasks(self)
+        _known("--weight-format", self.weight_format, WEIGHT_FORMATS)
+        _known("--key-cache-precision", self.key_cache_precision, KV_PRECISIONS)
+        _known("--value-cache-precision", self.value_cache_precision, KV_PRECISIONS)
+        require_precision_pair(self.key_cache_precision, self.value_cache_precision)
+        _check_group_sizes(self)
+        _check_compression(self)
+
+    @property
+    def kv_precision(self) -> LayerPrecision:
+        """Storage of the KV cache, the same in every layer."""
+        return LayerPrecision(
+            self.key_cache_precision,
+            self.value_cache_precision,
+            self.key_cache_group_size,
+            self.value_cache_group_size,
+        )
+
+    @property
+    def compresses(self) -> bool:
+        """Whether the weight format asks for NNCF."""
+        return self.weight_format in COMPRESSED_FORMATS
+
+    @property
+    def compression_flags(self) -> tuple[str, ...]:
+        """The compression options that were given, as they are typed."""
+        return tuple(_flag(name) for name in _COMPRESSION if getattr(self, name) is not None)
+
+
+def _refuse_other_tasks(options: ExportOptions) -> None:
+    if options.task not in _SAME_TASK:
+        reason = (
+            "a model exported without its past has no KV cache"
+            if options.task in ("text-generation", "causal-lm")
+            else "only text generation has a KV cache to plan"
+        )
+        raise ConfigError(
+            f"--task {options.task} is not exported here: {reason}",
+            f"Leave --task out, or give {TASK}. For other tasks: optimum-cli export openvino.",
+        )
+    if options.library not in (None, "transformers"):
+        raise ConfigError(
+            f"--library {options.library} has no text generation with a KV cache",
+            "Leave --library out. For other libraries: optimum-cli export openvino.",
+        )
+    if options.framework != "pt":
+        raise ConfigError(
+            f"--framework {options.framework} is not known",
+            "Optimum exports from PyTorch only: pt.",
+        )
+
+
+def _check_group_sizes(options: ExportOptions) -> None:
+    for part in ("key", "value"):
+        size = getattr(options, f"{part}_cache_group_size")
+        precision = getattr(options, f"{part}_cache_precision")
+        if size < 0:
+            raise ConfigError(
+                f"--{part}-cache-group-size is {size}, below 0",
+                "0 leaves OpenVINO's default: one scale for the whole head.",
+            )
+        if size and precision not in ("u8", "u4"):
+            raise ConfigError(
+                f"--{part}-cache-group-size has no meaning for {precision}, which has no scales",
+                f"Leave it out, or set --{part}-cache-precision to u8 or u4.",
+            )
+
+
+def _check_compression(options: ExportOptions) -> None:
+    flags = " ".join(options.compression_flags)
+    if flags and not options.compresses:
+        chosen = f"--weight-format {options.weight_format}" if options.weight_format else "none"
+        raise ConfigError(
+            f"{flags} compress weights, but the weight format is {chosen}",
+            f"Add --weight-format with one of {', '.join(COMPRESSED_FORMATS)}, or leave them out.",
+        )
+    if options.ratio is not None and not 0 < options.ratio <= 1:
+        raise ConfigError(
+            f"--ratio is {options.ratio}, outside 0 to 1",
+            "It is the share of layers in 4 bits; for none at all use --weight-format int8.",
+        )
+    if options.num_samples is not None and options.num_samples < 1:
+        raise ConfigError(
+            f"--num-samples is {options.num_samples}, below 1",
+            "Leave it out for 128, the number NNCF takes by itself.",
+        )
+    if options.weight_format == "int8":
+        # Optimum drops these without a word.
+        if options.ratio not in (None, 1.0):
+            raise _only_for_four_bits("--ratio")
+        if options.group_size not in (None, -1):
+            raise _only_for_four_bits("--group-size")
+        if options.all_layers:
+            raise _only_for_four_bits("--all-layers")
+
+
+def _only_for_four_bits(flag: str) -> ConfigError:
+    return ConfigError(
+        f"{flag} is for 4-bit weight formats; int8 has one scale per channel in every layer",
+        f"Leave {flag} out, or use --weight-format int4.",
+    )
+
+
+def _known(flag: str, value: str | None, known: tuple[str, ...]) -> None:
+    if value is not None and value not in known:
+        raise ConfigError(f"{flag} {value!r} is not known", did_you_mean(value, known))
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")

@@ -1,0 +1,112 @@
+"""What can be known to fail before anything heavy starts: options, model, output folder, disks."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from huggingface_hub.constants import HF_HUB_CACHE
+
+from ov_kvcrush.errors import ExportError
+from ov_kvcrush.export.source import Source, find_source
+from ov_kvcrush.export.workspace import check_output, nearest_folder
+
+if TYPE_CHECKING:
+    from optimum.intel.openvino.configuration import OVConfig
+    from transformers import PretrainedConfig
+
+    from ov_kvcrush.export.options import ExportOptions
+    from ov_kvcrush.export.progress import Progress
+    from ov_kvcrush.plan import LayerGeometry
+
+_RESERVE = 64 << 20  # tokenizer, graph, configuration
+
+
+@dataclass(frozen=True)
+class Preflight:
+    """A checked export.
+
+    Attributes:
+        source: where the model is.
+        config: its configuration.
+        compression: Optimum's configuration of the weights; None leaves it to Optimum.
+        layers: estimated attention geometry; empty if the configuration does not tell.
+        weight_bytes: estimated size of the finished weights.
+        compressed_format: for people: what the weights are compressed to; empty for not at all.
+    """
+
+    source: Source
+    config: PretrainedConfig
+    compression: OVConfig | None
+    layers: tuple[LayerGeometry, ...]
+    weight_bytes: int
+    compressed_format: str
+
+
+def check(options: ExportOptions, progress: Progress) -> Preflight:
+    """Check an export; cheap things first.
+
+    Raises:
+        ConfigError: options that contradict each other or the model.
+        ExportError: the model, the output folder or a disk does not allow the export.
+    """
+    output = options.output.resolve()
+    check_output(output, options.overwrite)
+    _keep_model_and_output_apart(Path(options.model), output)
+    source = find_source(options)
+
+    # Optimum takes seconds to import: not before the quick checks have passed.
+    from ov_kvcrush.export import estimate, optimum
+
+    config = optimum.read_config(options, source.folder)
+    compression = optimum.compression(options)
+    if optimum.ignores_dataset(compression):
+        progress.note("--dataset has no effect: no option that looks at data was given with it")
+    layers = estimate.estimate_layers(config)
+    estimate.check_group_sizes(layers, options.value_cache_group_size)
+    if options.key_cache_group_size:
+        progress.note(
+            "--key-cache-group-size is written into the model, but OpenVINO's CPU plugin does not "
+            "use it on the paged cache: it gives keys one scale per channel and page"
+        )
+
+    settings = _compression_settings(compression, source)
+    before = estimate.exported_bytes(source.checkpoint, options)
+    after = estimate.compressed_bytes(source.checkpoint, settings) if settings else 0
+    _require_space(nearest_folder(output), before + after, "the export")
+    if source.download_bytes:
+        cache = Path(options.cache_dir or HF_HUB_CACHE).resolve()
+        _require_space(nearest_folder(cache), source.download_bytes, "the download")
+    kind = settings.get("dtype") or options.weight_format if settings else ""
+    return Preflight(source, config, compression, layers, after or before, kind or "")
+
+
+def _compression_settings(compression: OVConfig | None, source: Source) -> dict[str, Any]:
+    from ov_kvcrush.export.estimate import OPTIMUM_COMPRESSES_FROM
+
+    if compression is None:
+        large = source.checkpoint.num_parameters >= OPTIMUM_COMPRESSES_FROM
+        return {"bits": 8, "dtype": "int8"} if large else {}
+    if compression.quantization_config is None:
+        return {}
+    return dict(compression.quantization_config.to_dict())
+
+
+def _keep_model_and_output_apart(model: Path, output: Path) -> None:
+    if model.is_dir() and output in (model.resolve(), *model.resolve().parents):
+        raise ExportError(
+            f"the output {output} would replace the model it is made from",
+            "Choose another output folder.",
+        )
+
+
+def _require_space(folder: Path, num_bytes: int, what: str) -> None:
+    free = shutil.disk_usage(folder).free
+    if free < num_bytes + _RESERVE:
+        raise ExportError(
+            f"not enough disk: {what} needs about {num_bytes / 1e6:,.0f} MB in {folder}, "
+            f"{free / 1e6:,.0f} MB are free",
+            "Free some space, or choose a folder on another disk.",
+        )

@@ -1,0 +1,128 @@
+"""The command ``ov-kvcrush``: finds the subcommand, and turns what goes wrong into exit codes."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import traceback
+from collections.abc import Sequence
+from importlib import import_module
+from importlib.metadata import version
+from types import FrameType
+from typing import Annotated
+
+import click
+import typer
+from typer.core import TyperGroup
+from typer.main import get_command
+
+from ov_kvcrush.cli.common import is_verbose, print_error, set_verbose
+from ov_kvcrush.errors import ConfigError, OVKVCrushError, did_you_mean
+
+# Subcommand -> the module that has it, as a typer app named `app`. Listed in --help in this order.
+# A module imports nothing slow (openvino, torch) before its command runs: --help imports all.
+COMMANDS = {
+    "export": "ov_kvcrush.cli.export",
+    "chat": "ov_kvcrush.cli.chat",
+}
+
+EXIT_UNEXPECTED, EXIT_USER_ERROR, EXIT_INTERRUPTED, EXIT_TERMINATED = 1, 2, 130, 143
+
+
+class _Commands(TyperGroup):
+    """The subcommands of ``COMMANDS``, each imported when it is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in COMMANDS:
+            return None
+        return get_command(import_module(COMMANDS[name]).app)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        command = self.get_command(ctx, args[0])
+        if command is None:
+            raise ConfigError(f"no such command: {args[0]}", did_you_mean(args[0], COMMANDS))
+        return args[0], command, args[1:]
+
+
+app = typer.Typer(cls=_Commands, add_completion=False, invoke_without_command=True)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"ov-kvcrush {version('ov-kvcrush')} (OpenVINO {version('openvino')})")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    context: typer.Context,
+    _version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Show the version and exit."
+        ),
+    ] = False,
+) -> None:
+    """KVCrush for OpenVINO: a small KV cache whose answers stay right.
+
+    Each command has its own help with examples, for instance: ov-kvcrush export --help
+    """
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Run one command line (default: the process's own) and return its exit code.
+
+    0 done, 1 unexpected failure, 2 something the user can change, 130 Ctrl+C. Errors are printed
+    on stderr; only ``-v`` shows a traceback.
+    """
+    set_verbose(False)
+    try:
+        outcome = app(args=arguments, prog_name="ov-kvcrush", standalone_mode=False)
+        return outcome if isinstance(outcome, int) else 0
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+    except click.ClickException as error:
+        print_error(*_usage_error(error))
+        return EXIT_USER_ERROR
+    except OVKVCrushError as error:
+        if is_verbose():
+            traceback.print_exc()
+        print_error(error.message, error.hint)
+        return EXIT_USER_ERROR
+    except Exception as error:
+        if is_verbose():
+            traceback.print_exc()
+        reason = "".join(traceback.format_exception_only(error)).strip().splitlines()[-1]
+        print_error(
+            f"unexpected {reason}",
+            "" if is_verbose() else "This should not happen. Run with -v for the traceback.",
+        )
+        return EXIT_UNEXPECTED
+
+
+def main() -> None:
+    """Entry point of the ``ov-kvcrush`` script."""
+    signal.signal(signal.SIGTERM, _terminate)
+    sys.exit(run())
+
+
+def _terminate(_signal: int, _frame: FrameType | None) -> None:
+    # As an exception, so that commands remove their temporary folders.
+    raise SystemExit(EXIT_TERMINATED)
+
+
+def _usage_error(error: click.ClickException) -> tuple[str, str]:
+    message = error.format_message()
+    close = getattr(error, "possibilities", None)
+    if close:
+        # click words its suggestions differently from release to release
+        return message.split(" Did you mean")[0].split(" (")[0], f"Did you mean {close[0]!r}?"
+    context = getattr(error, "ctx", None)
+    return message, f"See: {context.command_path} --help" if context else ""

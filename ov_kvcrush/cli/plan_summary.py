@@ -1,0 +1,111 @@
+"""A KV plan for people and for programs: what the model weighs and what its KV cache costs."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from ov_kvcrush.plan import KVPlan, LayerPrecision
+
+LENGTHS = (8192, 32768)
+BUDGET = 1024
+
+
+def print_summary(plan: KVPlan, output: Path, is_estimate: bool) -> None:
+    """Print what an export made, or would make, on stdout."""
+    rows = _rows(plan)
+    title = f"{output} (estimated, nothing was exported)" if is_estimate else str(output)
+    command = f"ov-kvcrush chat {shlex.quote(str(output))} --max-cache-size {BUDGET}"
+    following = "" if is_estimate else f"Next: {command}"
+    console = Console(file=sys.stdout, highlight=False)
+    if console.is_terminal:
+        table = Table(title=title, title_justify="left", show_header=False)
+        for row in rows:
+            table.add_row(*row)
+        console.print(table)
+    else:
+        print(title)
+        width = max(len(name) for name, _ in rows)
+        for name, value in rows:
+            print(f"  {name:<{width}}  {value}")
+    if following:
+        print(following)
+
+
+def print_summary_as_json(plan: KVPlan, output: Path, is_estimate: bool) -> None:
+    """Print the same on stdout as one JSON object: the plan, and KV bytes by number of tokens."""
+    kv_bytes = {
+        str(tokens): round(plan.kv_bytes_per_token * tokens) for tokens in (BUDGET, *LENGTHS)
+    }
+    summary: dict[str, Any] = {"output": str(output), "is_estimate": is_estimate}
+    print(json.dumps(summary | plan.to_dict() | {"kv_bytes_at": kv_bytes}, indent=2))
+
+
+def precision_ranges(precisions: tuple[LayerPrecision, ...]) -> list[str]:
+    """One line for each run of layers that store their cache alike."""
+    lines, first = [], 0
+    for precision, run in groupby(precisions):
+        last = first + len(list(run)) - 1
+        layers = f"layer {first}" if first == last else f"layers {first}–{last}"
+        key = _stored(precision.key, precision.key_group_size)
+        value = _stored(precision.value, precision.value_group_size)
+        lines.append(f"{layers}: K {key}, V {value}")
+        first = last + 1
+    return lines
+
+
+def megabytes(num_bytes: float) -> str:
+    """``num_bytes`` in MB (10^6 bytes)."""
+    return f"{num_bytes / 1e6:,.1f} MB"
+
+
+def _rows(plan: KVPlan) -> list[tuple[str, str]]:
+    rows = [("Model", _model(plan)), ("Weights", _weights(plan.weights))]
+    if not plan.layers:
+        return [*rows, ("KV cache", "cannot be told from this model's configuration")]
+    rows += [("KV cache", line) for line in precision_ranges(plan.precisions)]
+    rows.append(("KV per token", f"{plan.kv_bytes_per_token / 1024:,.2f} KiB"))
+    with_budget = megabytes(BUDGET * plan.kv_bytes_per_token)
+    rows += [
+        (
+            f"KV at {tokens:,} tokens",
+            f"{megabytes(tokens * plan.kv_bytes_per_token)} in full, "
+            f"{with_budget} with a budget of {BUDGET:,} tokens",
+        )
+        for tokens in LENGTHS
+    ]
+    return rows
+
+
+def _model(plan: KVPlan) -> str:
+    parts = [plan.model_type]
+    if plan.layers:
+        layer = plan.layers[0]
+        parts += [
+            f"{len(plan.layers)} layers",
+            f"{layer.num_query_heads} query / {layer.num_kv_heads} KV heads of "
+            f"{layer.key_head_size}",
+        ]
+    if plan.context_length:
+        parts.append(f"context {plan.context_length:,}")
+    return ", ".join(parts)
+
+
+def _weights(weights: dict[str, Any]) -> str:
+    parts = [str(weights["format"])]
+    for name, text in (("ratio", "ratio {}"), ("group_size", "groups of {}")):
+        if weights.get(name, -1) != -1:
+            parts.append(text.format(weights[name]))
+    parts += [method.replace("_", " ") for method in weights.get("methods", [])]
+    return ", ".join([*parts, megabytes(weights["size_bytes"])])
+
+
+def _stored(precision: str, group_size: int) -> str:
+    return f"{precision} (groups of {group_size})" if group_size else precision

@@ -1,0 +1,67 @@
+"""The steps of a long command, on stderr."""
+
+from __future__ import annotations
+
+import sys
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+
+
+class StepProgress:
+    """Shows numbered steps: with a bar and a clock on a terminal, as plain lines elsewhere.
+
+    ``preparation`` is shown on a terminal until the first step begins. ``plain`` asks for lines on
+    a terminal too, where other output comes between them.
+    """
+
+    def __init__(self, preparation: str, plain: bool = False) -> None:
+        self._preparation = preparation
+        self._plain = plain
+        self._console = Console(file=sys.stderr, highlight=False, soft_wrap=True)
+        self._live: Progress | None = None
+        self._task: TaskID | None = None
+
+    def __enter__(self) -> StepProgress:
+        """Begin to draw."""
+        if self._console.is_terminal and not self._plain:
+            self._live = Progress(
+                SpinnerColumn(finished_text="[green]✓"),
+                TextColumn("{task.description}"),
+                BarColumn(20),
+                TimeElapsedColumn(),
+                console=self._console,
+            )
+            self._live.start()
+            self._task = self._live.add_task(self._preparation, total=None)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Stop drawing; the last step is done if nothing was raised."""
+        if kind is None:
+            self._finish_step()
+        if self._live:
+            self._live.stop()
+
+    def step(self, number: int, total: int, title: str) -> None:
+        """Step ``number`` of ``total`` begins."""
+        text = f"[{number}/{total}] {title}"
+        self._finish_step()
+        if self._live:
+            self._task = self._live.add_task(escape(text), total=None)
+        else:
+            self._console.print(text, markup=False)
+
+    def advance(self, share: float) -> None:
+        """So much of the step is done, 0 to 1."""
+        if self._live and self._task is not None:
+            self._live.update(self._task, total=1, completed=share)
+
+    def note(self, text: str) -> None:
+        """Print one line among the steps."""
+        self._console.print(f"note: {text}", markup=False)
+
+    def _finish_step(self) -> None:
+        if self._live and self._task is not None:
+            self._live.update(self._task, total=1, completed=1)

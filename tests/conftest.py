@@ -1,0 +1,85 @@
+"""Models that many tests share: exported once, by the package itself, into build/test-models."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import shutil
+import time
+import warnings
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+
+from ov_kvcrush.export import ExportOptions, export_model
+from tests.model_factory import NEEDLE, make_model
+
+ROOT = Path(__file__).parents[1]
+CACHE = ROOT / "build" / "test-models"
+
+_DAY = 24 * 60 * 60
+
+
+@pytest.fixture(scope="session")
+def needle_source_dir() -> Path:
+    """The trained small model of the repository, as Hugging Face would publish it."""
+    return NEEDLE
+
+
+@pytest.fixture(scope="session")
+def needle_int8_dir() -> Path:
+    """It exported with int8 weights; KV cache u8/u8."""
+    return _exported("needle-int8", weight_format="int8")
+
+
+@pytest.fixture(scope="session")
+def needle_f32_dir() -> Path:
+    """It exported without any loss; KV cache f32/f32."""
+    return _exported(
+        "needle-f32",
+        weight_format="fp32",
+        key_cache_precision="f32",
+        value_cache_precision="f32",
+    )
+
+
+@pytest.fixture(scope="session")
+def tiny_source_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random Llama of two layers, as Hugging Face would publish it."""
+    return make_model(tmp_path_factory.mktemp("tiny") / "tiny-llama")
+
+
+def _exported(name: str, **settings: str) -> Path:
+    """Export of the repository's model, made again only when something it depends on has changed.
+
+    ``export_model`` lets the folder appear whole or not at all; the lock keeps two test runs at the
+    same time from making it twice.
+    """
+    output = CACHE / f"{name}-{_key(settings)}"
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with (CACHE / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not output.exists():
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # the tracer's
+                export_model(ExportOptions(model=str(NEEDLE), output=output, **settings))
+            _remove_outdated(name, output)
+    return output
+
+
+def _remove_outdated(name: str, newest: Path) -> None:
+    # Not the recent ones: a test run that began before the last change may still use them.
+    for folder in CACHE.glob(f"{name}-*"):
+        if folder != newest and time.time() - folder.stat().st_mtime > _DAY:
+            shutil.rmtree(folder)
+
+
+def _key(settings: dict[str, str]) -> str:
+    digest = hashlib.sha256(repr(sorted(settings.items())).encode())
+    for package in ("openvino", "openvino-tokenizers", "optimum-intel", "nncf", "transformers"):
+        digest.update(version(package).encode())
+    code = [ROOT / "ov_kvcrush" / "plan.py", *sorted((ROOT / "export").glob("*.py"))]
+    for path in [*code, *sorted(NEEDLE.iterdir())]:
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:12]

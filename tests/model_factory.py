@@ -1,0 +1,64 @@
+"""Tiny random-weight models of several architectures, as folders like those on the hub."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+NEEDLE = Path(__file__).parents[1] / "samples" / "models" / "needle"
+"""The trained small model of the repository; its tokenizer serves all random models too."""
+
+SLIDING_WINDOW = 48
+
+# What differs from the common settings below, by architecture (the name in transformers' classes).
+ARCHITECTURES: dict[str, dict[str, Any]] = {
+    "Llama": {},
+    "Qwen2": {},
+    "Qwen3": {"head_dim": 32},
+    "Mistral": {"head_dim": 16, "sliding_window": SLIDING_WINDOW},
+    "Phi3": {"pad_token_id": 0, "sliding_window": SLIDING_WINDOW},
+    "Gemma": {"head_dim": 32},
+    "Gemma3": {
+        "config_class": "Gemma3TextConfig",
+        "head_dim": 32,
+        "sliding_window": SLIDING_WINDOW,
+        "layer_types": ["sliding_attention", "full_attention"],
+    },
+}
+
+
+def make_model(folder: Path, architecture: str = "Llama", seed: int = 0, **changes: Any) -> Path:
+    """Save a random ``architecture``ForCausalLM with its tokenizer in ``folder``; returns it.
+
+    Two layers of 64, 4 query and 2 KV heads, 5,120 tokens; ``changes`` go into its config.
+    """
+    import torch
+    import transformers
+
+    settings: dict[str, Any] = {
+        "hidden_size": 64,
+        "intermediate_size": 128,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "vocab_size": 5120,
+        "max_position_embeddings": 512,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+        **ARCHITECTURES[architecture],
+        **changes,
+    }
+    config_class = settings.pop("config_class", f"{architecture}Config")
+    config = getattr(transformers, config_class)(**settings)
+    torch.manual_seed(seed)
+    model = getattr(transformers, f"{architecture}ForCausalLM")(config)
+    model.save_pretrained(folder)
+    copy_tokenizer(folder)
+    return folder
+
+
+def copy_tokenizer(folder: Path) -> None:
+    """Copy the repository model's tokenizer to ``folder``."""
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(NEEDLE / name, folder)

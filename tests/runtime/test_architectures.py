@@ -1,0 +1,85 @@
+"""Every architecture the export names runs on the paged engine as openvino_genai runs it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import openvino as ov
+import openvino_genai
+import pytest
+from openvino_genai import GenerationConfig, Tokenizer
+
+from ov_kvcrush.config import KVCacheConfig
+from ov_kvcrush.export import ExportOptions, export_model
+from ov_kvcrush.runtime.engine import PagedEngine
+from tests.model_factory import ARCHITECTURES, SLIDING_WINDOW, make_model
+
+MODELS: dict[str, tuple[str, dict[str, Any]]] = {
+    **{name: (name, {}) for name in ARCHITECTURES},
+    "Llama, 16 layers": ("Llama", {"num_hidden_layers": 16, "hidden_size": 128}),
+}
+GREEDY = GenerationConfig(max_new_tokens=40, ignore_eos=True)
+F32 = {"INFERENCE_PRECISION_HINT": "f32"}
+
+
+@pytest.fixture(scope="module", params=MODELS)
+def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    architecture, changes = MODELS[request.param]
+    source = make_model(tmp_path_factory.mktemp("source") / "model", architecture, **changes)
+    output = tmp_path_factory.mktemp("exported") / "model"
+    options = ExportOptions(
+        model=str(source),
+        output=output,
+        weight_format="fp32",
+        key_cache_precision="f32",
+        value_cache_precision="f32",
+    )
+    export_model(options)
+    return output
+
+
+@pytest.fixture(scope="module")
+def prompt() -> list[int]:
+    # Long enough to leave every sliding window behind.
+    return np.random.default_rng(3).integers(8, 5000, 3 * SLIDING_WINDOW).tolist()
+
+
+def engine_of(folder: Path, **settings: Any) -> PagedEngine:
+    return PagedEngine(
+        folder,
+        Tokenizer(folder),
+        config=KVCacheConfig(**settings),
+        properties=F32,
+        max_num_batched_tokens=64,
+    )
+
+
+def test_greedy_tokens_equal_openvino_genai(folder: Path, prompt: list[int]) -> None:
+    engine = engine_of(folder)
+    request = engine.add_request(prompt, GREEDY)
+    while not request.finished:
+        engine.step()
+    peer = openvino_genai.LLMPipeline(folder, "CPU", **F32)
+    wanted = peer.generate(ov.Tensor(np.array([prompt], np.int64)), GREEDY).tokens[0]
+    assert request.generations[0].tokens == wanted
+
+
+def test_layers_keep_their_budget_or_their_window(folder: Path, prompt: list[int]) -> None:
+    settings = {"max_cache_size": 72, "start_size": 8, "recent_size": 24, "decode_slack": 16}
+    engine = engine_of(folder, **settings)
+    request = engine.add_request(prompt, GREEDY)
+    sequence = request.generations[0].sequence
+    assert sequence is not None
+    while sequence.num_uncached > 0:
+        engine.step()
+        if sequence.num_cached == len(prompt):
+            break
+    while not request.finished:
+        for geometry, layer in zip(engine.model.layers, sequence.layers, strict=True):
+            limit = geometry.sliding_window + 32 if geometry.sliding_window else 72 + 16
+            assert layer.length <= limit
+        engine.step()
+        engine.check_integrity()
+    assert engine.cache.used_bytes == 0
