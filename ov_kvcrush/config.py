@@ -10,12 +10,7 @@ from typing import Any, get_type_hints
 
 from ov_kvcrush.errors import ConfigError, did_you_mean
 from ov_kvcrush.selection.importance import IMPORTANCE_METHODS
-from ov_kvcrush.selection.kvcrush import (
-    ANCHORS,
-    REPRESENTATIVE_RULES,
-    SIGNATURE_HEADS,
-    Selector,
-)
+from ov_kvcrush.selection.kvcrush import Selector
 
 KV_PRECISIONS = ("f32", "bf16", "u8", "u4")
 GRANULARITIES = ("token", "page")
@@ -86,37 +81,23 @@ class KVCacheConfig:
 
     def __post_init__(self) -> None:
         _check_types(self)
-        for name in ("max_cache_size", "start_size", "recent_size", "decode_slack", "seed"):
-            _require(getattr(self, name) >= 0, f"{name} is {getattr(self, name)}, below 0")
-        _require(self.window_size >= 1, f"window_size is {self.window_size}, below 1")
+        for name, least in (("max_cache_size", 0), ("decode_slack", 0), ("window_size", 1)):
+            value = getattr(self, name)
+            _require(value >= least, f"{name} is {value}, below {least}")
         _require(
-            self.kernel_size >= 1 and self.kernel_size % 2 == 1,
-            f"kernel_size is {self.kernel_size}; a centred window is odd and at least 1",
-        )
-        _require(
-            0.0 <= self.representative_share <= 1.0,
-            f"representative_share is {self.representative_share}, outside 0 to 1",
-        )
-        _require(
-            0.0 < self.signature_fraction < 1.0,
-            f"signature_fraction is {self.signature_fraction}, not between 0 and 1",
-        )
-        _require(
-            self.pool_size is None or self.pool_size >= 1,
-            f"pool_size is {self.pool_size}, below 1",
+            self.pool_size is None or self.pool_size >= 1, f"pool_size is {self.pool_size}, below 1"
         )
         for name, known in (
             ("granularity", GRANULARITIES),
             ("importance", tuple(IMPORTANCE_METHODS)),
-            ("representatives", tuple(REPRESENTATIVE_RULES)),
-            ("anchor", tuple(ANCHORS)),
-            ("signature_heads", tuple(SIGNATURE_HEADS)),
             ("key_cache_precision", KV_PRECISIONS),
             ("value_cache_precision", KV_PRECISIONS),
         ):
             value = getattr(self, name)
             if value is not None and value not in known:
                 raise ConfigError(f"{name} {value!r} is not known", did_you_mean(value, known))
+        # The policy's own settings are checked by the policy.
+        self.selector(page_size=1)
         if self.max_cache_size:
             self._check_budget()
 

@@ -22,7 +22,7 @@ from ov_kvcrush.errors import ConfigError
         ({"window_size": 0}, "window_size is 0"),
         ({"kernel_size": 4}, "kernel_size is 4; a centred window is odd"),
         ({"representative_share": 1.5}, "representative_share is 1.5, outside 0 to 1"),
-        ({"signature_fraction": 1.0}, "signature_fraction is 1.0"),
+        ({"signature_fraction": 1.5}, "signature_fraction is 1.5, outside 0 to 1"),
         ({"pool_size": 0}, "pool_size is 0, below 1"),
         ({"granularity": "pages"}, "Did you mean 'page'?"),
         ({"importance": "snapvk"}, "Did you mean 'snapkv'?"),

@@ -1,0 +1,150 @@
+"""The sides of a benchmark: our engine and openvino_genai's pipelines, timed by one definition.
+
+Both get token ids and give tokens, greedily and past any end-of-sequence token. Time to first token
+runs from the call until the first token is known; time per token is the mean of those behind it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import openvino as ov
+from openvino_genai import (
+    ContinuousBatchingPipeline,
+    GenerationConfig,
+    LLMPipeline,
+    PerfMetrics,
+    SchedulerConfig,
+    Tokenizer,
+)
+
+from ov_kvcrush.config import KVCacheConfig
+from ov_kvcrush.runtime.cache_layout import PAGE_SIZE
+from ov_kvcrush.runtime.engine import PagedEngine
+from ov_kvcrush.runtime.genai_eviction import GenaiEviction
+from ov_kvcrush.runtime.request import Session
+
+
+@dataclass(frozen=True)
+class Run:
+    """One generation.
+
+    Attributes:
+        tokens: what was generated.
+        ttft: seconds to the first token.
+        tpot: seconds per token after the first.
+        kv_bytes: KV cache held at the end; 0 where the side does not tell.
+        compression_share: part of the whole time spent selecting and moving tokens.
+    """
+
+    tokens: list[int]
+    ttft: float
+    tpot: float
+    kv_bytes: int = 0
+    compression_share: float = 0.0
+
+
+class Ours:
+    """ov-kvcrush's paged engine.
+
+    Args:
+        folder: exported model.
+        config: what the KV cache may hold; its ``pool_size`` has to hold a whole prompt and answer.
+        properties: passed to the plugin.
+        limits: the engine's, such as ``max_num_batched_tokens``.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        config: KVCacheConfig,
+        properties: Mapping[str, Any],
+        **limits: Any,
+    ) -> None:
+        self.engine = PagedEngine(
+            folder, Tokenizer(folder), config=config, properties=properties, **limits
+        )
+
+    def generate(self, prompt: Sequence[int], count: int, session: Session | None = None) -> Run:
+        """Generate ``count`` tokens, going on from the cache of ``session`` if it is given."""
+        begun = time.perf_counter()
+        request = self.engine.add_request(prompt, _greedy(count), session)
+        while not request.finished:
+            self.engine.step()
+        (generation,) = request.generations
+        metrics = generation.metrics
+        return Run(
+            tokens=list(generation.tokens),
+            ttft=metrics.token_times[0] - begun,
+            tpot=metrics.tpot,
+            kv_bytes=metrics.kv_bytes,
+            compression_share=metrics.compression_time / (metrics.token_times[-1] - begun),
+        )
+
+
+class Genai:
+    """openvino_genai's LLMPipeline as its users make it: nothing set but device and precision."""
+
+    def __init__(self, folder: Path, properties: Mapping[str, Any]) -> None:
+        self._pipeline = LLMPipeline(folder, "CPU", **properties)
+
+    def generate(self, prompt: Sequence[int], count: int) -> Run:
+        """Generate ``count`` tokens; its own prefix caching may know the prompt's beginning."""
+        result = self._pipeline.generate(_tensor(prompt), _greedy(count))
+        return Run(result.tokens[0], *_times(result.perf_metrics, count))
+
+
+class EvictingGenai:
+    """openvino_genai's ContinuousBatchingPipeline with its own eviction and KVCrush.
+
+    Prompts are prefilled in one chunk, as LLMPipeline does, and the pool is allocated beforehand.
+
+    Args:
+        folder: exported model.
+        config: as for :class:`Ours`; the same total, split in whole pages.
+        properties: passed to the plugin.
+        page_bytes: bytes of a page in all layers.
+    """
+
+    def __init__(
+        self, folder: Path, config: KVCacheConfig, properties: Mapping[str, Any], page_bytes: int
+    ) -> None:
+        pool_size = config.pool_size or config.max_cache_size
+        self._eviction = GenaiEviction.of(config, PAGE_SIZE)
+        self._page_bytes = page_bytes
+        scheduler = SchedulerConfig()
+        scheduler.max_num_batched_tokens = pool_size
+        scheduler.num_kv_blocks = -(-pool_size // PAGE_SIZE)
+        scheduler.use_cache_eviction = True
+        scheduler.cache_eviction_config = self._eviction.to_genai()
+        self._pipeline = ContinuousBatchingPipeline(
+            folder, Tokenizer(folder), scheduler, "CPU", **properties
+        )
+
+    def generate(self, prompt: Sequence[int], count: int) -> Run:
+        """Generate ``count`` tokens; the whole prompt is prefilled."""
+        (result,) = self._pipeline.generate([_tensor(prompt)], [_greedy(count)])
+        held = len(prompt)
+        for _ in range(count - 1):
+            held = self._eviction.kept(held + 1)
+        kv_bytes = -(-held // PAGE_SIZE) * self._page_bytes
+        return Run(result.m_generation_ids[0], *_times(result.perf_metrics, count), kv_bytes)
+
+
+def _greedy(count: int) -> GenerationConfig:
+    return GenerationConfig(max_new_tokens=count, ignore_eos=True)
+
+
+def _tensor(prompt: Sequence[int]) -> ov.Tensor:
+    return ov.Tensor(np.array([prompt], np.int64))
+
+
+def _times(metrics: PerfMetrics, count: int) -> tuple[float, float]:
+    """Seconds to the first token and per token behind it, from openvino_genai's own clock."""
+    tpot = metrics.get_tpot().mean / 1e3 if count > 1 else 0.0
+    return metrics.get_ttft().mean / 1e3, tpot

@@ -1,0 +1,134 @@
+"""``ov-kvcrush chat``: a conversation at a terminal, or one answer where there is none."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ov_kvcrush.cli.cache_options import cache_options
+from ov_kvcrush.cli.common import Verbose
+from ov_kvcrush.cli.generation_options import generation_options
+from ov_kvcrush.cli.model_options import (
+    Device,
+    EngineName,
+    ModelDir,
+    Properties,
+    load_pipeline,
+    parse_properties,
+)
+from ov_kvcrush.config import KVCacheConfig
+from ov_kvcrush.errors import ConfigError, PromptError
+
+if TYPE_CHECKING:
+    from ov_kvcrush.cli.conversation import Conversation
+
+app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
+
+
+@app.command()
+@generation_options
+@cache_options
+def chat(
+    model_dir: ModelDir,
+    device: Device = "CPU",
+    system: Annotated[
+        str, typer.Option(metavar="TEXT", help="System message.", show_default=False)
+    ] = "",
+    prompt: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TEXT", help="Answer this and leave; what is piped in comes before it."
+        ),
+    ] = None,
+    as_json: Annotated[
+        bool,
+        typer.Option(
+            "--json",
+            help="The one answer as a JSON object: answer, finish_reason, metrics, "
+            "generation_config, config. With --prompt or piped input.",
+        ),
+    ] = False,
+    engine: EngineName = "paged",
+    properties: Properties = None,
+    verbose: Verbose = False,
+    *,
+    kv_cache_config: KVCacheConfig,
+    generation: dict[str, Any],
+) -> None:
+    """Chat with an exported model; the conversation keeps its compressed KV cache.
+
+    On a terminal: streams, /help shows the commands, Ctrl+C stops an answer. With --prompt, or
+    where stdin is not a terminal: one answer on stdout, everything else on stderr. Exit codes:
+    0 done, 1 unexpected failure, 2 a mistake in the input, 130 Ctrl+C.
+
+    Settings that are not given are the model's (generation_config.json); an answer that nothing
+    limits ends after 2,048 tokens.
+
+    Examples:
+
+    - `ov-kvcrush chat qwen3 --max-cache-size 1024 --value-cache-precision u4`
+
+    - `ov-kvcrush chat qwen3 --system "Answer in one sentence." --temperature 0.7`
+
+    - `ov-kvcrush chat qwen3 --prompt "What changed?" --json < CHANGES.txt`
+    """
+    message = _one_message(prompt)
+    if as_json and message is None:
+        raise ConfigError(
+            "--json is for one answer, and this is a conversation at a terminal",
+            "Give --prompt TEXT, or pipe the prompt in.",
+        )
+    pipeline = load_pipeline(
+        model_dir, device, engine, kv_cache_config, parse_properties(properties or [])
+    )
+    from ov_kvcrush.cli.chat_terminal import ChatTerminal
+    from ov_kvcrush.cli.conversation import Conversation
+
+    conversation = Conversation(pipeline, generation, system)
+    if message is None:
+        ChatTerminal(conversation).run()
+        return
+    try:
+        if as_json:
+            _print_json(conversation, message)
+        else:
+            terminal = ChatTerminal(conversation)
+            terminal.show_turn(lambda streamer: conversation.ask(message, streamer))
+    except BrokenPipeError:
+        # The reader, head for instance, has gone. Python flushes stdout once more at the end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit(1) from None
+
+
+def _one_message(prompt: str | None) -> str | None:
+    """What to answer without a conversation: piped text, then ``prompt``; None at a terminal."""
+    if sys.stdin.isatty():
+        if prompt is not None and not prompt.strip():
+            raise PromptError("the prompt is empty", "Give --prompt a text.")
+        return prompt
+    try:
+        piped = sys.stdin.read().strip()
+    except UnicodeDecodeError as error:
+        raise PromptError("what is piped in is not text in UTF-8") from error
+    parts = [part for part in (piped, prompt) if part and part.strip()]
+    if not parts:
+        raise PromptError(
+            "nothing to answer: stdin is empty", "Pipe a prompt in, or give --prompt TEXT."
+        )
+    return "\n\n".join(parts)
+
+
+def _print_json(conversation: Conversation, message: str) -> None:
+    results = conversation.ask(message)
+    turn = {
+        "answer": results.texts[0],
+        "finish_reason": results.finish_reasons[0].name.lower(),
+        "metrics": results.metrics[0].to_dict(),
+        "generation_config": conversation.describe_settings(),
+        "config": conversation.pipeline.describe(),
+    }
+    print(json.dumps(turn))

@@ -1,0 +1,213 @@
+"""The commands of a chat: lines that begin with a slash."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from ov_kvcrush.cli.conversation import Conversation, Streamer
+from ov_kvcrush.cli.conversation_file import read_conversation, read_text, write_conversation
+from ov_kvcrush.cli.generation_options import imply_sampling
+from ov_kvcrush.cli.stats_line import megabytes
+from ov_kvcrush.config import KVCacheConfig
+from ov_kvcrush.errors import ConfigError, OVKVCrushError, PromptError, did_you_mean
+
+if TYPE_CHECKING:
+    from ov_kvcrush.results import DecodedResults
+
+
+class Screen(Protocol):
+    """Where commands show what they did."""
+
+    conversation: Conversation
+
+    def note(self, text: str) -> None:
+        """Show a line, or several, that are not part of the conversation."""
+
+    def show_turn(self, answer: Callable[[Streamer], DecodedResults]) -> None:
+        """Show an answer while it is generated, and what it cost."""
+
+
+class LeaveChat(Exception):  # noqa: N818  it is no error
+    """The user wants to go."""
+
+
+@dataclass(frozen=True)
+class Command:
+    """What a command takes, what it is for, and what it does.
+
+    Attributes:
+        argument: as the help shows it; in brackets if it may be left out, empty if there is none.
+        help: one line.
+        run: screen, argument -> None.
+    """
+
+    argument: str
+    help: str
+    run: Callable[[Screen, str], None]
+
+
+def run_command(screen: Screen, line: str) -> None:
+    """Do what ``line``, which begins with a slash, says.
+
+    Raises:
+        OVKVCrushError: no such command, its argument is missing or too much, or what it says.
+        LeaveChat: it was /exit.
+    """
+    name, _, argument = line.strip().partition(" ")
+    argument = argument.strip()
+    command = COMMANDS.get(name)
+    if command is None:
+        raise OVKVCrushError(
+            f"unknown command {name}",
+            f'{did_you_mean(name, COMMANDS)} Put a message that begins with / between """.',
+        )
+    is_optional = command.argument.startswith("[")
+    if (argument and not command.argument) or (
+        command.argument and not argument and not is_optional
+    ):
+        raise OVKVCrushError(f"usage: {name} {command.argument}".rstrip())
+    command.run(screen, argument)
+
+
+def _help(screen: Screen, _: str) -> None:
+    usages = {name: f"{name} {command.argument}" for name, command in COMMANDS.items()}
+    width = max(map(len, usages.values()))
+    lines = [f"{usages[name]:<{width}}  {command.help}" for name, command in COMMANDS.items()]
+    lines += [
+        f"{chr(34) * 3:<{width}}  Begins a message of several lines; a second one ends it.",
+        f"{'Ctrl+C':<{width}}  Stops an answer; at the prompt it leaves, as Ctrl+D does.",
+    ]
+    screen.note("\n".join(lines))
+
+
+def _exit(screen: Screen, _: str) -> None:
+    raise LeaveChat
+
+
+def _clear(screen: Screen, _: str) -> None:
+    screen.conversation.clear()
+    kept = " The system message stays." if screen.conversation.system_message else ""
+    screen.note(f"Conversation and KV cache are empty.{kept}")
+
+
+def _regen(screen: Screen, _: str) -> None:
+    conversation = screen.conversation
+    screen.show_turn(conversation.ask_again)
+    if not conversation.generation_config.do_sample:
+        screen.note("Without sampling the answer is always the same: /set do_sample true")
+
+
+def _system(screen: Screen, text: str) -> None:
+    chat = screen.conversation.chat
+    chat.set_system_message(text)
+    note = "System message set." if text else "System message removed."
+    had_turns = any(m["role"] != "system" for m in chat.messages)
+    screen.note(note + (" The next turn reads the conversation anew." if had_turns else ""))
+
+
+def _set(screen: Screen, argument: str) -> None:
+    name, _, text = argument.partition(" ")
+    if name in {field.name for field in dataclasses.fields(KVCacheConfig)}:
+        raise ConfigError(
+            f"{name} is fixed when the model is loaded",
+            f"Start the chat again with --{name.replace('_', '-')}.",
+        )
+    if not text.strip():
+        raise OVKVCrushError("usage: /set NAME VALUE")
+    changes = {name: _value(text.strip())}
+    if not screen.conversation.generation_config.do_sample:
+        changes = imply_sampling(changes)
+    screen.conversation.change_settings(changes)
+    current = screen.conversation.describe_settings()
+    screen.note(", ".join(f"{name} = {json.dumps(current[name])}" for name in changes))
+
+
+def _show(screen: Screen, _: str) -> None:
+    conversation = screen.conversation
+    description = dict(conversation.pipeline.describe())
+    cache = description.pop("kv_cache_config")
+    use = conversation.pipeline.get_metrics()["kv_cache"]
+    turns = sum(m["role"] == "assistant" for m in conversation.chat.messages)
+    talk = {"turns": turns, "system_message": conversation.system_message}
+    if conversation.attached:
+        talk["attached_characters"] = sum(map(len, conversation.attached))
+    sections = {
+        "Conversation": talk,
+        "Generation": conversation.describe_settings(),
+        "Engine": description,
+        "KV cache": cache,
+        "KV cache now": {name: megabytes(value) for name, value in use.items()},
+    }
+    screen.note("\n".join(_section(title, rows) for title, rows in sections.items()))
+
+
+def _read(screen: Screen, file: str) -> None:
+    path = Path(file).expanduser()
+    text = read_text(path).strip()
+    if not text:
+        raise PromptError(f"{path} is empty")
+    conversation = screen.conversation
+    conversation.attached.append(text)
+    tokens = conversation.pipeline.get_tokenizer().encode(text).input_ids.shape[1]
+    screen.note(f"{path}: {tokens:,} tokens, sent with your next message. Now ask about it.")
+
+
+def _save(screen: Screen, file: str) -> None:
+    path = Path(file).expanduser()
+    conversation = screen.conversation
+    write_conversation(path, conversation.chat.messages, conversation.settings)
+    screen.note(f"Saved {_count(conversation)} to {path}. The KV cache is not saved.")
+
+
+def _load(screen: Screen, file: str) -> None:
+    path = Path(file).expanduser()
+    messages, settings = read_conversation(path)
+    screen.conversation.restore(messages, settings)
+    screen.note(
+        f"Loaded {_count(screen.conversation)} from {path}. The next turn reads the history anew."
+    )
+
+
+COMMANDS: Mapping[str, Command] = {
+    "/help": Command("", "Shows this.", _help),
+    "/exit": Command("", "Leaves the chat.", _exit),
+    "/clear": Command("", "Forgets the conversation and frees its KV cache.", _clear),
+    "/regen": Command("", "Answers the last message again.", _regen),
+    "/system": Command("[TEXT]", "Sets the system message; without TEXT there is none.", _system),
+    "/set": Command("NAME VALUE", "Changes a generation setting; /show lists them.", _set),
+    "/show": Command("", "Shows settings, engine, KV cache and its use.", _show),
+    "/read": Command("FILE", "Puts a text file before your next message.", _read),
+    "/save": Command("FILE", "Saves messages and settings as JSON.", _save),
+    "/load": Command("FILE", "Continues a saved conversation.", _load),
+}
+
+
+def _value(text: str) -> Any:
+    """What ``text`` says as JSON, in any case for true and false; else the text itself."""
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def _section(title: str, rows: Mapping[str, Any]) -> str:
+    width = max(map(len, rows))
+    return "\n".join([title, *(f"  {name:<{width}}  {_shown(v)}" for name, v in rows.items())])
+
+
+def _shown(value: Any) -> str:
+    if value is None or isinstance(value, str):
+        return value or "-"
+    return f"{value:,}" if type(value) is int else json.dumps(value)
+
+
+def _count(conversation: Conversation) -> str:
+    count = len(conversation.chat.messages)
+    return f"{count} message{'' if count == 1 else 's'}"

@@ -1,0 +1,162 @@
+"""A conversation with its settings: what a chat's turns and commands act upon."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from openvino_genai import GenerationConfig
+
+from ov_kvcrush.errors import ConfigError, PromptError
+from ov_kvcrush.runtime.generation import SERVED, resolve_generation_config
+
+if TYPE_CHECKING:
+    from ov_kvcrush.pipeline import LLMPipeline
+    from ov_kvcrush.results import DecodedResults
+
+Streamer = Callable[[str], None]
+
+# Where neither the model nor the user sets a limit, a model that never ends would not let go.
+_LONGEST_ANSWER = 2048
+_UNLIMITED = GenerationConfig().max_length
+# A chat shows one answer to a templated history; these would do nothing or break it.
+_NOT_IN_A_CHAT = frozenset({"apply_chat_template", "logprobs", "num_return_sequences"})
+
+
+class Conversation:
+    """A chat, the settings of its answers, and what waits to be sent.
+
+    Args:
+        pipeline: the model.
+        settings: changes to its generation config.
+        system_message: may be empty.
+
+    Attributes:
+        pipeline: the model.
+        chat: messages and their cache.
+        settings: changes to the model's generation config, by name.
+        attached: texts that the next message begins with.
+
+    Raises:
+        ConfigError, UnsupportedError: a setting is unknown, malformed or not served.
+    """
+
+    def __init__(
+        self, pipeline: LLMPipeline, settings: Mapping[str, Any], system_message: str = ""
+    ) -> None:
+        self.pipeline = pipeline
+        self.chat = pipeline.chat(system_message)
+        self.settings: dict[str, Any] = {}
+        self.change_settings(settings)
+        self.attached: list[str] = []
+        self._unanswered = ""
+        self._attempt = 0
+
+    @property
+    def generation_config(self) -> GenerationConfig:
+        """The settings of the next answer; one without any limit gets one."""
+        return self._resolve(self.settings)
+
+    @property
+    def system_message(self) -> str:
+        """The system message, empty if there is none."""
+        return "".join(m["content"] for m in self.chat.messages if m["role"] == "system")
+
+    def change_settings(self, changes: Mapping[str, Any]) -> None:
+        """Change settings; if one of them cannot be, none is.
+
+        Raises:
+            ConfigError, UnsupportedError: as ``resolve_generation_config``.
+        """
+        changed = {**self.settings, **changes}
+        self._resolve(changed)
+        self.settings = changed
+
+    def ask(self, text: str, streamer: Streamer | None = None) -> DecodedResults:
+        """Send what is attached with ``text`` after it. Errors as ``Chat.ask``."""
+        if not text.strip():
+            raise PromptError("the message is empty", "Type a question.")
+        message = "\n\n".join([*self.attached, text])
+        self.attached = []
+        self._attempt = 0
+        return self._send(message, streamer)
+
+    def ask_again(self, streamer: Streamer | None = None) -> DecodedResults:
+        """Answer the last message once more, with another seed each time.
+
+        A message whose answer failed or was broken off counts. If this answer is broken off, the
+        one before it stays.
+
+        Raises:
+            PromptError: nothing has been asked yet; else as ``Chat.ask``.
+        """
+        if self._unanswered:
+            self._attempt += 1
+            return self._send(self._unanswered, streamer)
+        messages = self.chat.messages
+        question = self.chat.take_back()
+        self._attempt += 1
+        try:
+            return self._send(question, streamer)
+        except BaseException:
+            self.chat.messages = messages
+            self._unanswered = ""
+            raise
+
+    def clear(self) -> None:
+        """Forget everything said and attached but the system message, and free the cache."""
+        self.chat.clear()
+        self.attached = []
+        self._unanswered = ""
+        self._attempt = 0
+
+    def restore(self, messages: list[dict[str, str]], settings: Mapping[str, Any]) -> None:
+        """Replace messages and settings; the cache is freed, the next turn reads all anew.
+
+        Raises:
+            ConfigError, UnsupportedError: a setting cannot be used; nothing has changed then.
+        """
+        self._resolve(settings)
+        self.clear()
+        self.settings = dict(settings)
+        self.chat.messages = messages
+
+    def describe_settings(self) -> dict[str, Any]:
+        """All settings of the next answer by name, as JSON values; None where nothing limits."""
+        config = self.generation_config
+        return {name: _plain(getattr(config, name)) for name in sorted(SERVED - _NOT_IN_A_CHAT)}
+
+    def _send(self, message: str, streamer: Streamer | None) -> DecodedResults:
+        _require_encodable([message, *(m["content"] for m in self.chat.messages)])
+        config = self.generation_config
+        config.rng_seed += self._attempt
+        self._unanswered = message
+        results = self.chat.ask(message, config, streamer)
+        self._unanswered = ""
+        return results
+
+    def _resolve(self, settings: Mapping[str, Any]) -> GenerationConfig:
+        for name in _NOT_IN_A_CHAT.intersection(settings):
+            raise ConfigError(f"{name} cannot be set in a chat, which has one answer a turn")
+        default = self.pipeline.get_generation_config()
+        config = resolve_generation_config(default, settings, {})
+        if config.max_new_tokens == config.max_length == _UNLIMITED:
+            config.max_new_tokens = _LONGEST_ANSWER
+        return config
+
+
+def _require_encodable(texts: Iterable[str]) -> None:
+    """Refuse what Python makes of bytes that are no text; the tokenizer would choke on it."""
+    try:
+        "".join(texts).encode()
+    except UnicodeEncodeError as error:
+        raise PromptError(
+            "the conversation holds bytes that are not UTF-8 text",
+            "Check the encoding of what was typed, and the locale (for instance LANG=C.UTF-8).",
+        ) from error
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, set):
+        return sorted(value)
+    return None if value == _UNLIMITED else value

@@ -1,0 +1,105 @@
+"""A conversation as a JSON file: messages and settings, written whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ov_kvcrush.errors import OVKVCrushError
+
+FORMAT = "ov-kvcrush-conversation"
+VERSION = 1
+
+
+def write_conversation(
+    path: Path, messages: list[dict[str, str]], settings: Mapping[str, Any]
+) -> None:
+    """Write to ``path``; a file that is there is replaced if it is a conversation itself.
+
+    Raises:
+        OVKVCrushError: ``path`` is another kind of file, or cannot be written.
+    """
+    if path.exists():
+        try:
+            read_conversation(path)
+        except OVKVCrushError:
+            raise OVKVCrushError(
+                f"{path} exists and is not a saved conversation", "Choose another name."
+            ) from None
+    content = {
+        "format": FORMAT,
+        "version": VERSION,
+        "messages": messages,
+        "generation_config": dict(settings),
+    }
+    path = path.resolve()  # replace what a link points to, not the link
+    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
+    try:
+        partial.write_text(
+            json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
+        )
+        os.replace(partial, path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise OVKVCrushError(f"cannot write {path}: {error.strerror}") from error
+
+
+def read_conversation(path: Path) -> tuple[list[dict[str, str]], dict[str, Any]]:
+    """Messages and settings in ``path``.
+
+    Raises:
+        OVKVCrushError: it cannot be read, or is not a conversation of this format.
+    """
+    text = read_text(path)
+    try:
+        content = json.loads(text)
+    except ValueError as error:
+        raise _not_a_conversation(path, f"it is not valid JSON ({error})") from error
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise _not_a_conversation(path, f'it has no "format": "{FORMAT}"')
+    if content.get("version") != VERSION:
+        raise _not_a_conversation(
+            path, f"its version is {content.get('version')!r}; this release reads {VERSION}"
+        )
+    messages, settings = content.get("messages"), content.get("generation_config")
+    if not isinstance(messages, list) or not all(map(_is_message, messages)):
+        raise _not_a_conversation(path, "its messages are not objects of role and content")
+    if not _take_turns([message["role"] for message in messages]):
+        raise _not_a_conversation(path, "its questions and answers do not take turns")
+    if not isinstance(settings, dict):
+        raise _not_a_conversation(path, "its generation_config is not an object")
+    return messages, settings
+
+
+def read_text(path: Path) -> str:
+    """The text in ``path``.
+
+    Raises:
+        OVKVCrushError: it cannot be read, or is not UTF-8.
+    """
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise OVKVCrushError(f"cannot read {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise OVKVCrushError(f"{path} is not a text file in UTF-8") from error
+
+
+def _is_message(value: Any) -> bool:
+    return (
+        isinstance(value, dict)
+        and value.keys() == {"role", "content"}
+        and all(isinstance(part, str) for part in value.values())
+    )
+
+
+def _take_turns(roles: list[str]) -> bool:
+    turns = roles[1:] if roles[:1] == ["system"] else roles
+    return turns == ["user", "assistant"] * (len(turns) // 2)
+
+
+def _not_a_conversation(path: Path, reason: str) -> OVKVCrushError:
+    return OVKVCrushError(f"{path} is not a saved conversation: {reason}")

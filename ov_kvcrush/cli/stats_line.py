@@ -1,0 +1,74 @@
+"""What a turn cost, in one line, and what else its user has to know about it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from ov_kvcrush.metrics import GenerationMetrics
+
+if TYPE_CHECKING:
+    from openvino_genai import GenerationConfig
+
+    from ov_kvcrush.results import DecodedResults
+
+
+def stats_line(metrics: GenerationMetrics, description: Mapping[str, Any]) -> str:
+    """Times, prompt tokens and KV cache of one answer.
+
+    Args:
+        metrics: of the answer.
+        description: what the pipeline's ``describe`` says.
+    """
+    parts = [f"TTFT {_number(1e3 * metrics.ttft)} ms"]
+    if metrics.num_generated_tokens > 1:
+        parts.append(f"TPOT {_number(1e3 * metrics.tpot)} ms")
+    parts += [_prompt(metrics), _cache(metrics, description)]
+    return " · ".join(parts)
+
+
+def remarks(results: DecodedResults, config: GenerationConfig) -> list[str]:
+    """A line for each thing that was not as usual: history read anew, answer cut off."""
+    metrics, lines = results.metrics[0], []
+    if metrics.restarted:
+        lines.append(f"The history was read anew: {metrics.restarted}.")
+    if results.finish_reasons[0].name == "LENGTH":
+        lines.append(f"The answer was cut off: {_limit(metrics, config)}.")
+    return lines
+
+
+def megabytes(num_bytes: float) -> str:
+    """``num_bytes`` in MB (10^6 bytes), three digits or whole megabytes."""
+    return f"{_number(num_bytes / 1e6)} MB"
+
+
+def _prompt(metrics: GenerationMetrics) -> str:
+    reused = f" ({metrics.num_reused_tokens:,} reused)" if metrics.num_reused_tokens else ""
+    return f"{metrics.num_prompt_tokens:,} in{reused}"
+
+
+def _cache(metrics: GenerationMetrics, description: Mapping[str, Any]) -> str:
+    budget = description["kv_cache_config"]["max_cache_size"]
+    tokens = f"{metrics.kv_tokens:,}/{budget:,}" if budget else f"{metrics.kv_tokens:,}"
+    size = megabytes(metrics.kv_bytes)
+    if metrics.num_evicted_tokens:
+        size += f" of {megabytes(metrics.kv_bytes_full)}"
+    parts = [f"KV {tokens} tokens", size]
+    key, value = (description[f"{part}_cache_precision"] for part in ("key", "value"))
+    if key and value:
+        parts.append(f"K {key} V {value}")
+    if metrics.num_evicted_tokens:
+        parts.append(f"{metrics.num_evicted_tokens:,} evicted")
+    return ", ".join(parts)
+
+
+def _limit(metrics: GenerationMetrics, config: GenerationConfig) -> str:
+    if metrics.num_generated_tokens >= config.max_new_tokens:
+        return f"max_new_tokens is {config.max_new_tokens:,}"
+    if metrics.num_prompt_tokens + metrics.num_generated_tokens >= config.max_length:
+        return f"max_length is {config.max_length:,}"
+    return "the KV cache's pool is full"
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value >= 99.95 else f"{value:.3g}"

@@ -1,0 +1,69 @@
+"""A process at a pseudo-terminal, typed at and read like a person would."""
+
+from __future__ import annotations
+
+import codecs
+import os
+import pty
+import re
+import select
+import subprocess
+import sys
+import time
+from types import TracebackType
+
+CTRL_C, CTRL_D = "\x03", "\x04"
+_ESCAPES = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]")
+_TIMEOUT = 60.0
+
+
+class Terminal:
+    """``ov-kvcrush`` with ``arguments`` at a terminal of its own, which signals Ctrl+C to it."""
+
+    def __init__(self, *arguments: str) -> None:
+        self._ours, theirs = pty.openpty()
+        # A session's leader gets the terminal it opens first as its controlling one.
+        open_terminal = 'exec "$@" <"$TTY" >"$TTY" 2>&1'
+        self._process = subprocess.Popen(
+            ["sh", "-c", open_terminal, "-", sys.executable, "-m", "ov_kvcrush.cli", *arguments],
+            env={**os.environ, "TTY": os.ttyname(theirs), "TERM": "xterm", "COLUMNS": "200"},
+            start_new_session=True,
+        )
+        self._theirs = theirs
+        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        self._unread = ""
+
+    def __enter__(self) -> Terminal:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
+    ) -> None:
+        self._process.kill()
+        self._process.wait()
+        os.close(self._ours)
+        os.close(self._theirs)
+
+    def type(self, text: str) -> None:
+        """Press the keys of ``text``."""
+        os.write(self._ours, text.encode())
+
+    def read_until(self, pattern: str) -> str:
+        """What appears up to and with ``pattern``, without escape sequences and returns."""
+        deadline = time.monotonic() + _TIMEOUT
+        while (match := re.search(pattern, self._unread)) is None:
+            if not select.select([self._ours], [], [], max(0.0, deadline - time.monotonic()))[0]:
+                raise AssertionError(f"no {pattern!r} in: {self._unread!r}")
+            self._unread += self._decoder.decode(os.read(self._ours, 65536))
+            self._unread = _ESCAPES.sub("", self._unread).replace("\r", "")
+        seen, self._unread = self._unread[: match.end()], self._unread[match.end() :]
+        return seen
+
+    def say(self, line: str) -> str:
+        """Type ``line`` at the prompt; what appears until the next prompt."""
+        self.type(f"{line}\n")
+        return self.read_until(r"\n> ")
+
+    def wait(self) -> int:
+        """The exit code."""
+        return self._process.wait(_TIMEOUT)

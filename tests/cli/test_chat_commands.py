@@ -1,0 +1,303 @@
+"""Each command of a chat, on the real model and a screen that remembers."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from ov_kvcrush import KVCacheConfig, LLMPipeline
+from ov_kvcrush.cli.chat_commands import COMMANDS, LeaveChat, run_command
+from ov_kvcrush.cli.conversation import Conversation, Streamer
+from ov_kvcrush.cli.conversation_file import read_conversation
+from ov_kvcrush.errors import ConfigError, OVKVCrushError, PromptError
+from ov_kvcrush.results import DecodedResults
+
+SETTINGS = {"max_new_tokens": 8}
+
+
+class FakeScreen:
+    """Remembers what commands show."""
+
+    def __init__(self, conversation: Conversation) -> None:
+        self.conversation = conversation
+        self.notes: list[str] = []
+        self.results: list[DecodedResults] = []
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+    def show_turn(self, answer: Callable[[Streamer], DecodedResults]) -> None:
+        self.results.append(answer(lambda text: None))
+
+    def do(self, line: str) -> str:
+        run_command(self, line)
+        return self.notes[-1] if self.notes else ""
+
+    def ask(self, text: str) -> DecodedResults:
+        return self.conversation.ask(text)
+
+    @property
+    def messages(self) -> list[dict[str, str]]:
+        return self.conversation.chat.messages
+
+
+@pytest.fixture(scope="module")
+def pipeline(needle_int8_dir: Path) -> LLMPipeline:
+    config = KVCacheConfig(max_cache_size=96, start_size=8, recent_size=24, pool_size=2048)
+    return LLMPipeline(needle_int8_dir, kv_cache_config=config)
+
+
+@pytest.fixture
+def screen(pipeline: LLMPipeline) -> FakeScreen:
+    return FakeScreen(Conversation(pipeline, SETTINGS))
+
+
+def interrupt(_: str) -> None:
+    raise KeyboardInterrupt
+
+
+# ------------------------------------------------------------------ finding the command
+
+
+def test_help_names_every_command(screen: FakeScreen) -> None:
+    text = screen.do("/help")
+    assert all(name in text for name in COMMANDS)
+
+
+def test_an_unknown_command_suggests_the_closest(screen: FakeScreen) -> None:
+    with pytest.raises(OVKVCrushError, match="unknown command /claer") as caught:
+        screen.do("/claer")
+    assert "'/clear'" in caught.value.hint
+    assert screen.messages == []
+
+
+@pytest.mark.parametrize("line", ["/read", "/set", "/set top_k", "/save", "/load", "/exit now"])
+def test_a_wrong_number_of_arguments_shows_the_usage(screen: FakeScreen, line: str) -> None:
+    with pytest.raises(OVKVCrushError, match=f"usage: {line.split()[0]}"):
+        screen.do(line)
+
+
+def test_exit_leaves(screen: FakeScreen) -> None:
+    with pytest.raises(LeaveChat):
+        screen.do("/exit")
+
+
+# ------------------------------------------------------------------ /set and /show
+
+
+@pytest.mark.parametrize(
+    ("line", "name", "value"),
+    [
+        ("/set max_new_tokens 3", "max_new_tokens", 3),
+        ("/set ignore_eos True", "ignore_eos", True),
+        ("/set repetition_penalty 1.5", "repetition_penalty", 1.5),
+        ("/set stop_strings the end", "stop_strings", ["the end"]),
+        ('/set stop_strings ["a", "b"]', "stop_strings", ["a", "b"]),
+    ],
+)
+def test_set_changes_a_setting(screen: FakeScreen, line: str, name: str, value: object) -> None:
+    screen.do(line)
+    assert screen.conversation.describe_settings()[name] == value
+
+
+def test_set_counts_for_the_next_answer(screen: FakeScreen) -> None:
+    screen.do("/set ignore_eos true")
+    screen.do("/set max_new_tokens 3")
+    assert screen.ask("Hello").metrics[0].num_generated_tokens == 3
+
+
+def test_setting_a_temperature_turns_sampling_on_and_says_so(screen: FakeScreen) -> None:
+    assert screen.do("/set temperature 0.5") == "temperature = 0.5, do_sample = true"
+
+
+@pytest.mark.parametrize(
+    ("line", "message", "hint"),
+    [
+        ("/set max_new_token 3", "unknown generation setting", "'max_new_tokens'"),
+        ("/set max_new_tokens many", "it takes a whole number", ""),
+        ("/set max_cache_size 9", "fixed when the model is loaded", "--max-cache-size"),
+        ("/set num_return_sequences 2", "cannot be set in a chat", ""),
+        ("/set num_beams 4", "does not serve beam search", ""),
+    ],
+)
+def test_what_cannot_be_set_is_refused_and_changes_nothing(
+    screen: FakeScreen, line: str, message: str, hint: str
+) -> None:
+    with pytest.raises(OVKVCrushError, match=message) as caught:
+        screen.do(line)
+    assert hint in caught.value.hint
+    assert screen.conversation.settings == SETTINGS
+
+
+def test_show_tells_settings_engine_and_use(screen: FakeScreen) -> None:
+    screen.ask("Hello")
+    text = screen.do("/show")
+    for line in (
+        r"turns +1",
+        r"max_new_tokens +8",
+        r"key_cache_precision +u8",
+        r"max_cache_size +96",
+        r"used_bytes +0\.\d+ MB",
+    ):
+        assert re.search(line, text), line
+
+
+# ------------------------------------------------------------------ /regen, /clear, /system
+
+
+def test_regen_answers_the_last_message_again_from_the_cache(screen: FakeScreen) -> None:
+    screen.ask("Hello")
+    first = screen.ask("And again")
+    note = screen.do("/regen")
+    assert "do_sample" in note  # greedy: the same again
+    assert screen.results[0].texts == first.texts
+    assert screen.results[0].metrics[0].num_reused_tokens > 0
+    assert len(screen.messages) == 4
+
+
+def test_regen_draws_another_answer_each_time(screen: FakeScreen) -> None:
+    screen.do("/set temperature 2")
+    screen.do("/set ignore_eos true")
+    texts = [screen.ask("Tell me").texts[0]]
+    for _ in range(3):
+        screen.do("/regen")
+        texts.append(screen.results[-1].texts[0])
+    assert len(set(texts)) == 4
+
+
+def test_regen_before_any_question_says_so(screen: FakeScreen) -> None:
+    with pytest.raises(PromptError, match="no answer to take back"):
+        screen.do("/regen")
+
+
+def test_a_question_whose_answer_was_broken_off_is_asked_by_regen(screen: FakeScreen) -> None:
+    screen.ask("First")
+    with pytest.raises(KeyboardInterrupt):
+        screen.conversation.ask("Second", interrupt)
+    assert [m["content"] for m in screen.messages if m["role"] == "user"] == ["First"]
+    screen.do("/regen")
+    assert [m["content"] for m in screen.messages if m["role"] == "user"] == ["First", "Second"]
+
+
+def test_a_regen_that_is_broken_off_leaves_the_answer_before(screen: FakeScreen) -> None:
+    screen.ask("First")
+    before = list(screen.messages)
+    with pytest.raises(KeyboardInterrupt):
+        screen.conversation.ask_again(interrupt)
+    assert screen.messages == before
+    screen.do("/regen")
+    assert [m["content"] for m in screen.messages] == [m["content"] for m in before]
+
+
+def test_clear_keeps_only_the_system_message(screen: FakeScreen) -> None:
+    screen.do("/system Be brief.")
+    screen.ask("Hello")
+    assert "system message stays" in screen.do("/clear")
+    assert screen.messages == [{"role": "system", "content": "Be brief."}]
+    with pytest.raises(PromptError):
+        screen.do("/regen")
+
+
+def test_clear_gives_the_pages_back(pipeline: LLMPipeline) -> None:
+    screen = FakeScreen(Conversation(pipeline, SETTINGS))
+    before = pipeline.get_metrics()["kv_cache"]["used_bytes"]
+    screen.ask("Hello")
+    assert pipeline.get_metrics()["kv_cache"]["used_bytes"] > before
+    screen.do("/clear")
+    assert pipeline.get_metrics()["kv_cache"]["used_bytes"] == before
+
+
+def test_a_system_message_is_set_replaced_and_removed(screen: FakeScreen) -> None:
+    assert screen.do("/system Be brief.") == "System message set."
+    screen.ask("Hello")
+    assert "reads the conversation anew" in screen.do("/system Be long.")
+    assert screen.conversation.system_message == "Be long."
+    assert "removed" in screen.do("/system")
+    assert screen.conversation.system_message == ""
+    assert len(screen.messages) == 2
+
+
+# ------------------------------------------------------------------ /read, /save, /load
+
+
+def test_a_file_that_was_read_comes_before_the_next_message_only(
+    screen: FakeScreen, tmp_path: Path
+) -> None:
+    file = tmp_path / "two words.txt"
+    file.write_text("Room 7 is blue.\n")
+    assert "tokens, sent with your next message" in screen.do(f"/read {file}")
+    screen.ask("Which colour?")
+    assert screen.messages[0]["content"] == "Room 7 is blue.\n\nWhich colour?"
+    screen.ask("Sure?")
+    assert screen.messages[2]["content"] == "Sure?"
+
+
+def test_clear_drops_a_file_that_was_read(screen: FakeScreen, tmp_path: Path) -> None:
+    file = tmp_path / "text.txt"
+    file.write_text("Room 7 is blue.")
+    screen.do(f"/read {file}")
+    screen.do("/clear")
+    screen.ask("Hello")
+    assert screen.messages[0]["content"] == "Hello"
+
+
+def test_a_file_that_is_missing_or_empty_is_refused(screen: FakeScreen, tmp_path: Path) -> None:
+    with pytest.raises(OVKVCrushError, match="No such file"):
+        screen.do(f"/read {tmp_path / 'nothing.txt'}")
+    empty = tmp_path / "empty.txt"
+    empty.write_text("\n")
+    with pytest.raises(PromptError, match="is empty"):
+        screen.do(f"/read {empty}")
+    assert screen.conversation.attached == []
+
+
+def test_a_saved_conversation_goes_on_where_it_was(
+    screen: FakeScreen, pipeline: LLMPipeline, tmp_path: Path
+) -> None:
+    file = tmp_path / "talk.json"
+    screen.do("/system Be brief.")
+    screen.ask("Hello")
+    assert "Saved 3 messages" in screen.do(f"/save {file}")
+    other = FakeScreen(Conversation(pipeline, {}))
+    other.ask("Something else")
+    assert "reads the history anew" in other.do(f"/load {file}")
+    assert other.messages == screen.messages
+    assert other.conversation.settings == SETTINGS
+    continued = other.ask("Go on")
+    assert continued.metrics[0].num_reused_tokens == 0
+    assert continued.texts == screen.ask("Go on").texts
+
+
+def test_a_file_with_a_setting_that_does_not_exist_changes_nothing(
+    screen: FakeScreen, tmp_path: Path
+) -> None:
+    file = tmp_path / "talk.json"
+    screen.do(f"/save {file}")
+    file.write_text(file.read_text().replace("max_new_tokens", "max_new_token"))
+    assert read_conversation(file)[1] == {"max_new_token": 8}
+    screen.ask("Hello")
+    before = list(screen.messages)
+    with pytest.raises(ConfigError, match="max_new_token"):
+        screen.do(f"/load {file}")
+    assert screen.messages == before
+    assert screen.conversation.settings == SETTINGS
+
+
+# ------------------------------------------------------------------ what a conversation refuses
+
+
+def test_an_answer_without_any_limit_gets_one(pipeline: LLMPipeline) -> None:
+    unlimited = 2**64 - 1
+    conversation = Conversation(pipeline, {"max_new_tokens": unlimited})
+    assert conversation.describe_settings()["max_new_tokens"] == 2048
+    conversation.change_settings({"max_length": 4096})
+    assert conversation.describe_settings()["max_new_tokens"] is None
+
+
+def test_bytes_that_are_no_text_are_refused(screen: FakeScreen) -> None:
+    with pytest.raises(PromptError, match="not UTF-8"):
+        screen.ask("broken \udcff")
+    assert screen.ask("Hello").texts

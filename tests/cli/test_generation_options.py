@@ -1,0 +1,26 @@
+"""The generation flags: named as openvino_genai names them, and sampling where it is meant."""
+
+from __future__ import annotations
+
+from ov_kvcrush.cli.generation_options import GENERATION_FLAGS, imply_sampling
+from ov_kvcrush.runtime.generation import SERVED
+
+
+def test_every_flag_is_a_setting_the_engine_serves() -> None:
+    assert set(GENERATION_FLAGS) <= SERVED
+
+
+def test_a_temperature_means_sampling() -> None:
+    assert imply_sampling({"temperature": 0.7}) == {"temperature": 0.7, "do_sample": True}
+
+
+def test_what_is_said_about_sampling_stays() -> None:
+    given = {"temperature": 0.7, "do_sample": False}
+    assert imply_sampling(given) == given
+
+
+def test_other_settings_do_not_mean_sampling() -> None:
+    assert imply_sampling({"rng_seed": 1, "max_new_tokens": 9}) == {
+        "rng_seed": 1,
+        "max_new_tokens": 9,
+    }
