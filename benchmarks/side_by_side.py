@@ -23,24 +23,35 @@ from models import SHAPES, TOKENIZER_VOCAB, model_folder
 from report import LoadMeter, Row, machine, print_table
 
 from ov_kvcrush.config import KVCacheConfig
+from ov_kvcrush.runtime.cache_layout import PAGE_SIZE
 from ov_kvcrush.runtime.request import Session
 
 PROMPT, BUDGET, ANSWER, QUESTION = 4096, 1024, 32, 32
 PRECISION = "u8"
-# openvino_genai's cache grows by up to a page past its total before it is cut: so may ours.
-EVICTING = KVCacheConfig(
+# openvino_genai's total, and what its eviction knows of ours.
+THEIRS = KVCacheConfig(
     max_cache_size=BUDGET,
-    decode_slack=32,
+    granularity="page",
+    representatives="rank",
     key_cache_precision=PRECISION,
     value_cache_precision=PRECISION,
     pool_size=PROMPT + 512,
 )
-FULL = replace(EVICTING, max_cache_size=0)
+# Its cache grows by a page past the total before it is cut, ours by the slack; so ours is cut to
+# less: neither ever holds more than the other may.
+DEFAULT = KVCacheConfig()
+OURS = replace(
+    THEIRS,
+    max_cache_size=BUDGET + PAGE_SIZE - DEFAULT.decode_slack,
+    granularity=DEFAULT.granularity,
+    representatives=DEFAULT.representatives,
+)
+FULL = replace(OURS, max_cache_size=0)
 
 CASES = {
     "plain": "4,096 tokens in, 64 out, nothing evicted",
-    "evict": "4,096 tokens in, 256 out, 1,024 kept",
-    "chat": "second turn at 4,096 tokens of history, 1,024 kept",
+    "evict": "4,096 tokens in, 256 out, 1,024 tokens of cache",
+    "chat": "second turn at 4,096 tokens of history, 1,024 tokens of cache",
 }
 
 Generate = Callable[[int], Run]
@@ -148,9 +159,8 @@ def run_model(
     if "plain" in cases:
         rows["plain"] = plain(folder, properties, repeat)
     if "evict" in cases or "chat" in cases:
-        ours = Ours(folder, EVICTING, properties)
-        paged = replace(EVICTING, granularity="page", representatives="rank")
-        theirs = EvictingGenai(folder, paged, properties, ours.engine.model.page_bytes)
+        ours = Ours(folder, OURS, properties)
+        theirs = EvictingGenai(folder, THEIRS, properties, ours.engine.model.page_bytes)
         warm_up(ours.generate, theirs.generate)
         for name, case in (("evict", evict), ("chat", chat)):
             if name in cases:
@@ -182,7 +192,8 @@ def main() -> None:
     load = LoadMeter()
     results: dict[str, dict[str, list[Row]]] = {}
     for name, folder in folders.items():
-        results[name] = run_model(folder, options.case or list(CASES), properties, options.repeat)
+        cases = options.case or list(CASES)
+        results[name] = run_model(folder, cases, properties, options.repeat)
         if not options.json:
             for case, rows in results[name].items():
                 print_table(f"{name}, {case}: {CASES[case]}", rows)

@@ -42,6 +42,7 @@ class Chat:
         """
         if not message.strip():
             raise PromptError("the message is empty", "Type a question.")
+        require_whole_characters(message)
         asked = [*self.messages, {"role": "user", "content": message}]
         results = self._pipeline._generate_history(
             ChatHistory(asked), generation_config, streamer, kwargs, self._session
@@ -74,6 +75,17 @@ class Chat:
     def close(self) -> None:
         """Free the cache. The conversation stays, and would be read anew."""
         self._pipeline._close_session(self._session)
+
+
+def require_whole_characters(text: str) -> None:
+    """Raise PromptError for a text that cannot be written as UTF-8."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise PromptError(
+            f"the text holds half a character at position {error.start}",
+            "Read the text as UTF-8 with errors='replace'.",
+        ) from None
 
 
 def encode_continuing(tokenizer: Tokenizer, text: str, cached: Sequence[int]) -> list[int]:

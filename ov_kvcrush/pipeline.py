@@ -19,7 +19,7 @@ from openvino_genai import (
     Tokenizer,
 )
 
-from ov_kvcrush.chat import Chat, encode_continuing
+from ov_kvcrush.chat import Chat, encode_continuing, require_whole_characters
 from ov_kvcrush.config import KVCacheConfig
 from ov_kvcrush.errors import ConfigError, PromptError
 from ov_kvcrush.interop import EngineLimits, read_scheduler_config
@@ -228,6 +228,7 @@ class LLMPipeline:
     def _encode_prompt(self, text: str, config: GenerationConfig) -> list[int]:
         if not text:
             raise PromptError("the prompt is empty", "Give it at least one character.")
+        require_whole_characters(text)
         templated = config.apply_chat_template and bool(self._tokenizer.chat_template)
         if templated:
             message = ChatHistory([{"role": "user", "content": text}])

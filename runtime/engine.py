@@ -189,10 +189,11 @@ class PagedEngine:
         # The last prompt token is computed in any case: its logits are wanted.
         shared = _common_prefix(sequence.tokens[: sequence.num_cached], prompt[:-1])
         if not shared or not sequence.can_rewind_to(shared):
-            generation.metrics.restarted = (
-                f"the history differs from the cached one at token {shared}, "
-                f"and the cache can be taken back to token {sequence.rewind_floor} only"
-            )
+            if sequence.num_cached:
+                generation.metrics.restarted = (
+                    f"the history differs from the cached one at token {shared}, "
+                    f"and the cache can be taken back to token {sequence.rewind_floor} only"
+                )
             self.cache.release(sequence)
             return None
         sequence.rewind_to(shared)

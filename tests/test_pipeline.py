@@ -390,6 +390,7 @@ def test_a_plan_that_does_not_fit_is_refused(
     ("inputs", "kwargs", "error", "message"),
     [
         ("", {}, PromptError, "the prompt is empty"),
+        ("half \ud800", {}, PromptError, "half a character at position 5"),
         ([], {}, PromptError, "neither a text"),
         (3, {}, PromptError, "neither a text"),
         ([TEXT, 3], {}, PromptError, "neither a text"),

@@ -112,7 +112,8 @@ def _system(screen: Screen, text: str) -> None:
 
 def _set(screen: Screen, argument: str) -> None:
     name, _, text = argument.partition(" ")
-    if name in {field.name for field in dataclasses.fields(KVCacheConfig)}:
+    # Who sets a seed here means the sampler's, which the error for unknown names suggests.
+    if name in {field.name for field in dataclasses.fields(KVCacheConfig)} - {"seed"}:
         raise ConfigError(
             f"{name} is fixed when the model is loaded",
             f"Start the chat again with --{name.replace('_', '-')}.",
@@ -123,7 +124,8 @@ def _set(screen: Screen, argument: str) -> None:
     if not screen.conversation.generation_config.do_sample:
         changes = imply_sampling(changes)
     screen.conversation.change_settings(changes)
-    current = screen.conversation.describe_settings()
+    # What is not served may be set to its default, and is not among the settings then.
+    current = {**changes, **screen.conversation.describe_settings()}
     screen.note(", ".join(f"{name} = {json.dumps(current[name])}" for name in changes))
 
 

@@ -64,6 +64,14 @@ class Terminal:
         self.type(f"{line}\n")
         return self.read_until(r"\n> ")
 
+    def press_ctrl_c_at_prompt(self) -> None:
+        """Press Ctrl+C as late as a person would.
+
+        Between showing a prompt and waiting for keys, CPython misses a signal until the next key.
+        """
+        time.sleep(0.5)
+        self.type(CTRL_C)
+
     def wait(self) -> int:
         """The exit code."""
         return self._process.wait(_TIMEOUT)

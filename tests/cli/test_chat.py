@@ -98,7 +98,7 @@ def test_quotes_make_one_message_of_many_lines(chat: Terminal, tmp_path: Path) -
 def test_ctrl_c_drops_a_message_of_many_lines(chat: Terminal) -> None:
     chat.type('"""first\n')
     chat.read_until(r"\.\.\. ")
-    chat.type(CTRL_C)
+    chat.press_ctrl_c_at_prompt()
     assert "TTFT" not in chat.read_until(r"\n> ")
     assert re.search(r"turns +0\n", chat.say("/show"))
 
@@ -137,7 +137,7 @@ def test_ctrl_c_stops_an_answer_and_stays_in_the_chat(needle_int8_dir: Path) -> 
         assert "cut off: max_new_tokens is 5" in screen
         assert stats(screen)["budget"] == 0
         assert re.search(r"turns +1\n", chat.say("/show"))
-        chat.type(CTRL_C)
+        chat.press_ctrl_c_at_prompt()
         assert chat.wait() == 0
 
 

@@ -119,6 +119,7 @@ def test_setting_a_temperature_turns_sampling_on_and_says_so(screen: FakeScreen)
         ("/set max_new_token 3", "unknown generation setting", "'max_new_tokens'"),
         ("/set max_new_tokens many", "it takes a whole number", ""),
         ("/set max_cache_size 9", "fixed when the model is loaded", "--max-cache-size"),
+        ("/set seed 9", "unknown generation setting", "'rng_seed'"),
         ("/set num_return_sequences 2", "cannot be set in a chat", ""),
         ("/set num_beams 4", "does not serve beam search", ""),
     ],
@@ -130,6 +131,10 @@ def test_what_cannot_be_set_is_refused_and_changes_nothing(
         screen.do(line)
     assert hint in caught.value.hint
     assert screen.conversation.settings == SETTINGS
+
+
+def test_what_is_not_served_may_be_set_to_its_default(screen: FakeScreen) -> None:
+    assert screen.do("/set num_beams 1") == "num_beams = 1"
 
 
 def test_show_tells_settings_engine_and_use(screen: FakeScreen) -> None:

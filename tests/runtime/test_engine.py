@@ -215,7 +215,10 @@ def test_prompts_that_cannot_run_are_refused(needle_f32_dir: Path) -> None:
     with pytest.raises(PromptError, match="65 tokens does not fit the KV cache: the pool holds 64"):
         engine.add_request(prompt_of(65), greedy(1))
     session = Session()
-    engine.add_request(prompt_of(10), greedy(1), session)
+    with pytest.raises(PromptError, match="does not fit"):
+        engine.add_request(prompt_of(65), greedy(1), session)
+    request = engine.add_request(prompt_of(10), greedy(1), session)
+    assert request.generations[0].metrics.restarted == ""
     with pytest.raises(ConfigError, match="still answering"):
         engine.add_request(prompt_of(10), greedy(1), session)
 
