@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import signal
 import shutil
 import time
 import warnings
@@ -14,6 +15,10 @@ import pytest
 
 from ov_kvcrush.export import ExportOptions, export_model
 from tests.model_factory import NEEDLE, make_model
+
+# A shell's background jobs ignore Ctrl+C, and so would every process that the tests start and stop.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).parents[1]
 CACHE = ROOT / "build" / "test-models"
