@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
-import signal
 import shutil
+import signal
 import time
 import warnings
 from importlib.metadata import version
