@@ -273,7 +273,11 @@ def test_a_saved_conversation_goes_on_where_it_was(
     assert other.conversation.settings == SETTINGS
     continued = other.ask("Go on")
     assert continued.metrics[0].num_reused_tokens == 0
-    assert continued.texts == screen.ask("Go on").texts
+    # Not the answer of the conversation that was saved: it computes less, in other batches, and the
+    # last bits of bf16 may choose another word.
+    anew = FakeScreen(Conversation(pipeline, SETTINGS))
+    anew.conversation.chat.messages = list(screen.messages)
+    assert continued.texts == anew.ask("Go on").texts
 
 
 def test_a_file_with_a_setting_that_does_not_exist_changes_nothing(
