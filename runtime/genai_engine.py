@@ -125,7 +125,7 @@ class GenaiEngine:
         )
         require_ir(Path(folder))
         plan = KVPlan.load(folder)
-        properties = with_precision(properties or {}, self.config)
+        properties = with_precision(properties or {}, self.config, plan)
         require_properties(self._device, properties)
         self._precision = stored_precision(plan, properties)
         self._scheduler = scheduler_config(

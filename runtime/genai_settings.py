@@ -57,7 +57,9 @@ def scheduler_config(
     return scheduler
 
 
-def with_precision(properties: Mapping[str, Any], config: KVCacheConfig) -> dict[str, Any]:
+def with_precision(
+    properties: Mapping[str, Any], config: KVCacheConfig, plan: KVPlan | None
+) -> dict[str, Any]:
     """``properties`` and the KV precision ``config`` asks for; what it leaves open the IR says.
 
     Raises:
@@ -71,8 +73,9 @@ def with_precision(properties: Mapping[str, Any], config: KVCacheConfig) -> dict
         properties["KEY_CACHE_PRECISION"] = key
     if value is not None:
         properties["VALUE_CACHE_PRECISION"] = value
-    if "f32" in (key, value):
-        # The plugin stores f32 only where it computes in f32.
+    planned = plan.precisions[0] if plan else None
+    if "f32" in (key or (planned and planned.key), value or (planned and planned.value)):
+        # The plugin stores f32 only where it computes in f32, and the IR cannot ask for that.
         properties.setdefault("INFERENCE_PRECISION_HINT", "f32")
     return properties
 
