@@ -24,9 +24,11 @@ from openvino_genai import (
 )
 
 from ov_kvcrush.config import KVCacheConfig
-from ov_kvcrush.runtime.cache_layout import PAGE_SIZE
+from ov_kvcrush.plan import LayerPrecision
+from ov_kvcrush.runtime.cache_layout import PAGE_SIZE, page_bytes
 from ov_kvcrush.runtime.engine import PagedEngine
 from ov_kvcrush.runtime.genai_eviction import GenaiEviction
+from ov_kvcrush.runtime.paged_graph import read_geometry
 from ov_kvcrush.runtime.request import Session
 
 
@@ -106,17 +108,18 @@ class EvictingGenai:
 
     Args:
         folder: exported model.
-        config: as for :class:`Ours`; the same total, split in whole pages.
+        config: as for :class:`Ours`; its KV precisions are to be set.
         properties: passed to the plugin.
-        page_bytes: bytes of a page in all layers.
     """
 
-    def __init__(
-        self, folder: Path, config: KVCacheConfig, properties: Mapping[str, Any], page_bytes: int
-    ) -> None:
+    def __init__(self, folder: Path, config: KVCacheConfig, properties: Mapping[str, Any]) -> None:
         pool_size = config.pool_size or config.max_cache_size
         self._eviction = GenaiEviction.of(config, PAGE_SIZE)
-        self._page_bytes = page_bytes
+        precision = LayerPrecision(
+            str(config.key_cache_precision), str(config.value_cache_precision)
+        )
+        layers = read_geometry(folder)
+        self._page_bytes = sum(sum(page_bytes(layer, precision)) for layer in layers)
         scheduler = SchedulerConfig()
         scheduler.max_num_batched_tokens = pool_size
         scheduler.num_kv_blocks = -(-pool_size // PAGE_SIZE)
