@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from openvino_genai import ChatHistory
 
 from ov_kvcrush.errors import PromptError
+from ov_kvcrush.prompts import require_utf8
 
 if TYPE_CHECKING:
-    from openvino_genai import Tokenizer
-
     from ov_kvcrush.pipeline import LLMPipeline
     from ov_kvcrush.results import DecodedResults
 
@@ -42,8 +40,8 @@ class Chat:
         """
         if not message.strip():
             raise PromptError("the message is empty", "Type a question.")
-        require_whole_characters(message)
         asked = [*self.messages, {"role": "user", "content": message}]
+        require_utf8(*(m["content"] for m in asked))
         results = self._pipeline._generate_history(
             ChatHistory(asked), generation_config, streamer, kwargs, self._session
         )
@@ -75,34 +73,3 @@ class Chat:
     def close(self) -> None:
         """Free the cache. The conversation stays, and would be read anew."""
         self._pipeline._close_session(self._session)
-
-
-def require_whole_characters(text: str) -> None:
-    """Raise PromptError for a text that cannot be written as UTF-8."""
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise PromptError(
-            f"the text holds half a character at position {error.start}",
-            "Read the text as UTF-8 with errors='replace'.",
-        ) from None
-
-
-def encode_continuing(tokenizer: Tokenizer, text: str, cached: Sequence[int]) -> list[int]:
-    """Token ids of a templated ``text`` that continue ``cached`` ids where the texts agree.
-
-    What a model wrote is not always spelled as the tokenizer would spell it, so ids are compared by
-    their text: if ``cached`` reads like the beginning of ``text``, only the rest is encoded.
-    """
-    if cached:
-        spelled = tokenizer.decode(list(cached), skip_special_tokens=False)
-        if text.startswith(spelled):
-            return [*cached, *_encode(tokenizer, text[len(spelled) :])]
-    return _encode(tokenizer, text)
-
-
-def _encode(tokenizer: Tokenizer, text: str) -> list[int]:
-    if not text:
-        return []
-    ids: list[int] = tokenizer.encode(text, add_special_tokens=False).input_ids.data[0].tolist()
-    return ids

@@ -19,9 +19,10 @@ from openvino_genai import (
     Tokenizer,
 )
 
-from ov_kvcrush.chat import Chat, encode_continuing, require_whole_characters
+from ov_kvcrush.chat import Chat
 from ov_kvcrush.config import KVCacheConfig
 from ov_kvcrush.errors import ConfigError, PromptError
+from ov_kvcrush.histories import KeptHistories
 from ov_kvcrush.interop import EngineLimits, read_scheduler_config
 from ov_kvcrush.interrupts import as_streamer, deferred_interrupt
 from ov_kvcrush.loading import (
@@ -30,13 +31,11 @@ from ov_kvcrush.loading import (
     load_tokenizer,
     read_positional,
 )
+from ov_kvcrush.prompts import encode_continuing, encode_prompt, token_rows
 from ov_kvcrush.results import DecodedResults, EncodedResults, PerfMetrics
 from ov_kvcrush.runtime.generation import resolve_generation_config
 from ov_kvcrush.runtime.request import Generation, Request, Session
 from ov_kvcrush.runtime.stopping import TokenStream
-
-# Histories whose caches are kept at the same time; pages are given up earlier where they are short.
-_MAX_KEPT_HISTORIES = 16
 
 
 class LLMPipeline:
@@ -91,7 +90,7 @@ class LLMPipeline:
             **dataclasses.asdict(limits),
         )
         self._config = load_generation_config(folder, self._tokenizer)
-        self._sessions: list[Session] = []
+        self._histories = KeptHistories(self._tokenizer, self._close_session)
         self._chat: Chat | None = None
         self._last: list[Generation] = []
         self._lock = threading.Lock()
@@ -134,7 +133,7 @@ class LLMPipeline:
             return self._chat.ask(inputs, generation_config, streamer, **kwargs).texts[0]
         config = resolve_generation_config(self._config, generation_config, kwargs)
         if isinstance(inputs, (ov.Tensor, TokenizedInputs)):
-            generations = self._run([(ids, None) for ids in _rows(inputs)], config, streamer)
+            generations = self._run([(ids, None) for ids in token_rows(inputs)], config, streamer)
             return self._encoded(generations)
         texts = [inputs] if isinstance(inputs, str) else inputs
         if not (isinstance(texts, Sequence) and texts and all(isinstance(t, str) for t in texts)):
@@ -142,7 +141,7 @@ class LLMPipeline:
                 "inputs is neither a text, texts, a ChatHistory nor token ids",
                 "Give a str, a list of str, a ChatHistory, an ov.Tensor or TokenizedInputs.",
             )
-        prompts = [(self._encode_prompt(text, config), None) for text in texts]
+        prompts = [(encode_prompt(self._tokenizer, text, config), None) for text in texts]
         results = self._decoded(self._run(prompts, config, streamer))
         single = isinstance(inputs, str) and config.num_return_sequences == 1
         return results.texts[0] if single else results
@@ -200,42 +199,15 @@ class LLMPipeline:
         config = resolve_generation_config(self._config, generation_config, kwargs)
         text = self._tokenizer.apply_chat_template(history, add_generation_prompt=True)
         if session is None:
-            session = self._session_for(text) if config.num_return_sequences == 1 else None
+            one = config.num_return_sequences == 1
+            session = self._histories.session_for(text) if one else None
         cached = [] if session is None else session.token_ids
         prompt = encode_continuing(self._tokenizer, text, cached)
         return self._decoded(self._run([(prompt, session)], config, streamer))
 
-    def _session_for(self, text: str) -> Session:
-        """The session whose conversation ``text`` continues, else a new one."""
-        for session in reversed(self._sessions):
-            cached = session.token_ids
-            if cached and text.startswith(
-                self._tokenizer.decode(cached, skip_special_tokens=False)
-            ):
-                self._sessions.remove(session)
-                break
-        else:
-            session = Session()
-        self._sessions.append(session)
-        while len(self._sessions) > _MAX_KEPT_HISTORIES:
-            self._close_session(self._sessions.pop(0))
-        return session
-
     def _close_session(self, session: Session) -> None:
         with self._lock:
             self._engine.close_session(session)
-
-    def _encode_prompt(self, text: str, config: GenerationConfig) -> list[int]:
-        if not text:
-            raise PromptError("the prompt is empty", "Give it at least one character.")
-        require_whole_characters(text)
-        templated = config.apply_chat_template and bool(self._tokenizer.chat_template)
-        if templated:
-            message = ChatHistory([{"role": "user", "content": text}])
-            text = self._tokenizer.apply_chat_template(message, add_generation_prompt=True)
-        encoded = self._tokenizer.encode(text, add_special_tokens=not templated)
-        ids: list[int] = encoded.input_ids.data[0].tolist()
-        return ids
 
     def _run(
         self,
@@ -301,17 +273,3 @@ class LLMPipeline:
             "perf_metrics": PerfMetrics(tuple(metrics), self._load_ms),
             "metrics": metrics,
         }
-
-
-def _rows(inputs: ov.Tensor | TokenizedInputs) -> list[list[int]]:
-    ids = inputs if isinstance(inputs, ov.Tensor) else inputs.input_ids
-    if len(ids.shape) != 2:
-        raise PromptError(
-            f"token ids have shape {list(ids.shape)}, not [batch, length]",
-            "Give a two-dimensional tensor of int64.",
-        )
-    rows: list[list[int]] = ids.data.tolist()
-    if isinstance(inputs, TokenizedInputs):
-        masks = inputs.attention_mask.data.astype(bool)
-        rows = [ids.data[n][mask].tolist() for n, mask in enumerate(masks)]
-    return rows

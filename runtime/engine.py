@@ -9,29 +9,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import psutil
 from numpy.typing import NDArray
 from openvino_genai import GenerationFinishReason
 
 from ov_kvcrush.config import KVCacheConfig
 from ov_kvcrush.errors import ConfigError, PromptError
-from ov_kvcrush.plan import KVPlan, LayerPrecision
 from ov_kvcrush.runtime.batch import build_batch, num_window_rows
 from ov_kvcrush.runtime.cache_layout import PAGE_SIZE
 from ov_kvcrush.runtime.compressor import Compressor
+from ov_kvcrush.runtime.continuation import continue_session
 from ov_kvcrush.runtime.kv_cache import KVCache
+from ov_kvcrush.runtime.model_setup import open_model
 from ov_kvcrush.runtime.page_pool import PagePool
-from ov_kvcrush.runtime.paged_model import PagedModel
 from ov_kvcrush.runtime.request import Generation, Request, Session
 from ov_kvcrush.runtime.scheduler import Chunk, Schedule, Scheduler
 from ov_kvcrush.runtime.sequence import Sequence, pages_for
 
 if TYPE_CHECKING:
     from openvino_genai import GenerationConfig, Tokenizer
-
-# Without a pool size, this part of the free memory may become KV cache.
-_POOL_SHARE_OF_FREE_MEMORY = 0.5
-_CONTEXT_WHERE_UNKNOWN = 32768
 
 
 class PagedEngine:
@@ -67,10 +62,14 @@ class PagedEngine:
         self._tokenizer = tokenizer
         self._max_num_batched_tokens = max_num_batched_tokens
         self._max_num_seqs = max_num_seqs
-        plan = KVPlan.load(folder)
-        precision = _precision(self.config, plan)
-        self.model = PagedModel(folder, device, precision, properties)
-        self.model.reserve(self._pool_pages(plan, pool_bytes))
+        self.model = open_model(
+            folder,
+            device,
+            self.config,
+            properties,
+            max_num_seqs=max_num_seqs,
+            pool_bytes=pool_bytes,
+        )
         pool = PagePool(len(self.model.layers), self.model.num_pages)
         self.cache = KVCache(pool, self.model.memories)
         self._scheduler = Scheduler(self.cache, max_num_batched_tokens, max_num_seqs)
@@ -104,7 +103,8 @@ class PagedEngine:
             for index in range(config.num_return_sequences)
         ]
         lead = generations[0]
-        sequence = self._continued(session, prompt, lead) or self._new_sequence(prompt)
+        sequence = continue_session(self.cache, session, prompt, lead.metrics)
+        sequence = sequence or self._new_sequence(prompt)
         self._plan_prompt(sequence, session)
         request = Request(self._num_requests, prompt, generations, session)
         self._num_requests += 1
@@ -178,30 +178,6 @@ class PagedEngine:
     def _new_sequence(self, tokens: list[int]) -> Sequence:
         window = self.config.window_size if self.config.evicts else None
         return Sequence(list(tokens), self.model.layers, window)
-
-    def _continued(
-        self, session: Session | None, prompt: list[int], generation: Generation
-    ) -> Sequence | None:
-        """The session's sequence taken back to what it shares with ``prompt``, if it can be."""
-        sequence = None if session is None else self.cache.unpark(session)
-        if sequence is None:
-            return None
-        # The last prompt token is computed in any case: its logits are wanted.
-        shared = _common_prefix(sequence.tokens[: sequence.num_cached], prompt[:-1])
-        if not shared or not sequence.can_rewind_to(shared):
-            if sequence.num_cached:
-                generation.metrics.restarted = (
-                    f"the history differs from the cached one at token {shared}, "
-                    f"and the cache can be taken back to token {sequence.rewind_floor} only"
-                )
-            self.cache.release(sequence)
-            return None
-        sequence.rewind_to(shared)
-        self.cache.trim(sequence)
-        sequence.tokens += prompt[shared:]
-        sequence.planned_cuts = []
-        generation.metrics.num_reused_tokens = shared
-        return sequence
 
     def _plan_prompt(self, sequence: Sequence, session: Session | None) -> None:
         if self.config.evicts:
@@ -317,36 +293,3 @@ class PagedEngine:
         generation.finish_reason = GenerationFinishReason.LENGTH
         self._settle([request])
         return [request]
-
-    def _pool_pages(self, plan: KVPlan | None, pool_bytes: int) -> int:
-        if self.config.pool_size is not None:
-            return pages_for(self.config.pool_size)
-        if pool_bytes:
-            return max(1, pool_bytes // self.model.page_bytes)
-        context = plan.context_length if plan else _CONTEXT_WHERE_UNKNOWN
-        wanted = pages_for(context) * self._max_num_seqs
-        affordable = psutil.virtual_memory().available * _POOL_SHARE_OF_FREE_MEMORY
-        return max(1, min(wanted, int(affordable / self.model.page_bytes)))
-
-
-def _precision(config: KVCacheConfig, plan: KVPlan | None) -> LayerPrecision | None:
-    """What the user asked for, else what the plan says, else None: the IR and the plugin decide."""
-    key, value = config.key_cache_precision, config.value_cache_precision
-    planned = plan.precisions[0] if plan else None
-    if key is None and value is None:
-        return planned
-    if key is not None and value is not None:
-        return LayerPrecision(key, value)
-    if planned is None:
-        given = key or value or ""
-        return LayerPrecision(key or given, value or given)
-    return LayerPrecision(key or planned.key, value or planned.value)
-
-
-def _common_prefix(first: SequenceOf[int], second: SequenceOf[int]) -> int:
-    count = 0
-    for a, b in zip(first, second, strict=False):
-        if a != b:
-            break
-        count += 1
-    return count

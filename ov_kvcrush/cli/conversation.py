@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from openvino_genai import GenerationConfig
@@ -127,7 +127,6 @@ class Conversation:
         return {name: _plain(getattr(config, name)) for name in sorted(SERVED - _NOT_IN_A_CHAT)}
 
     def _send(self, message: str, streamer: Streamer | None) -> DecodedResults:
-        _require_encodable([message, *(m["content"] for m in self.chat.messages)])
         config = self.generation_config
         config.rng_seed += self._attempt
         self._unanswered = message
@@ -143,17 +142,6 @@ class Conversation:
         if config.max_new_tokens == config.max_length == _UNLIMITED:
             config.max_new_tokens = _LONGEST_ANSWER
         return config
-
-
-def _require_encodable(texts: Iterable[str]) -> None:
-    """Refuse what Python makes of bytes that are no text; the tokenizer would choke on it."""
-    try:
-        "".join(texts).encode()
-    except UnicodeEncodeError as error:
-        raise PromptError(
-            "the conversation holds bytes that are not UTF-8 text",
-            "Check the encoding of what was typed, and the locale (for instance LANG=C.UTF-8).",
-        ) from error
 
 
 def _plain(value: Any) -> Any:

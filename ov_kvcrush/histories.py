@@ -1,0 +1,44 @@
+"""Conversations known by their text alone: whose cache does a longer history go on from?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from ov_kvcrush.runtime.request import Session
+
+if TYPE_CHECKING:
+    from openvino_genai import Tokenizer
+
+# Caches kept at the same time; the engine gives up their pages earlier where they are short.
+_MAX_KEPT = 16
+
+
+class KeptHistories:
+    """The sessions of the last histories, found again by what they say.
+
+    Args:
+        tokenizer: turns cached tokens back into text.
+        close: frees what a session holds.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, close: Callable[[Session], None]) -> None:
+        self._tokenizer = tokenizer
+        self._close = close
+        self._sessions: list[Session] = []
+
+    def session_for(self, text: str) -> Session:
+        """The session whose conversation ``text`` continues, else a new one."""
+        for session in reversed(self._sessions):
+            cached = session.token_ids
+            if cached and text.startswith(
+                self._tokenizer.decode(cached, skip_special_tokens=False)
+            ):
+                self._sessions.remove(session)
+                break
+        else:
+            session = Session()
+        self._sessions.append(session)
+        while len(self._sessions) > _MAX_KEPT:
+            self._close(self._sessions.pop(0))
+        return session

@@ -1,0 +1,60 @@
+"""What an engine starts with: the model compiled for the KV precision wanted, and its page pool."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from ov_kvcrush.config import KVCacheConfig
+from ov_kvcrush.plan import KVPlan, LayerPrecision
+from ov_kvcrush.runtime.paged_model import PagedModel
+from ov_kvcrush.runtime.sequence import pages_for
+
+# Without a pool size, this part of the free memory may become KV cache.
+_POOL_SHARE_OF_FREE_MEMORY = 0.5
+_CONTEXT_WHERE_UNKNOWN = 32768
+
+
+def open_model(
+    folder: str | Path,
+    device: str,
+    config: KVCacheConfig,
+    properties: Mapping[str, Any] | None,
+    *,
+    max_num_seqs: int,
+    pool_bytes: int,
+) -> PagedModel:
+    """Compile the model in ``folder`` and give it a cache; arguments as ``PagedEngine``'s.
+
+    Raises:
+        ModelError, UnsupportedError, DeviceError, ConfigError: as :class:`PagedModel`.
+    """
+    plan = KVPlan.load(folder)
+    model = PagedModel(folder, device, _precision(config, plan), properties)
+    if config.pool_size is not None:
+        num_pages = pages_for(config.pool_size)
+    elif pool_bytes:
+        num_pages = pool_bytes // model.page_bytes
+    else:
+        context = (plan and plan.context_length) or _CONTEXT_WHERE_UNKNOWN
+        affordable = psutil.virtual_memory().available * _POOL_SHARE_OF_FREE_MEMORY
+        num_pages = min(pages_for(context) * max_num_seqs, int(affordable / model.page_bytes))
+    model.reserve(max(1, num_pages))
+    return model
+
+
+def _precision(config: KVCacheConfig, plan: KVPlan | None) -> LayerPrecision | None:
+    """What the user asked for, else what the plan says, else None: the IR and the plugin decide."""
+    key, value = config.key_cache_precision, config.value_cache_precision
+    planned = plan.precisions[0] if plan else None
+    if key is None and value is None:
+        return planned
+    if key is not None and value is not None:
+        return LayerPrecision(key, value)
+    if planned is None:
+        given = key or value or ""
+        return LayerPrecision(key or given, value or given)
+    return LayerPrecision(key or planned.key, value or planned.value)
