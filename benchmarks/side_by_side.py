@@ -183,13 +183,16 @@ def tokens(count: int, seed: int) -> list[int]:
     return ids
 
 
-def plugin_properties(threads: int) -> dict[str, Any]:
+def plugin_properties(threads: int, inference_precision: str | None = None) -> dict[str, Any]:
     """What both sides compile with."""
-    return {
+    properties: dict[str, Any] = {
         "INFERENCE_NUM_THREADS": threads,
         "KEY_CACHE_PRECISION": PRECISION,
         "VALUE_CACHE_PRECISION": PRECISION,
     }
+    if inference_precision:
+        properties["INFERENCE_PRECISION_HINT"] = inference_precision
+    return properties
 
 
 def main() -> None:
@@ -209,12 +212,17 @@ def main() -> None:
     parser.add_argument(
         "--threads", type=int, default=len(psutil.Process().cpu_affinity()), help="of both sides"
     )
+    parser.add_argument(
+        "--inference-precision",
+        choices=("f32", "bf16"),
+        help="of both sides (default OpenVINO's: bf16 where the processor has it)",
+    )
     parser.add_argument("--json", action="store_true", help="JSON on stdout instead of tables")
     options = parser.parse_args()
 
     names = ["mha", "gqa"] if options.model == "both" else [options.model]
     folders = {name: model_folder(name) if name in SHAPES else Path(name) for name in names}
-    properties = plugin_properties(options.threads)
+    properties = plugin_properties(options.threads, options.inference_precision)
     load = LoadMeter()
     results: dict[str, dict[str, list[Row]]] = {}
     for name, folder in folders.items():
