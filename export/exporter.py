@@ -1,4 +1,4 @@
-"""The export, step by step: check, fetch, convert the tokenizer, export, compress, try out."""
+"""The export, step by step: check, fetch, convert the tokenizer, export, compress, try, measure."""
 
 from __future__ import annotations
 
@@ -36,10 +36,14 @@ def export_model(options: ExportOptions, progress: Progress | None = None) -> KV
 
     # Seconds of imports: not before the checks that need none of them have passed.
     from ov_kvcrush.export import optimum
-    from ov_kvcrush.export.finish import finish
+    from ov_kvcrush.export.estimate import context_length
+    from ov_kvcrush.export.finish import can_try_out, try_out, write_plan
+    from ov_kvcrush.export.layer_shares import measure_layer_shares
 
+    precision = options.kv_precision
     compresses = optimum.compresses_afterwards(checked.compression)
-    steps = _Steps(progress, 3 + bool(checked.source.downloads) + compresses)
+    measures = can_try_out(precision)
+    steps = _Steps(progress, 3 + bool(checked.source.downloads) + compresses + measures)
     with open_workspace(options.output.resolve()) as workspace:
         if checked.source.downloads:
             steps.begin(f"Download {checked.source.download_bytes / 1e6:,.0f} MB")
@@ -51,9 +55,14 @@ def export_model(options: ExportOptions, progress: Progress | None = None) -> KV
         if compresses:
             steps.begin(f"Compress weights to {checked.compressed_format}")
             optimum.compress(options, checked.compression, workspace.model)
-        precision = options.kv_precision
         steps.begin(f"Set the KV cache to {precision.key}/{precision.value} and try it")
-        plan = finish(workspace.model, checked.config, precision, progress)
+        model = try_out(workspace.model, precision, progress)
+        shares: tuple[float, ...] = ()
+        if model is not None:
+            steps.begin("Measure which layers look back")
+            length = context_length(checked.config)
+            shares = measure_layer_shares(model, workspace.model, length, progress)
+        plan = write_plan(workspace.model, checked.config, precision, model, shares)
         workspace.publish()
     return plan
 

@@ -31,43 +31,25 @@ _PACKAGES = (
 )
 
 
-def finish(
-    folder: Path, config: PretrainedConfig, precision: LayerPrecision, progress: Progress
-) -> KVPlan:
-    """Set the KV precision of the IR in ``folder``, try it, and write its plan.
+def can_try_out(precision: LayerPrecision) -> bool:
+    """Whether this CPU stores a KV cache in ``precision``."""
+    return precision.key != "bf16" or "BF16" in _cpu_capabilities()
+
+
+def try_out(folder: Path, precision: LayerPrecision, progress: Progress) -> PagedModel | None:
+    """Set the KV precision of the IR in ``folder``, and compile it on the paged cache as it is.
+
+    Returns:
+        The model, without a cache; None where this CPU cannot store one in ``precision``.
 
     Raises:
         ExportError: the plugin does not take the model, or does not do what the IR says.
     """
     write_kv_precision(folder, precision)
     _forget_calibration_text(folder)
-    layers = _try_out(folder, precision, progress)
-    plan = KVPlan(
-        model_type=config.model_type,
-        fingerprint=fingerprint(folder),
-        layers=layers,
-        precisions=(precision,) * len(layers),
-        kv_bytes_per_token=kv_bytes_per_token(layers, precision),
-        context_length=context_length(config),
-        weights=read_weights(folder),
-        made_with=_versions(),
-    )
-    plan.save(folder)
-    return plan
-
-
-def kv_bytes_per_token(layers: tuple[LayerGeometry, ...], precision: LayerPrecision) -> float:
-    """Bytes one token takes in the caches of ``layers``, with its share of each page's scales."""
-    return sum(sum(page_bytes(layer, precision)) for layer in layers) / PAGE_SIZE
-
-
-def _try_out(
-    folder: Path, precision: LayerPrecision, progress: Progress
-) -> tuple[LayerGeometry, ...]:
-    """Compile the IR as it is on the paged cache; returns its geometry."""
-    if precision.key == "bf16" and "BF16" not in _cpu_capabilities():
+    if not can_try_out(precision):
         progress.note("this CPU has no bf16: the KV cache was set to it but not tried out")
-        return _geometry(folder)
+        return None
     properties = {}
     if precision.key == "f32":
         # OpenVINO keeps f32 only where it also computes in f32, which the IR cannot ask for.
@@ -94,7 +76,44 @@ def _try_out(
             f"not the {expected:,.1f} that the precision and group sizes mean",
             "Leave the group sizes out, or report this.",
         )
-    return model.layers
+    return model
+
+
+def write_plan(
+    folder: Path,
+    config: PretrainedConfig,
+    precision: LayerPrecision,
+    model: PagedModel | None,
+    layer_shares: tuple[float, ...],
+) -> KVPlan:
+    """Write the plan of the IR in ``folder``, which must not change any more.
+
+    Args:
+        model: what ``try_out`` compiled, if it did.
+        layer_shares: by layer; empty where they were not measured.
+
+    Raises:
+        ExportError: the paged engine cannot run the model.
+    """
+    layers = _geometry(folder) if model is None else model.layers
+    plan = KVPlan(
+        model_type=config.model_type,
+        fingerprint=fingerprint(folder),
+        layers=layers,
+        precisions=(precision,) * len(layers),
+        kv_bytes_per_token=kv_bytes_per_token(layers, precision),
+        context_length=context_length(config),
+        layer_shares=layer_shares,
+        weights=read_weights(folder),
+        made_with=_versions(),
+    )
+    plan.save(folder)
+    return plan
+
+
+def kv_bytes_per_token(layers: tuple[LayerGeometry, ...], precision: LayerPrecision) -> float:
+    """Bytes one token takes in the caches of ``layers``, with its share of each page's scales."""
+    return sum(sum(page_bytes(layer, precision)) for layer in layers) / PAGE_SIZE
 
 
 def _geometry(folder: Path) -> tuple[LayerGeometry, ...]:

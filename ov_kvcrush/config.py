@@ -9,11 +9,14 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from ov_kvcrush.errors import ConfigError, did_you_mean
-from ov_kvcrush.selection.importance import IMPORTANCE_METHODS
-from ov_kvcrush.selection.kvcrush import Selector
+from ov_kvcrush.selection import IMPORTANCE_METHODS, LAYER_BUDGETS, Selector, make_importance
+from ov_kvcrush.selection.layer_budgets import normalized
 
 KV_PRECISIONS = ("f32", "bf16", "u8", "u4")
 GRANULARITIES = ("token", "page")
+
+# Where no prefill budget is given it is so many times the budget (docs/selection.md).
+_PREFILL_FACTOR = 2
 
 # The CPU plugin's PagedAttention takes these pairs and rejects every other one
 # (tests/runtime/test_paged_model.py::test_the_plugin_takes_just_these_precision_pairs).
@@ -31,11 +34,20 @@ KV_PRECISION_PAIRS = (
 class KVCacheConfig:
     """How many tokens of a sequence stay in the KV cache, which ones, and what they are stored in.
 
-    Every size is in tokens and counts per sequence, layer and KV head.
+    Every size is in tokens and counts per sequence, layer and KV head; where layers have budgets of
+    their own, ``max_cache_size`` and ``prefill_budget`` are the layers' mean.
 
     Attributes:
         max_cache_size: all tokens kept by a cut: start, recent, important ones and representatives
             together. 0 keeps everything.
+        layer_budgets: how the budget between start and recent is shared out to the layers:
+            ``"uniform"``; ``"pyramid"``, less from layer to layer; ``"adaptive"``, more where the
+            last queries look further back; ``"plan"``, as the export measured it; a number for each
+            layer, in any unit; ``"auto"``, what belongs to the importance method, else the plan's,
+            else uniform.
+        prefill_budget: tokens kept when a prompt is cut while it is being read, after every chunk
+            of ``max_num_batched_tokens``: the cache never holds more than both together. 0 cuts
+            when the prompt has been read and not before; None is twice ``max_cache_size``.
         start_size: the first tokens (attention sinks), never evicted.
         recent_size: the last tokens, never evicted.
         granularity: ``"token"``, or ``"page"`` to keep or evict whole pages.
@@ -49,7 +61,7 @@ class KVCacheConfig:
         anchor: the vector every signature is compared with.
         signature_heads: one signature bit per ``"kv"`` head or per ``"query"`` head.
         signature_fraction: part of the middle tokens for which a head's bit is one.
-        seed: for the ``random`` anchor.
+        seed: for the ``random`` importance, representatives and anchor.
         decode_slack: tokens the cache may grow past ``max_cache_size`` before it is cut again.
         key_cache_precision: storage type of keys; None takes what the model was exported with.
         value_cache_precision: the same for values.
@@ -62,6 +74,8 @@ class KVCacheConfig:
     """
 
     max_cache_size: int = 0
+    layer_budgets: str | tuple[float, ...] = "auto"
+    prefill_budget: int | None = None
     start_size: int = 32
     recent_size: int = 64
     granularity: str = "token"
@@ -80,22 +94,32 @@ class KVCacheConfig:
     pool_size: int | None = None
 
     def __post_init__(self) -> None:
+        if isinstance(self.layer_budgets, list):  # as JSON has it
+            object.__setattr__(self, "layer_budgets", tuple(self.layer_budgets))
         _check_types(self)
-        for name, least in (("max_cache_size", 0), ("decode_slack", 0), ("window_size", 1)):
+        for name, least in (
+            ("max_cache_size", 0),
+            ("prefill_budget", 0),
+            ("decode_slack", 0),
+            ("window_size", 1),
+        ):
             value = getattr(self, name)
-            _require(value >= least, f"{name} is {value}, below {least}")
+            _require(value is None or value >= least, f"{name} is {value}, below {least}")
         _require(
             self.pool_size is None or self.pool_size >= 1, f"pool_size is {self.pool_size}, below 1"
         )
         for name, known in (
             ("granularity", GRANULARITIES),
             ("importance", tuple(IMPORTANCE_METHODS)),
+            ("layer_budgets", LAYER_BUDGETS),
             ("key_cache_precision", KV_PRECISIONS),
             ("value_cache_precision", KV_PRECISIONS),
         ):
             value = getattr(self, name)
-            if value is not None and value not in known:
+            if isinstance(value, str) and value not in known:
                 raise ConfigError(f"{name} {value!r} is not known", did_you_mean(value, known))
+        if isinstance(self.layer_budgets, tuple):
+            normalized(self.layer_budgets)
         # The policy's own settings are checked by the policy.
         self.selector(page_size=1)
         if self.max_cache_size:
@@ -115,11 +139,24 @@ class KVCacheConfig:
             "that score the cache have to be among the tokens that stay",
             f"Set window_size to {self.recent_size} or less, or raise recent_size.",
         )
+        _require(
+            not self.prefill_budget or self.prefill_budget >= self.max_cache_size,
+            f"prefill_budget {self.prefill_budget} is below max_cache_size {self.max_cache_size}, "
+            "to which the cache is cut when the prompt has been read",
+            f"Give {self.max_cache_size} or more, or 0 to cut nothing before.",
+        )
 
     @property
     def evicts(self) -> bool:
         """Whether tokens are ever evicted."""
         return self.max_cache_size > 0
+
+    @property
+    def tokens_kept_in_prefill(self) -> int:
+        """``prefill_budget``, or what it is where it was left open; 0 for all."""
+        if self.prefill_budget is not None:
+            return self.prefill_budget
+        return _PREFILL_FACTOR * self.max_cache_size
 
     def require_page_multiples(self, page_size: int) -> None:
         """Refuse sizes that whole pages of ``page_size`` tokens cannot meet.
@@ -129,8 +166,8 @@ class KVCacheConfig:
         """
         if self.granularity != "page" or not self.evicts:
             return
-        for name in ("max_cache_size", "start_size", "recent_size"):
-            value = getattr(self, name)
+        for name in ("max_cache_size", "prefill_budget", "start_size", "recent_size"):
+            value = getattr(self, name) or 0
             below = value // page_size * page_size
             _require(
                 value == below,
@@ -142,7 +179,12 @@ class KVCacheConfig:
     def selector(self, page_size: int) -> Selector:
         """The policy these settings describe, for pages of ``page_size`` tokens."""
         return Selector(
-            importance=IMPORTANCE_METHODS[self.importance](self.kernel_size),
+            importance=make_importance(
+                self.importance,
+                window_size=self.window_size,
+                kernel_size=self.kernel_size,
+                seed=self.seed,
+            ),
             start_size=self.start_size,
             recent_size=self.recent_size,
             representatives=self.representatives,
@@ -206,6 +248,7 @@ def _check_types(config: KVCacheConfig) -> None:
         float: (int, float),
         str: (str,),
         str | None: (str, type(None)),
+        str | tuple[float, ...]: (str, tuple),
         int | None: (int, type(None)),
     }
     for name, hint in get_type_hints(type(config)).items():

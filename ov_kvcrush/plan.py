@@ -17,7 +17,9 @@ from typing import Any
 from ov_kvcrush.errors import ModelError
 
 PLAN_FILE = "ov_kvcrush.json"
-PLAN_VERSION = 1
+PLAN_VERSION = 2
+# Plans of these versions lack fields that have a default.
+_OLDER_VERSIONS = (1,)
 
 _PROBES = 64
 _PROBE_BYTES = 4096
@@ -61,6 +63,8 @@ class KVPlan:
         precisions: storage by layer, as long as ``layers``.
         kv_bytes_per_token: bytes one token takes in all layers together.
         context_length: tokens the model was trained to read; 0 where its config does not say.
+        layer_shares: of each layer in the budget of an evicting cache, 1 on average; empty where it
+            was not measured.
         weights: how the weights were made (format, ratio, …) and their ``size_bytes``.
         made_with: versions of the libraries that made it.
     """
@@ -71,6 +75,7 @@ class KVPlan:
     precisions: tuple[LayerPrecision, ...]
     kv_bytes_per_token: float
     context_length: int
+    layer_shares: tuple[float, ...] = ()
     weights: dict[str, Any] = field(default_factory=dict)
     made_with: dict[str, str] = field(default_factory=dict)
 
@@ -94,7 +99,7 @@ class KVPlan:
             ModelError: another format version, or fields missing or unknown.
         """
         version = stored.get("version")
-        if version != PLAN_VERSION:
+        if version not in (PLAN_VERSION, *_OLDER_VERSIONS):
             raise ModelError(
                 f"{source} has format version {version}; this release reads {PLAN_VERSION}",
                 "Export the model again with this release of ov-kvcrush.",
@@ -103,15 +108,17 @@ class KVPlan:
         try:
             body["layers"] = tuple(LayerGeometry(**layer) for layer in body["layers"])
             body["precisions"] = tuple(LayerPrecision(**layer) for layer in body["precisions"])
+            body["layer_shares"] = tuple(body.get("layer_shares", ()))
             plan = cls(**body)
         except (KeyError, TypeError) as error:
             raise ModelError(
                 f"{source} is damaged: {error}", "Export the model again to rewrite it."
             ) from error
-        if not plan.layers or len(plan.layers) != len(plan.precisions):
+        lengths = {len(plan.precisions), len(plan.layer_shares) or len(plan.layers)}
+        if not plan.layers or lengths != {len(plan.layers)}:
             raise ModelError(
                 f"{source} is damaged: {len(plan.layers)} layers, "
-                f"{len(plan.precisions)} precisions",
+                f"{len(plan.precisions)} precisions, {len(plan.layer_shares)} layer shares",
                 "Export the model again to rewrite it.",
             )
         return plan

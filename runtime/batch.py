@@ -14,7 +14,8 @@ from ov_kvcrush.runtime.scheduler import Chunk
 def build_batch(chunks: SequenceOf[Chunk]) -> Batch:
     """The batch that computes ``chunks``, in their order.
 
-    Logits are asked for at the end of each sequence, queries for the last window of each chunk.
+    Logits are asked for at the end of each sequence, queries for the last window of each chunk, or
+    for all of it.
     """
     input_ids: list[int] = []
     positions: list[NDArray[np.int64]] = []
@@ -29,7 +30,7 @@ def build_batch(chunks: SequenceOf[Chunk]) -> Batch:
         begins.append(len(input_ids))
         if chunk.reaches_end:
             sampled_rows.append(len(input_ids) - 1)
-        window_rows += range(len(input_ids) - num_window_rows(chunk), len(input_ids))
+        window_rows += range(len(input_ids) - num_query_rows(chunk), len(input_ids))
     tables = [
         [chunk.sequence.layers[n].pages for chunk in chunks]
         for n in range(len(chunks[0].sequence.layers))
@@ -53,7 +54,9 @@ def build_batch(chunks: SequenceOf[Chunk]) -> Batch:
     )
 
 
-def num_window_rows(chunk: Chunk) -> int:
-    """How many of the chunk's last tokens the sequence's observation window takes in."""
+def num_query_rows(chunk: Chunk) -> int:
+    """Of how many of the chunk's last tokens the queries are wanted."""
+    if chunk.sequence.accumulates:
+        return chunk.count
     window = chunk.sequence.window
     return 0 if window is None else min(chunk.count, window.size)

@@ -12,24 +12,27 @@ from numpy.typing import NDArray
 from ov_kvcrush.config import KVCacheConfig
 from ov_kvcrush.plan import LayerGeometry
 from ov_kvcrush.runtime import kernels, key_codec
+from ov_kvcrush.runtime.budgets import CacheBudgets
 from ov_kvcrush.runtime.cache_layout import PAGE_SIZE
 from ov_kvcrush.runtime.cache_memory import CacheMemory
+from ov_kvcrush.runtime.cut_plan import PlannedCut
 from ov_kvcrush.runtime.kv_cache import KVCache
 from ov_kvcrush.runtime.sequence import Sequence
 from ov_kvcrush.selection import Observation
 
+# Queries of a chunk whose attention is computed together where all of it is accumulated.
+_ACCUMULATED_AT_ONCE = 32
+
 
 class Compressor:
     """Cuts a sequence's cache to its budget: layers on threads of their own, heads each their own.
-
-    Layers with a sliding window never read what has left it, so they are not chosen from: they drop
-    whole pages from the front as the window moves on.
 
     Args:
         layers: geometry by layer.
         scales: factor on query-key products, by layer.
         memories: the pages, by layer.
         config: budget and policy.
+        budgets: the layers' parts of the budget.
     """
 
     def __init__(
@@ -38,51 +41,82 @@ class Compressor:
         scales: SequenceOf[float],
         memories: SequenceOf[CacheMemory],
         config: KVCacheConfig,
+        budgets: CacheBudgets,
     ) -> None:
-        config.require_page_multiples(PAGE_SIZE)
         self._layers = layers
         self._scales = scales
         self._memories = memories
         self._config = config
-        self._selector = config.selector(PAGE_SIZE)
-        self._chosen = [n for n, layer in enumerate(layers) if not layer.sliding_window]
-        self._sliding = [n for n, layer in enumerate(layers) if layer.sliding_window]
+        self._budgets = budgets
+        self.selector = config.selector(PAGE_SIZE)
         self._threads = ThreadPoolExecutor(max_workers=_num_cpus())
         kernels.compile_for(key_codec.KEY_KINDS[memories[0].layout.key_type])
+
+    @property
+    def window_size(self) -> int:
+        """Queries of the newest tokens that a cut looks through."""
+        adaptive = self._config.window_size if self._budgets.needs_attention else 0
+        return max(self.selector.num_window_queries, adaptive)
+
+    def accumulate(self, sequence: Sequence, queries: SequenceOf[NDArray[np.float32]]) -> None:
+        """Add the attention of the newest tokens to what their layers have accumulated.
+
+        Args:
+            sequence: its newest tokens are in the cache.
+            queries: of all of them, by layer ``[n, Hq * D]``.
+        """
+        numbers = self._budgets.chosen
+        list(self._threads.map(lambda n: self._accumulate(sequence, n, queries[n]), numbers))
 
     def compress(self, sequence: Sequence, cache: KVCache) -> None:
         """Cut ``sequence`` if it is due, and give back every page it no longer needs."""
         self._slide(sequence, cache)
-        if self._is_due(sequence):
-            self._cut(sequence)
+        cut = self._due(sequence)
+        if cut is None:
+            return
+        held = {n: sequence.layers[n].length for n in self._budgets.chosen}
+        if self._budgets.is_over(held, cut.budget):
+            self._cut(sequence, cut)
             cache.trim(sequence)
 
-    def _is_due(self, sequence: Sequence) -> bool:
-        """Whether ``sequence`` stands at a planned cut, or has outgrown budget and slack."""
-        config = self._config
+    def _due(self, sequence: Sequence) -> PlannedCut | None:
+        """The planned cut at which ``sequence`` stands, or one because it outgrew the slack."""
         if sequence.planned_cuts:
-            return sequence.num_cached == sequence.planned_cuts[0]
-        limit = config.max_cache_size + config.decode_slack
-        return any(sequence.layers[n].length >= limit for n in self._chosen)
+            is_there = sequence.num_cached == sequence.planned_cuts[0].num_cached
+            return sequence.planned_cuts.pop(0) if is_there else None
+        config = self._config
+        held = {n: sequence.layers[n].length for n in self._budgets.chosen}
+        if self._budgets.is_over(held, config.max_cache_size + config.decode_slack - 1):
+            return PlannedCut(sequence.num_cached, config.max_cache_size)
+        return None
 
-    def _cut(self, sequence: Sequence) -> None:
-        """Cut every layer to the budget; the freed pages stay at the tables' ends."""
-        if sequence.planned_cuts and sequence.planned_cuts[0] == sequence.num_cached:
-            sequence.planned_cuts.pop(0)
-        longest = max((sequence.layers[n].length for n in self._chosen), default=0)
-        if longest <= self._config.max_cache_size:
-            return
-        kept = list(self._threads.map(lambda n: self._cut_layer(sequence, n), self._chosen))
-        for number, slots in zip(self._chosen, kept, strict=True):
+    def _cut(self, sequence: Sequence, cut: PlannedCut) -> None:
+        """Cut every layer to its budget; the freed pages stay at the tables' ends."""
+        chosen = self._budgets.chosen
+        attention: dict[int, NDArray[np.float32]] = {}
+        if self._budgets.needs_attention:
+            measured = self._threads.map(lambda n: self._attention(sequence, n), chosen)
+            attention = dict(zip(chosen, measured, strict=True))
+        held = [sequence.layers[n].length for n in chosen]
+        budgets = self._budgets.divide(cut, held, list(attention.values()))
+        jobs = [
+            (number, budget)
+            for number, budget, tokens in zip(chosen, budgets, held, strict=True)
+            if tokens > budget
+        ]
+        kept = self._threads.map(
+            lambda job: self._cut_layer(sequence, job[0], job[1], attention.get(job[0])), jobs
+        )
+        for (number, _), slots in zip(jobs, list(kept), strict=True):
             sequence.layers[number].keep(slots)
-        sequence.cuts.append(sequence.num_cached)
+        sequence.cuts.append(cut)
         sequence.rewind_floor = max(
             sequence.rewind_floor, sequence.num_cached - self._config.recent_size
         )
 
     def _slide(self, sequence: Sequence, cache: KVCache) -> None:
         """Free the pages that have left the window of the layers that have one."""
-        for number in self._sliding:
+        for number in self._budgets.sliding:
             window = self._layers[number].sliding_window
             layer = sequence.layers[number]
             behind = (layer.length - window) // PAGE_SIZE
@@ -91,27 +125,65 @@ class Compressor:
                 held_from = int(layer.positions[0, 0])
                 sequence.rewind_floor = max(sequence.rewind_floor, held_from + window)
 
-    def _cut_layer(self, sequence: Sequence, number: int) -> NDArray[np.int32]:
+    def _cut_layer(
+        self,
+        sequence: Sequence,
+        number: int,
+        budget: int,
+        attention: NDArray[np.float32] | None,
+    ) -> NDArray[np.int32]:
         layer, memory = sequence.layers[number], self._memories[number]
         kind = key_codec.KEY_KINDS[memory.layout.key_type]
         table = np.array(layer.pages, np.int32)
         head_size = memory.layout.key_head_size
-        if sequence.window is None:
-            raise RuntimeError("a sequence without a query window cannot be cut")
-        queries = sequence.window.queries(number)
-        mass = kernels.attention_mass(
-            queries, self._scales[number], memory.keys, kind, table, layer.length
-        )
+        selector = self.selector
+        if selector.num_window_queries != self.window_size:
+            attention = None  # it was measured through another window
+        if attention is None and selector.num_window_queries:
+            attention = self._attention(sequence, number, selector.num_window_queries)
         distinctiveness = None
-        if self._selector.needs_distinctiveness:
+        if selector.needs_distinctiveness:
             distinctiveness = kernels.key_distinctiveness(
                 memory.keys, kind, table, layer.length, head_size
             )
-        slots = self._selector.select(
-            Observation(mass, layer.positions, distinctiveness), self._config.max_cache_size
-        )
+        observation = Observation(attention, layer.positions, distinctiveness, layer.attention)
+        slots = selector.select(observation, budget)
         kernels.keep_tokens(memory.keys, kind, memory.values, table, slots, head_size)
         return slots
+
+    def _attention(
+        self, sequence: Sequence, number: int, window: int | None = None
+    ) -> NDArray[np.float32]:
+        """``[Hq, S]`` attention of the last ``window`` queries (all there are), summed."""
+        if sequence.window is None:
+            raise RuntimeError("a sequence without a query window cannot be cut by attention")
+        queries = sequence.window.queries(number)
+        length = sequence.layers[number].length
+        return self._mass(sequence, number, queries[-window:] if window else queries, length)
+
+    def _accumulate(self, sequence: Sequence, number: int, queries: NDArray[np.float32]) -> None:
+        layer, geometry = sequence.layers[number], self._layers[number]
+        heads = (len(queries), geometry.num_query_heads, geometry.key_head_size)
+        queries = queries.reshape(heads)
+        attention = layer.attention
+        if attention is None:
+            raise RuntimeError("a sequence that accumulates no attention was asked to")
+        # In blocks, so that the scores of a block stay in the processor's cache.
+        for begin in range(0, len(queries), _ACCUMULATED_AT_ONCE):
+            block = queries[begin : begin + _ACCUMULATED_AT_ONCE]
+            seen = layer.length - len(queries) + begin + len(block)
+            attention[:, :seen] += self._mass(sequence, number, block, seen)
+
+    def _mass(
+        self, sequence: Sequence, number: int, queries: NDArray[np.float32], length: int
+    ) -> NDArray[np.float32]:
+        memory = self._memories[number]
+        kind = key_codec.KEY_KINDS[memory.layout.key_type]
+        table = np.array(sequence.layers[number].pages, np.int32)
+        mass: NDArray[np.float32] = kernels.attention_mass(
+            queries, self._scales[number], memory.keys, kind, table, length
+        )
+        return mass
 
 
 def _num_cpus() -> int:

@@ -14,16 +14,16 @@ from openvino_genai import GenerationFinishReason
 
 from ov_kvcrush.config import KVCacheConfig
 from ov_kvcrush.errors import ConfigError, PromptError
-from ov_kvcrush.runtime.batch import build_batch, num_window_rows
+from ov_kvcrush.plan import KVPlan
+from ov_kvcrush.runtime.batch import build_batch, num_query_rows
+from ov_kvcrush.runtime.budgets import CacheBudgets
 from ov_kvcrush.runtime.cache_layout import PAGE_SIZE
 from ov_kvcrush.runtime.compressor import Compressor
 from ov_kvcrush.runtime.continuation import continue_session
-from ov_kvcrush.runtime.kv_cache import KVCache
-from ov_kvcrush.runtime.model_setup import open_model
-from ov_kvcrush.runtime.page_pool import PagePool
+from ov_kvcrush.runtime.model_setup import make_cache, open_model
 from ov_kvcrush.runtime.request import Generation, Request, Session
 from ov_kvcrush.runtime.scheduler import Chunk, Schedule, Scheduler
-from ov_kvcrush.runtime.sequence import Sequence, pages_for
+from ov_kvcrush.runtime.sequence import Sequence
 
 if TYPE_CHECKING:
     from openvino_genai import GenerationConfig, Tokenizer
@@ -62,19 +62,31 @@ class PagedEngine:
         self._tokenizer = tokenizer
         self._max_num_batched_tokens = max_num_batched_tokens
         self._max_num_seqs = max_num_seqs
-        self.model = open_model(
-            folder,
-            device,
+        plan = KVPlan.load(folder)
+        self.model = open_model(folder, device, self.config, properties, plan)
+        self._budgets = CacheBudgets(
             self.config,
-            properties,
+            self.model.layers,
+            plan.layer_shares if plan else (),
+            max_num_batched_tokens,
+        )
+        self.cache = make_cache(
+            self.model,
+            self.config,
+            plan,
+            self._budgets.largest_share,
             max_num_seqs=max_num_seqs,
             pool_bytes=pool_bytes,
         )
-        pool = PagePool(len(self.model.layers), self.model.num_pages)
-        self.cache = KVCache(pool, self.model.memories)
         self._scheduler = Scheduler(self.cache, max_num_batched_tokens, max_num_seqs)
         self._compressor = (
-            Compressor(self.model.layers, self.model.scales, self.model.memories, self.config)
+            Compressor(
+                self.model.layers,
+                self.model.scales,
+                self.model.memories,
+                self.config,
+                self._budgets,
+            )
             if self.config.evicts
             else None
         )
@@ -156,8 +168,8 @@ class PagedEngine:
             "value_cache_precision": model.precision.value,
             "kv_bytes_per_token": model.kv_bytes_per_token,
             "page_size": PAGE_SIZE,
-            "pool_tokens": self.cache.num_pages * PAGE_SIZE,
-            "pool_bytes": self.cache.reserved_bytes,
+            "pool_tokens": self._pool_tokens,
+            "pool_bytes": self.cache.max_bytes,
             "max_num_batched_tokens": self._max_num_batched_tokens,
             "kv_cache_config": self.config.to_dict(),
         }
@@ -166,7 +178,7 @@ class PagedEngine:
         """Bytes of KV cache in use now and at most."""
         return {
             "used_bytes": self.cache.used_bytes,
-            "pool_bytes": self.cache.reserved_bytes,
+            "pool_bytes": self.cache.max_bytes,
         }
 
     def check_integrity(self) -> None:
@@ -175,22 +187,32 @@ class PagedEngine:
 
     # ------------------------------------------------------------------ a request's beginning
 
+    @property
+    def _pool_tokens(self) -> int:
+        return self.cache.pool.max_pages // self.cache.pool.num_layers * PAGE_SIZE
+
     def _new_sequence(self, tokens: list[int]) -> Sequence:
-        window = self.config.window_size if self.config.evicts else None
-        return Sequence(list(tokens), self.model.layers, window)
+        if self._compressor is None:
+            return Sequence(list(tokens), self.model.layers, None)
+        return Sequence(
+            list(tokens),
+            self.model.layers,
+            self._compressor.window_size or None,
+            self._compressor.selector.needs_accumulation,
+        )
 
     def _plan_prompt(self, sequence: Sequence, session: Session | None) -> None:
-        if self.config.evicts:
-            sequence.planned_cuts.append(len(sequence.tokens))
-        needed = max(pages_for(c.length + sequence.next_stretch) for c in sequence.layers)
-        if needed > self.cache.num_pages:
-            message = (
-                f"a prompt of {len(sequence.tokens)} tokens does not fit the KV cache: "
-                f"the pool holds {self.cache.num_pages * PAGE_SIZE} tokens"
-            )
-            if session is not None:
-                self.cache.park(session, sequence)
-            raise PromptError(message, "Shorten the prompt, or give a larger pool_size.")
+        self._budgets.plan_prompt(sequence, len(sequence.tokens))
+        if all(map(self.cache.pool.could_hold, self._budgets.pages_at_most(sequence))):
+            return
+        message = (
+            f"a prompt of {len(sequence.tokens)} tokens does not fit the KV cache: "
+            f"the pool holds {self._pool_tokens} tokens"
+        )
+        if session is not None:
+            sequence.planned_cuts = []
+            self.cache.park(session, sequence)
+        raise PromptError(message, "Shorten the prompt, or give a larger pool_size.")
 
     def _own(self, sequence: Sequence, request: Request, generation: Generation) -> None:
         self._owners[sequence] = (request, generation)
@@ -209,10 +231,13 @@ class PagedEngine:
         row = 0
         for chunk in chunks:
             chunk.sequence.append(chunk.count)
-            count = num_window_rows(chunk)
-            if chunk.sequence.window is not None:
-                chunk.sequence.window.push([layer[row : row + count] for layer in queries])
+            count = num_query_rows(chunk)
+            newest = [layer[row : row + count] for layer in queries]
             row += count
+            if self._compressor is not None and chunk.sequence.accumulates:
+                self._compressor.accumulate(chunk.sequence, newest)
+            if chunk.sequence.window is not None:
+                chunk.sequence.window.push(newest)
 
     def _sample(self, chunks: SequenceOf[Chunk], logits: NDArray[np.float32]) -> list[Request]:
         advanced: dict[int, Request] = {}
@@ -265,8 +290,7 @@ class PagedEngine:
             self._scheduler.join(sequence)
         else:
             self._scheduler.add(sequence)
-            if self.config.evicts:
-                sequence.planned_cuts = [len(request.prompt_ids)]
+            self._budgets.plan_prompt(sequence, len(request.prompt_ids))
 
     def _finish(self, request: Request, generation: Generation) -> None:
         sequence = generation.sequence

@@ -28,11 +28,6 @@ class KVCache:
         self._page_bytes = [memory.page_bytes() for memory in memories]
         self._parked: list[Session] = []
 
-    @property
-    def num_pages(self) -> int:
-        """Pages of each layer."""
-        return self.pool.num_pages
-
     def extend(self, sequence: Sequence, count: int) -> bool:
         """Give ``sequence`` the pages for ``count`` more tokens; False if they cannot be had."""
         wanted = sequence.pages_wanted(count)
@@ -104,9 +99,10 @@ class KVCache:
         return sum(self.pool.num_used(number) * page for number, page in layers)
 
     @property
-    def reserved_bytes(self) -> int:
-        """Address space kept for pages; memory backs only those in use."""
-        return self.num_pages * sum(self._page_bytes)
+    def max_bytes(self) -> int:
+        """Bytes of all pages that may be taken at a time; memory backs only those in use."""
+        mean = sum(self._page_bytes) / len(self._page_bytes)
+        return int(self.pool.max_pages * mean)
 
     def check_integrity(self, running: Iterable[Sequence]) -> None:
         """Prove that every page is free or owned once, by ``running`` or parked sequences.

@@ -10,6 +10,8 @@ import psutil
 
 from ov_kvcrush.config import KVCacheConfig
 from ov_kvcrush.plan import KVPlan, LayerPrecision
+from ov_kvcrush.runtime.kv_cache import KVCache
+from ov_kvcrush.runtime.page_pool import PagePool
 from ov_kvcrush.runtime.paged_model import PagedModel
 from ov_kvcrush.runtime.sequence import pages_for
 
@@ -23,17 +25,38 @@ def open_model(
     device: str,
     config: KVCacheConfig,
     properties: Mapping[str, Any] | None,
-    *,
-    max_num_seqs: int,
-    pool_bytes: int,
+    plan: KVPlan | None,
 ) -> PagedModel:
-    """Compile the model in ``folder`` and give it a cache; arguments as ``PagedEngine``'s.
+    """Compile the model in ``folder``; its cache is still to be made.
 
     Raises:
         ModelError, UnsupportedError, DeviceError, ConfigError: as :class:`PagedModel`.
     """
-    plan = KVPlan.load(folder)
-    model = PagedModel(folder, device, _precision(config, plan), properties)
+    return PagedModel(folder, device, _precision(config, plan), properties)
+
+
+def make_cache(
+    model: PagedModel,
+    config: KVCacheConfig,
+    plan: KVPlan | None,
+    most: float,
+    *,
+    max_num_seqs: int,
+    pool_bytes: int,
+) -> KVCache:
+    """Give ``model`` its cache.
+
+    A layer may take more than its even part of the pool where budgets differ: only address space is
+    set apart for that, all layers together stay within the pool.
+
+    Args:
+        model: compiled, without a cache.
+        config: its ``pool_size`` goes first.
+        plan: tells the context length where the pool is sized by it.
+        most: times its even part that one layer may take.
+        max_num_seqs: sequences that run at once.
+        pool_bytes: size of the pool where ``config`` says none; 0 is automatic.
+    """
     if config.pool_size is not None:
         num_pages = pages_for(config.pool_size)
     elif pool_bytes:
@@ -42,8 +65,11 @@ def open_model(
         context = (plan and plan.context_length) or _CONTEXT_WHERE_UNKNOWN
         affordable = psutil.virtual_memory().available * _POOL_SHARE_OF_FREE_MEMORY
         num_pages = min(pages_for(context) * max_num_seqs, int(affordable / model.page_bytes))
-    model.reserve(max(1, num_pages))
-    return model
+    num_pages = max(1, num_pages)
+    num_layers = len(model.layers)
+    layer_pages = [int(num_pages * min(most, num_layers))] * num_layers
+    model.reserve(layer_pages)
+    return KVCache(PagePool(layer_pages, num_pages * num_layers), model.memories)
 
 
 def _precision(config: KVCacheConfig, plan: KVPlan | None) -> LayerPrecision | None:

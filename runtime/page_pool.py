@@ -1,7 +1,8 @@
-"""Who owns which page: a free list for each layer, and nothing about bytes.
+"""Who owns which page: a free list for each layer, a limit for all, and nothing about bytes.
 
-Layers are separate because they may hold different numbers of tokens. Owners keep their page
-tables; the pool only knows free from taken, and can be checked against the owners at any moment.
+Layers are separate because they may hold different numbers of tokens: a layer may have more pages
+than its even part, as long as the others have taken fewer. Owners keep their page tables; the pool
+only knows free from taken, and can be checked against the owners at any moment.
 """
 
 from __future__ import annotations
@@ -12,25 +13,42 @@ from collections.abc import Iterable, Sequence
 
 
 class PagePool:
-    """Pages ``0 .. num_pages - 1`` of each of ``num_layers`` layers."""
+    """Pages ``0 .. layer_pages[n] - 1`` of each layer n, of which ``max_pages`` may be taken.
 
-    def __init__(self, num_layers: int, num_pages: int) -> None:
-        self.num_layers = num_layers
-        self.num_pages = num_pages
+    Args:
+        layer_pages: pages by layer.
+        max_pages: pages of all layers together that may be taken at a time; None for all.
+    """
+
+    def __init__(self, layer_pages: Sequence[int], max_pages: int | None = None) -> None:
+        self.layer_pages = tuple(layer_pages)
+        self.max_pages = sum(layer_pages) if max_pages is None else max_pages
         # Lowest page first keeps the used memory together at the front.
-        self._free = [list(range(num_pages)) for _ in range(num_layers)]
+        self._free = [list(range(count)) for count in layer_pages]
+        self._num_taken = 0
+
+    @property
+    def num_layers(self) -> int:
+        """Layers."""
+        return len(self.layer_pages)
 
     def num_free(self, layer: int) -> int:
-        """Free pages of ``layer``."""
-        return len(self._free[layer])
+        """Free pages of ``layer``, as far as the limit allows to take them."""
+        return min(len(self._free[layer]), self.max_pages - self._num_taken)
 
     def num_used(self, layer: int) -> int:
         """Taken pages of ``layer``."""
-        return self.num_pages - len(self._free[layer])
+        return self.layer_pages[layer] - len(self._free[layer])
+
+    def could_hold(self, pages: Sequence[int]) -> bool:
+        """Whether ``pages`` by layer would fit if all were free."""
+        fits = all(n <= count for n, count in zip(pages, self.layer_pages, strict=True))
+        return fits and sum(pages) <= self.max_pages
 
     def can_allocate(self, wanted: Sequence[int]) -> bool:
-        """Whether every layer has as many free pages as ``wanted`` says for it."""
-        return all(len(free) >= count for free, count in zip(self._free, wanted, strict=True))
+        """Whether as many pages of each layer as ``wanted`` says are free, within the limit."""
+        fits = all(len(free) >= count for free, count in zip(self._free, wanted, strict=True))
+        return fits and self._num_taken + sum(wanted) <= self.max_pages
 
     def allocate(self, layer: int, count: int) -> list[int]:
         """Take ``count`` pages of ``layer``.
@@ -39,14 +57,16 @@ class PagePool:
             RuntimeError: fewer are free; ask ``can_allocate`` first.
         """
         free = self._free[layer]
-        if count > len(free):
-            raise RuntimeError(f"layer {layer}: {count} pages wanted, {len(free)} free")
+        if count > self.num_free(layer):
+            raise RuntimeError(f"layer {layer}: {count} pages wanted, {self.num_free(layer)} free")
+        self._num_taken += count
         return [heapq.heappop(free) for _ in range(count)]
 
     def release(self, layer: int, pages: Iterable[int]) -> None:
         """Give pages of ``layer`` back."""
         for page in pages:
             heapq.heappush(self._free[layer], page)
+            self._num_taken -= 1
 
     def check_integrity(self, tables: Iterable[Sequence[Sequence[int]]]) -> None:
         """Prove that free and owned pages together are all pages, each once.
@@ -58,13 +78,16 @@ class PagePool:
             RuntimeError: a page is lost, owned twice, or owned and free.
         """
         owners = list(tables)
+        if self._num_taken != sum(map(self.num_used, range(self.num_layers))):
+            raise RuntimeError(f"{self._num_taken} pages are counted as taken, which is not so")
         for layer in range(self.num_layers):
             counts = Counter(self._free[layer])
             for table in owners:
                 counts.update(table[layer])
             wrong = {page: n for page, n in counts.items() if n != 1}
-            lost = set(range(self.num_pages)) - counts.keys()
-            foreign = counts.keys() - set(range(self.num_pages))
+            every = set(range(self.layer_pages[layer]))
+            lost = every - counts.keys()
+            foreign = counts.keys() - every
             if wrong or lost or foreign:
                 raise RuntimeError(
                     f"layer {layer}: pages held more than once {wrong}, lost {sorted(lost)}, "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,12 +50,13 @@ class Batch:
 
 
 class PagedModel:
-    """The model in ``folder`` compiled for ``device``, with room for ``num_pages`` pages a layer.
+    """The model in ``folder`` compiled for ``device``.
 
     Attributes:
         layers: geometry by layer.
         scales: factor on query-key products, by layer.
         precision: what the compiled cache really stores.
+        memories: the cache by layer, once it has been reserved.
         properties: what the plugin says it compiled with.
 
     Raises:
@@ -82,7 +83,6 @@ class PagedModel:
         self._request = self._compiled.create_infer_request()
         self._inputs: dict[str, NDArray[np.integer]] = {}
         self.memories: list[CacheMemory] = []
-        self.num_pages = 0
 
     @property
     def page_bytes(self) -> int:
@@ -99,16 +99,15 @@ class PagedModel:
         """Type the plugin computes in."""
         return str(self._compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name())
 
-    def reserve(self, num_pages: int) -> None:
-        """Make and bind a cache of ``num_pages`` pages for each layer."""
-        for number, layout in enumerate(self.layouts):
+    def reserve(self, layer_pages: Sequence[int]) -> None:
+        """Make and bind the cache: address space for so many pages of each layer."""
+        for number, (layout, num_pages) in enumerate(zip(self.layouts, layer_pages, strict=True)):
             key_port = self._compiled.input(f"key_cache.{number}")
             value_port = self._compiled.input(f"value_cache.{number}")
             memory = CacheMemory(layout, num_pages, key_port, value_port)
             self._request.set_tensor(key_port, memory.key_tensor)
             self._request.set_tensor(value_port, memory.value_tensor)
             self.memories.append(memory)
-        self.num_pages = num_pages
 
     def forward(self, batch: Batch) -> tuple[NDArray[np.float32], list[NDArray[np.float32]]]:
         """Run one inference; the plugin writes the new keys and values into the pages.

@@ -26,7 +26,8 @@ class QueryWindow:
         ]
 
     def push(self, queries: list[NDArray[np.float32]]) -> None:
-        """Take in the newest tokens' queries: by layer ``[n, Hq * D]``, n at most ``size``."""
+        """Take in the newest tokens' queries: by layer ``[n, Hq * D]``; the last ``size`` count."""
+        queries = [rows[-self.size :] for rows in queries]
         count = len(queries[0])
         places = (self._next + np.arange(count)) % self.size
         for ring, rows in zip(self._rings, queries, strict=True):

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
 from ov_kvcrush.plan import LayerGeometry
 from ov_kvcrush.runtime.cache_layout import PAGE_SIZE
+from ov_kvcrush.runtime.cut_plan import PlannedCut
 from ov_kvcrush.runtime.query_window import QueryWindow
 
 
@@ -16,13 +19,18 @@ class LayerCache:
     Attributes:
         pages: page numbers; slot ``s`` lies in ``pages[s // 32]``.
         length: slots in use, the same for every KV head.
-        positions: ``[H, >= length]`` true position of the token in each slot of each head.
+        positions: ``[H, length]`` true position of the token in each slot of each head, ascending
+            in each row.
+        attention: ``[Hq, length]`` attention of all queries so far to each slot, summed, or None
+            where no policy asks for it.
     """
 
-    def __init__(self, num_kv_heads: int) -> None:
+    def __init__(self, num_kv_heads: int, num_query_heads: int = 0) -> None:
+        """``num_query_heads`` 0: attention is not accumulated."""
         self.pages: list[int] = []
         self.length = 0
         self._positions = np.empty((num_kv_heads, 0), np.int32)
+        self._attention = np.empty((num_query_heads, 0), np.float32) if num_query_heads else None
 
     def clear(self) -> None:
         """Hold nothing any more."""
@@ -34,34 +42,47 @@ class LayerCache:
         """``[H, length]`` true positions, ascending in each row."""
         return self._positions[:, : self.length]
 
+    @property
+    def attention(self) -> NDArray[np.float32] | None:
+        """``[Hq, length]`` accumulated attention; a view to be added to."""
+        return None if self._attention is None else self._attention[:, : self.length]
+
     def append(self, first: int, count: int) -> None:
         """Take in ``count`` new tokens at true positions ``first``, ``first + 1``, …"""
-        end = self.length + count
-        if end > self._positions.shape[1]:
-            grown = np.empty((self._positions.shape[0], max(end, 2 * self.length)), np.int32)
-            grown[:, : self.length] = self.positions
-            self._positions = grown
-        self._positions[:, self.length : end] = np.arange(first, first + count, dtype=np.int32)
+        begin, end = self.length, self.length + count
+        self._positions = _with_room(self._positions, begin, end)
+        self._positions[:, begin:end] = np.arange(first, first + count, dtype=np.int32)
+        if self._attention is not None:
+            self._attention = _with_room(self._attention, begin, end)
+            self._attention[:, begin:end] = 0
         self.length = end
 
-    def hold(self, positions: NDArray[np.int32]) -> None:
-        """Hold the tokens of ``positions [H, K]`` in the first slots and no others."""
-        self._positions = positions.copy()
-        self.length = positions.shape[1]
+    def hold_copy_of(self, other: LayerCache) -> None:
+        """Hold the same tokens as ``other`` in the same slots."""
+        self._positions = other.positions.copy()
+        self._attention = None if other.attention is None else other.attention.copy()
+        self.length = other.length
 
     def keep(self, slots: NDArray[np.int32]) -> None:
         """Hold only ``slots [H, K]``, which the kernels have moved to the front."""
-        self.hold(np.take_along_axis(self.positions, slots, axis=1))
+        self._positions = np.take_along_axis(self.positions, slots, axis=1)
+        if self.attention is not None:
+            group = len(self.attention) // len(slots)
+            by_query_head = np.repeat(slots, group, axis=0)
+            self._attention = np.take_along_axis(self.attention, by_query_head, axis=1)
+        self.length = slots.shape[1]
 
     def drop_front_pages(self, count: int) -> list[int]:
         """Forget the first ``count`` full pages; returns them."""
         dropped, self.pages = self.pages[:count], self.pages[count:]
         self._positions = self.positions[:, count * PAGE_SIZE :]
+        if self.attention is not None:
+            self._attention = self.attention[:, count * PAGE_SIZE :]
         self.length -= count * PAGE_SIZE
         return dropped
 
     def rewind(self, count: int) -> None:
-        """Forget the last ``count`` tokens."""
+        """Forget the last ``count`` tokens. The attention they paid stays counted."""
         self.length -= count
 
     def surplus_pages(self) -> list[int]:
@@ -81,20 +102,29 @@ class Sequence:
         window: queries of the last cached tokens, or None where nothing is ever evicted.
         rewind_floor: the cache can be taken back to this many tokens and no further: what lies
             before has been chosen from, or has slid out of a window.
-        cuts: ``num_cached`` at each cut so far.
-        planned_cuts: ``num_cached`` at which the cache is to be cut next, ascending.
+        cuts: those so far.
+        planned_cuts: those that are to come, in order.
     """
 
     def __init__(
-        self, tokens: list[int], layers: tuple[LayerGeometry, ...], window_size: int | None
+        self,
+        tokens: list[int],
+        layers: tuple[LayerGeometry, ...],
+        window_size: int | None,
+        accumulates: bool = False,
     ) -> None:
+        """``accumulates``: the attention of all queries is summed up, layer by layer."""
         self.tokens = tokens
         self.num_cached = 0
-        self.layers = [LayerCache(layer.num_kv_heads) for layer in layers]
+        self.layers = [
+            LayerCache(layer.num_kv_heads, layer.num_query_heads if accumulates else 0)
+            for layer in layers
+        ]
         self.window = None if window_size is None else QueryWindow(layers, window_size)
+        self.accumulates = accumulates
         self.rewind_floor = 0
-        self.cuts: list[int] = []
-        self.planned_cuts: list[int] = []
+        self.cuts: list[PlannedCut] = []
+        self.planned_cuts: list[PlannedCut] = []
 
     @property
     def num_uncached(self) -> int:
@@ -106,12 +136,12 @@ class Sequence:
         """Uncached tokens up to the next planned cut, which a chunk must not run past."""
         if not self.planned_cuts:
             return self.num_uncached
-        return min(self.num_uncached, self.planned_cuts[0] - self.num_cached)
+        return min(self.num_uncached, self.planned_cuts[0].num_cached - self.num_cached)
 
     @property
     def num_kept(self) -> int:
-        """Tokens in the layer that holds most."""
-        return max(layer.length for layer in self.layers)
+        """Tokens a layer holds, on average."""
+        return round(sum(layer.length for layer in self.layers) / len(self.layers))
 
     @property
     def page_tables(self) -> list[list[int]]:
@@ -151,7 +181,7 @@ class Sequence:
     def clone_into(self, other: Sequence) -> None:
         """Make ``other`` hold what this one holds, on the pages already on its tables."""
         for mine, its in zip(self.layers, other.layers, strict=True):
-            its.hold(mine.positions)
+            its.hold_copy_of(mine)
         if self.window is not None and other.window is not None:
             other.window.copy_from(self.window)
         other.num_cached = self.num_cached
@@ -171,6 +201,15 @@ class Sequence:
         self.rewind_floor = 0
         self.planned_cuts = self.cuts + self.planned_cuts
         self.cuts = []
+
+
+def _with_room(slots: NDArray[Any], length: int, end: int) -> NDArray[Any]:
+    """``slots [heads, >= length]``, or a larger copy where ``end`` do not fit."""
+    if end <= slots.shape[1]:
+        return slots
+    grown = np.empty((len(slots), max(end, 2 * length)), slots.dtype)
+    grown[:, :length] = slots[:, :length]
+    return grown
 
 
 def pages_for(tokens: int) -> int:

@@ -55,7 +55,7 @@ def test_a_plain_export_has_no_plan(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"version": 99}, "format version 99; this release reads 1"),
+        ({"version": 99}, "format version 99; this release reads 2"),
         ({"layers": [{"num_heads": 3}]}, "damaged"),
         ({"layers": []}, "damaged: 0 layers, 2 precisions"),
         ({"surprise": 1}, "damaged"),

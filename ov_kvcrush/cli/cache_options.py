@@ -13,14 +13,21 @@ import typer
 from ov_kvcrush.cli.flags import optional, with_flags
 from ov_kvcrush.config import GRANULARITIES, KV_PRECISIONS, KVCacheConfig
 from ov_kvcrush.errors import ConfigError
-from ov_kvcrush.selection.importance import IMPORTANCE_METHODS
-from ov_kvcrush.selection.kvcrush import ANCHORS, REPRESENTATIVE_RULES, SIGNATURE_HEADS
+from ov_kvcrush.selection import (
+    ANCHORS,
+    IMPORTANCE_METHODS,
+    LAYER_BUDGETS,
+    REPRESENTATIVE_RULES,
+    SIGNATURE_HEADS,
+)
 
 _PANEL = "KV cache"
 _BOTH = "kv_cache_precision"
 
 _HELP = {
     "max_cache_size": "All tokens that a cut keeps of a sequence; 0 evicts nothing.",
+    "layer_budgets": "How layers share it, or a number for each, with commas:",
+    "prefill_budget": "Tokens kept while a prompt is read, chunk by chunk; 0 is all.",
     "start_size": "First tokens (attention sinks), never evicted.",
     "recent_size": "Last tokens, never evicted.",
     "granularity": "What is kept or evicted as a whole:",
@@ -32,7 +39,7 @@ _HELP = {
     "anchor": "What every token's signature is compared with:",
     "signature_heads": "Heads that give a signature its bits:",
     "signature_fraction": "Part of the tokens for which a head's bit is one.",
-    "seed": "For --anchor random.",
+    "seed": "For what is random in importance, representatives and anchor.",
     "decode_slack": "Growth past --max-cache-size before the cache is cut again.",
     "key_cache_precision": "Keys are stored as",
     "value_cache_precision": "Values are stored as",
@@ -41,6 +48,7 @@ _HELP = {
 _CHOICES: dict[str, tuple[str, ...]] = {
     "granularity": GRANULARITIES,
     "importance": tuple(IMPORTANCE_METHODS),
+    "layer_budgets": LAYER_BUDGETS,
     "representatives": tuple(REPRESENTATIVE_RULES),
     "anchor": tuple(ANCHORS),
     "signature_heads": tuple(SIGNATURE_HEADS),
@@ -48,15 +56,23 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "value_cache_precision": KV_PRECISIONS,
     _BOTH: KV_PRECISIONS,
 }
-_IN_TOKENS = ("max_cache_size", "start_size", "recent_size", "decode_slack", "pool_size")
+_IN_TOKENS = (
+    "max_cache_size",
+    "prefill_budget",
+    "start_size",
+    "recent_size",
+    "decode_slack",
+    "pool_size",
+)
 # What the default None of a field means.
 _DEFAULTS = {
     "key_cache_precision": "as exported",
     "value_cache_precision": "as exported",
     "pool_size": "what the memory allows",
+    "prefill_budget": "twice --max-cache-size",
 }
 # Beside --rng-seed a plain --seed would be taken for the sampler's.
-_SPELLED = {"seed": "--anchor-seed"}
+_SPELLED = {"seed": "--selection-seed"}
 # These count without eviction too.
 _ALWAYS_USED = ("max_cache_size", "key_cache_precision", "value_cache_precision", "pool_size")
 
@@ -88,13 +104,24 @@ def read_cache_options(given: Mapping[str, Any]) -> KVCacheConfig:
     return config
 
 
+def parse_layer_budgets(text: str) -> str | tuple[float, ...]:
+    """A name, or the numbers of a list with commas; what is neither is left to the config."""
+    try:
+        numbers = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        return text
+    return numbers
+
+
 def _flag(name: str) -> str:
     return _SPELLED.get(name, "--" + name.replace("_", "-"))
 
 
 def _declare_flag(name: str, kind: type, help_text: str, metavar: str | None) -> Any:
     option: dict[str, Any] = {"help": help_text, "metavar": metavar, "rich_help_panel": _PANEL}
-    if name in _CHOICES:
+    if name == "layer_budgets":
+        option["parser"] = parse_layer_budgets
+    elif name in _CHOICES:
         option["click_type"] = click.Choice(_CHOICES[name])
     return optional(kind, typer.Option(_flag(name), show_default=False, **option))
 

@@ -17,6 +17,8 @@ from ov_kvcrush.plan import KVPlan, LayerPrecision
 LENGTHS = (8192, 32768)
 BUDGET = 1024
 
+_NAMED_LAYERS = 3
+
 
 def print_summary(plan: KVPlan, output: Path, is_estimate: bool) -> None:
     """Print what an export made, or would make, on stdout."""
@@ -61,6 +63,17 @@ def precision_ranges(precisions: tuple[LayerPrecision, ...]) -> list[str]:
     return lines
 
 
+def budget_line(shares: tuple[float, ...]) -> str:
+    """Layer shares in a line: the largest one by one, the others as a range."""
+    by_size = sorted(range(len(shares)), key=lambda number: -shares[number])
+    named = [number for number in by_size if shares[number] > 1][:_NAMED_LAYERS]
+    parts = [f"layer {number}: {shares[number]:.1f}" for number in named]
+    others = [f"{shares[number]:.1f}" for number in reversed(by_size[len(named) :])]
+    if others:
+        parts.append("others: " + "–".join(dict.fromkeys((others[0], others[-1]))))
+    return f"{', '.join(parts)} (1 is an even share)"
+
+
 def megabytes(num_bytes: float) -> str:
     """``num_bytes`` in MB (10^6 bytes)."""
     return f"{num_bytes / 1e6:,.1f} MB"
@@ -81,6 +94,8 @@ def _rows(plan: KVPlan) -> list[tuple[str, str]]:
         )
         for tokens in LENGTHS
     ]
+    if plan.layer_shares:
+        rows.append(("Layer budgets", budget_line(plan.layer_shares)))
     return rows
 
 

@@ -1,32 +1,33 @@
 """The policy library: which tokens of a KV cache to keep. NumPy only; it moves no token itself."""
 
 from ov_kvcrush.selection.budgets import CutBudget, divide_budget
-from ov_kvcrush.selection.importance import (
-    IMPORTANCE_METHODS,
-    ImportanceMethod,
-    Observation,
-    SnapKV,
+from ov_kvcrush.selection.importance import IMPORTANCE_METHODS, ImportanceMethod, make_importance
+from ov_kvcrush.selection.kvcrush import Selector
+from ov_kvcrush.selection.layer_budgets import (
+    LAYER_BUDGETS,
+    LayerBudgets,
+    divide_between_layers,
+    make_layer_budgets,
 )
-from ov_kvcrush.selection.kvcrush import (
-    ANCHORS,
-    REPRESENTATIVE_RULES,
-    SIGNATURE_HEADS,
-    Candidates,
-    RepresentativeRule,
-    Selector,
-)
+from ov_kvcrush.selection.observation import Observation
+from ov_kvcrush.selection.rules import REPRESENTATIVE_RULES, Candidates, RepresentativeRule
+from ov_kvcrush.selection.signature import ANCHORS, SIGNATURE_HEADS
 
 __all__ = [
     "ANCHORS",
     "IMPORTANCE_METHODS",
+    "LAYER_BUDGETS",
     "REPRESENTATIVE_RULES",
     "SIGNATURE_HEADS",
     "Candidates",
     "CutBudget",
     "ImportanceMethod",
+    "LayerBudgets",
     "Observation",
     "RepresentativeRule",
     "Selector",
-    "SnapKV",
+    "divide_between_layers",
     "divide_budget",
+    "make_importance",
+    "make_layer_budgets",
 ]

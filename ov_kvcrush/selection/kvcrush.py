@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -14,8 +13,10 @@ from numpy.typing import NDArray
 
 from ov_kvcrush.errors import ConfigError, did_you_mean
 from ov_kvcrush.selection.budgets import divide_budget
-from ov_kvcrush.selection.importance import ImportanceMethod, Observation
-from ov_kvcrush.selection.ordering import Mask, highest, spread
+from ov_kvcrush.selection.importance import ImportanceMethod
+from ov_kvcrush.selection.observation import Floats, Observation
+from ov_kvcrush.selection.ordering import highest
+from ov_kvcrush.selection.rules import REPRESENTATIVE_RULES, Candidates
 from ov_kvcrush.selection.signature import (
     ANCHORS,
     SIGNATURE_HEADS,
@@ -23,69 +24,6 @@ from ov_kvcrush.selection.signature import (
     make_anchor,
     signature_bits,
 )
-
-__all__ = [
-    "ANCHORS",
-    "REPRESENTATIVE_RULES",
-    "SIGNATURE_HEADS",
-    "Candidates",
-    "RepresentativeRule",
-    "Selector",
-]
-
-
-@dataclass(frozen=True, eq=False)
-class Candidates:
-    """What a rule may look at to choose representatives; pages are tokens at token granularity.
-
-    Attributes:
-        importance: scores [H, pages], the same as chose the important ones.
-        taken: mask [H, pages] of those each head keeps as important: none may be chosen again.
-        distances: gives the Hamming distances [H, pages] to the anchor; computed when called.
-        distinctiveness: gives the keys' distinctiveness [H, pages], summed over each page.
-        seed: the selector's.
-    """
-
-    importance: NDArray[np.float32]
-    taken: Mask
-    distances: Callable[[], NDArray[np.int32]]
-    distinctiveness: Callable[[], NDArray[np.float32]]
-    seed: int
-
-
-@dataclass(frozen=True)
-class RepresentativeRule:
-    """How representatives are chosen.
-
-    Attributes:
-        choose: candidates, count -> mask [H, pages] with ``count`` pages in every row, none taken.
-        needs_distinctiveness: whether ``choose`` looks at the keys' distinctiveness.
-    """
-
-    choose: Callable[[Candidates, int], Mask]
-    needs_distinctiveness: bool = False
-
-
-def _next_important(candidates: Candidates, count: int) -> Mask:
-    return highest(candidates.importance, count, excluded=candidates.taken)
-
-
-def _evenly_ranked(candidates: Candidates, count: int) -> Mask:
-    return spread(candidates.distances(), count, excluded=candidates.taken)
-
-
-def _most_distinct(candidates: Candidates, count: int) -> Mask:
-    return highest(candidates.distinctiveness(), count, excluded=candidates.taken)
-
-
-REPRESENTATIVE_RULES: dict[str, RepresentativeRule] = {
-    # Their part of the budget goes on down the importance order: importance alone.
-    "none": RepresentativeRule(_next_important),
-    # The paper's: evenly spaced in the order of distance to the anchor, both ends included.
-    "rank": RepresentativeRule(_evenly_ranked),
-    # The keys least like their head's mean key.
-    "distinct": RepresentativeRule(_most_distinct, needs_distinctiveness=True),
-}
 
 
 @dataclass(frozen=True)
@@ -143,6 +81,16 @@ class Selector:
                 raise ConfigError(f"{setting} is {getattr(self, setting)}, outside 0 to 1")
 
     @property
+    def num_window_queries(self) -> int:
+        """The last queries whose attention ``select`` looks at; 0 for none."""
+        return self.importance.num_window_queries
+
+    @property
+    def needs_accumulation(self) -> bool:
+        """Whether ``select`` looks at the observation's ``accumulated_attention``."""
+        return self.importance.needs_accumulation
+
+    @property
     def needs_distinctiveness(self) -> bool:
         """Whether ``select`` looks at the observation's ``distinctiveness``."""
         rule = REPRESENTATIVE_RULES[self.representatives]
@@ -183,7 +131,7 @@ class Selector:
                 importance=importance,
                 taken=chosen,
                 distances=partial(self._distances, middle),
-                distinctiveness=lambda: self._by_page(middle.measured_distinctiveness()),
+                distinctiveness=lambda: self._by_page(middle.need("distinctiveness")),
                 seed=self.seed,
             )
             rule = REPRESENTATIVE_RULES[self.representatives]
@@ -195,7 +143,7 @@ class Selector:
         slots = np.flatnonzero(kept).reshape(num_heads, -1)
         return np.asarray(slots % num_slots, dtype=np.int32)
 
-    def _by_page(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
+    def _by_page(self, values: Floats) -> Floats:
         """Sums over pages: [H, n] values of tokens to [H, n / page_size]."""
         pages = values.reshape(len(values), -1, self.page_size)
         return np.asarray(pages.sum(axis=2), dtype=np.float32)

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Mask = NDArray[np.bool_]
+Indices = NDArray[np.intp]
 
 
 def highest(values: NDArray[np.float32], count: int, excluded: Mask | None = None) -> Mask:
@@ -29,12 +30,11 @@ def highest(values: NDArray[np.float32], count: int, excluded: Mask | None = Non
     return mask
 
 
-def spread(values: NDArray[np.integer], count: int, excluded: Mask) -> Mask:
-    """Mask of ``count`` items of every row, evenly spaced in the row's ascending order.
+def ascending(values: NDArray[np.integer], excluded: Mask) -> Indices:
+    """Indices [heads, left] of every row's items in ascending order of their values.
 
     Args:
         values: [heads, items], not negative; ties are ordered by index.
-        count: items taken of every row; all that are left where they are fewer.
         excluded: [heads, items] items that are not in the order, as many in every row.
     """
     num_items = values.shape[1]
@@ -47,10 +47,23 @@ def spread(values: NDArray[np.integer], count: int, excluded: Mask) -> Mask:
     keys[excluded] = end
     keys.sort(axis=1)
     num_ordered = num_items - np.count_nonzero(excluded[0])
-    taken = keys[:, evenly_spaced(num_ordered, count)] % num_items
-    mask = np.zeros(values.shape, dtype=np.bool_)
-    np.put_along_axis(mask, taken.astype(np.intp), True, axis=1)
+    return np.asarray(keys[:, :num_ordered] % num_items, dtype=np.intp)
+
+
+def mask_of(indices: Indices, num_items: int) -> Mask:
+    """Mask [heads, num_items] of the ``indices`` [heads, count]."""
+    mask = np.zeros((len(indices), num_items), dtype=np.bool_)
+    np.put_along_axis(mask, indices, True, axis=1)
     return mask
+
+
+def spread(values: NDArray[np.integer], count: int, excluded: Mask) -> Mask:
+    """Mask of ``count`` items of every row, evenly spaced in the row's ascending order.
+
+    Arguments as :func:`ascending`; all that are left where they are fewer than ``count``.
+    """
+    order = ascending(values, excluded)
+    return mask_of(order[:, evenly_spaced(order.shape[1], count)], values.shape[1])
 
 
 def evenly_spaced(size: int, count: int) -> NDArray[np.int64]:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from ov_kvcrush.selection.importance import Observation
+from ov_kvcrush.selection.observation import Observation
 from ov_kvcrush.selection.ordering import Mask, highest
 
 Numbers = NDArray[np.int32]

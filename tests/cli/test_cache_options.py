@@ -14,7 +14,7 @@ from typer.main import get_command
 from ov_kvcrush.cli.cache_options import cache_options, read_cache_options
 from ov_kvcrush.config import KVCacheConfig
 from ov_kvcrush.errors import ConfigError
-from ov_kvcrush.selection.kvcrush import REPRESENTATIVE_RULES
+from ov_kvcrush.selection import REPRESENTATIVE_RULES
 
 
 def parse(*arguments: str) -> KVCacheConfig:
@@ -36,7 +36,7 @@ def test_every_setting_has_a_flag_of_its_name() -> None:
     app.command()(cache_options(lambda *, kv_cache_config: None))
     flags = {name for option in get_command(app).params for name in option.opts}
     fields = {field.name for field in dataclasses.fields(KVCacheConfig)} - {"seed"}
-    assert {"--" + name.replace("_", "-") for name in fields} | {"--anchor-seed"} <= flags
+    assert {"--" + name.replace("_", "-") for name in fields} | {"--selection-seed"} <= flags
     assert "--seed" not in flags  # it would be taken for the sampler's
 
 
@@ -47,7 +47,7 @@ def test_no_flags_give_the_defaults() -> None:
 def test_flags_of_every_kind_reach_their_settings() -> None:
     config = parse(
         *("--max-cache-size", "512", "--representative-share", "0.25", "--anchor", "random"),
-        *("--anchor-seed", "3", "--value-cache-precision", "u4", "--pool-size", "4096"),
+        *("--selection-seed", "3", "--value-cache-precision", "u4", "--pool-size", "4096"),
     )
     assert config == KVCacheConfig(
         max_cache_size=512,
@@ -57,6 +57,19 @@ def test_flags_of_every_kind_reach_their_settings() -> None:
         value_cache_precision="u4",
         pool_size=4096,
     )
+
+
+@pytest.mark.parametrize(
+    ("given", "wanted"),
+    [("adaptive", "adaptive"), ("1,0.5,2", (1.0, 0.5, 2.0)), ("8", (8.0,))],
+)
+def test_layer_budgets_are_a_name_or_numbers(given: str, wanted: object) -> None:
+    assert parse("--max-cache-size", "512", "--layer-budgets", given).layer_budgets == wanted
+
+
+def test_layer_budgets_that_are_neither_are_refused() -> None:
+    with pytest.raises(ConfigError, match="layer_budgets 'adaptiv' is not known"):
+        parse("--max-cache-size", "512", "--layer-budgets", "adaptiv")
 
 
 def test_a_name_that_is_not_registered_is_refused_with_the_registered_ones() -> None:

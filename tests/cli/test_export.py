@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from ov_kvcrush.cli import run
-from ov_kvcrush.cli.plan_summary import precision_ranges
+from ov_kvcrush.cli.plan_summary import budget_line, precision_ranges
 from ov_kvcrush.plan import KVPlan, LayerPrecision
 
 ROOT = Path(__file__).parents[2]
@@ -281,10 +281,12 @@ def test_a_whole_export(model: Path, tmp_path: Path) -> None:
     )
     assert process.returncode == 0, process.stderr
     assert process.stderr.splitlines() == [
-        "[1/4] Convert the tokenizer",
-        "[2/4] Export to OpenVINO",
-        "[3/4] Compress weights to int8",
-        "[4/4] Set the KV cache to u4/u4 and try it",
+        "[1/5] Convert the tokenizer",
+        "[2/5] Export to OpenVINO",
+        "[3/5] Compress weights to int8",
+        "[4/5] Set the KV cache to u4/u4 and try it",
+        "[5/5] Measure which layers look back",
+        "note: no layer was found to look back: all get the same part of a budget",
     ]
     summary = json.loads(process.stdout)
     plan = KVPlan.load(output)
@@ -354,6 +356,22 @@ def test_layers_that_are_stored_alike_are_shown_as_a_range() -> None:
         "layers 1–2: K u4, V u4 (groups of 32)",
         "layer 3: K u8, V u8",
     ]
+
+
+@pytest.mark.parametrize(
+    ("shares", "line"),
+    [
+        ((0.2, 0.2, 2.2, 1.4), "layer 2: 2.2, layer 3: 1.4, others: 0.2"),
+        ((0.2, 2.5, 0.2, 0.6, 1.5), "layer 1: 2.5, layer 4: 1.5, others: 0.2–0.6"),
+        (
+            (1.3, 1.4, 1.5, 1.2, 0.2, 0.4),
+            "layer 2: 1.5, layer 1: 1.4, layer 0: 1.3, others: 0.2–1.2",
+        ),
+        ((1.0, 1.0), "others: 1.0"),
+    ],
+)
+def test_the_layers_with_large_budgets_are_named(shares: tuple[float, ...], line: str) -> None:
+    assert budget_line(shares) == f"{line} (1 is an even share)"
 
 
 def test_optimums_spelling_of_cache_dir_is_taken(

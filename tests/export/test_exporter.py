@@ -14,7 +14,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 
 from ov_kvcrush.errors import ExportError
 from ov_kvcrush.export import ExportOptions, estimate_model, export_model
-from ov_kvcrush.plan import KVPlan, LayerGeometry, LayerPrecision
+from ov_kvcrush.plan import PLAN_VERSION, KVPlan, LayerGeometry, LayerPrecision
 from ov_kvcrush.runtime.device import core
 from tests.model_factory import ARCHITECTURES, NEEDLE, SLIDING_WINDOW, make_model
 
@@ -110,12 +110,13 @@ def test_calibration_on_a_text_of_ones_own(tiny_source_dir: Path, tmp_path: Path
     plan = export_model(chosen, progress)
     assert plan.weights["methods"] == ["awq", "scale_estimation"]
     assert plan.precisions == (LayerPrecision("u8", "u4", 0, 16),) * 2
-    assert progress.notes == []
+    assert [note.split(":")[0] for note in progress.notes] == ["no layer was found to look back"]
     assert progress.steps == [
-        "1/4 Convert the tokenizer",
-        "2/4 Export to OpenVINO",
-        "3/4 Compress weights to int4",
-        "4/4 Set the KV cache to u8/u4 and try it",
+        "1/5 Convert the tokenizer",
+        "2/5 Export to OpenVINO",
+        "3/5 Compress weights to int4",
+        "4/5 Set the KV cache to u8/u4 and try it",
+        "5/5 Measure which layers look back",
     ]
     for file in (tmp_path / "model").iterdir():
         assert SECRET.encode() not in file.read_bytes(), file.name
@@ -227,7 +228,7 @@ def test_a_tokenizer_that_cannot_be_converted_fails_first(
     progress = Recorder()
     with pytest.raises(ExportError, match=r"cannot be converted: .*UnicodeScripts"):
         export_model(options(source, tmp_path / "model"), progress)
-    assert progress.steps == ["1/3 Convert the tokenizer"]
+    assert progress.steps == ["1/4 Convert the tokenizer"]
     assert os.listdir(tmp_path) == ["source"]
 
 
@@ -248,4 +249,4 @@ def test_overwriting_replaces_the_whole_model(tiny_source_dir: Path, tmp_path: P
     assert not (output / "stale.txt").exists()
     core().read_model(output / "openvino_model.xml")
     stored = json.loads((output / "ov_kvcrush.json").read_text())
-    assert stored["version"] == 1
+    assert stored["version"] == PLAN_VERSION

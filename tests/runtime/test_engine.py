@@ -16,7 +16,14 @@ from ov_kvcrush.runtime.engine import PagedEngine
 from ov_kvcrush.runtime.request import Request, Session
 
 F32 = {"INFERENCE_PRECISION_HINT": "f32"}
-EVICTING = {"max_cache_size": 96, "start_size": 8, "recent_size": 24, "decode_slack": 16}
+EVICTING = {
+    "max_cache_size": 96,
+    "start_size": 8,
+    "recent_size": 24,
+    "decode_slack": 16,
+    # These tests count pages: every layer has the same.
+    "layer_budgets": "uniform",
+}
 
 
 def engine_of(

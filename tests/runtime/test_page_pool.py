@@ -16,7 +16,7 @@ class PoolMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.pool = PagePool(NUM_LAYERS, NUM_PAGES)
+        self.pool = PagePool([NUM_PAGES] * NUM_LAYERS)
         self.owners: list[list[list[int]]] = []
 
     @rule(wanted=st.lists(st.integers(0, 5), min_size=NUM_LAYERS, max_size=NUM_LAYERS))
@@ -46,7 +46,7 @@ TestPagePool = PoolMachine.TestCase
 
 
 def test_allocating_more_than_is_free_raises() -> None:
-    pool = PagePool(1, 2)
+    pool = PagePool([2])
     with pytest.raises(RuntimeError, match="3 pages wanted, 2 free"):
         pool.allocate(0, 3)
 
@@ -63,7 +63,7 @@ def test_allocating_more_than_is_free_raises() -> None:
 def test_check_integrity_finds_every_kind_of_fault(
     tables: list[list[list[int]]], fault: str
 ) -> None:
-    pool = PagePool(1, 3)
+    pool = PagePool([3])
     assert pool.allocate(0, 1) == [0]
     with pytest.raises(RuntimeError, match=fault):
         pool.check_integrity(tables)

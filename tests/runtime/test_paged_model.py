@@ -40,7 +40,7 @@ def batch(model: PagedModel, tokens: list[int], past: int, rows: list[int]) -> B
 def loaded(folder: Path, key: str, value: str) -> PagedModel:
     hint = {} if key == "bf16" else F32
     model = PagedModel(folder, precision=LayerPrecision(key, value), properties=hint)
-    model.reserve(4)
+    model.reserve([4] * len(model.layers))
     return model
 
 

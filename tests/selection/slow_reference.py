@@ -122,6 +122,22 @@ def select(
         if representatives == "rank":
             left.sort(key=lambda page: (distance[numbers[h][page]], page))
             chosen = evenly_spaced(left, num_representatives)
+        elif representatives == "even":
+            chosen = evenly_spaced(left, num_representatives)
+        elif representatives == "random":
+            draw = np.random.default_rng(seed).random((heads, len(pages)), dtype=np.float32)
+            left.sort(key=lambda page: (-draw[h][page], page))
+            chosen = left[:num_representatives]
+        elif representatives == "bucket_distinct":
+            sums = page_sums([distinctiveness[h][t] for t in middle])
+            left.sort(key=lambda page: (distance[numbers[h][page]], page))
+            chosen = []
+            for bucket in range(1, 9):
+                part = left[len(left) * (bucket - 1) // 8 : len(left) * bucket // 8]
+                # Equal by distinctiveness: in the order of behaviour.
+                ranked = sorted(range(len(part)), key=lambda i: (-sums[part[i]], i))
+                wanted = num_representatives * bucket // 8 - len(chosen)
+                chosen += [part[i] for i in ranked[: max(wanted, 0)]]
         else:
             sums = page_sums([distinctiveness[h][t] for t in middle])
             left.sort(key=lambda page: (-sums[page], page))

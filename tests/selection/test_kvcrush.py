@@ -17,8 +17,8 @@ from ov_kvcrush.selection import (
     ImportanceMethod,
     Observation,
     Selector,
-    SnapKV,
 )
+from ov_kvcrush.selection.importance import SnapKV
 from tests.selection import slow_reference
 
 
@@ -75,7 +75,7 @@ def cuts(draw, page_sizes=(1, 2, 4), fits=None, **fixed):
         "seed": draw(st.integers(0, 3)),
     }
     selector = Selector(
-        SnapKV(draw(st.sampled_from([1, 3, 7]))),
+        SnapKV(kernel_size=draw(st.sampled_from([1, 3, 7]))),
         start * page_size,
         recent * page_size,
         page_size=page_size,
@@ -123,7 +123,12 @@ def test_a_long_cache_cut_before_is_selected_like_the_reference(page_size, ancho
         np.sort([rng.choice(2000, num_slots, replace=False) for _ in range(4)]).astype(np.int32),
     )
     selector = Selector(
-        SnapKV(31), 32, 64, anchor=anchor, signature_heads=signature_heads, page_size=page_size
+        SnapKV(kernel_size=31),
+        32,
+        64,
+        anchor=anchor,
+        signature_heads=signature_heads,
+        page_size=page_size,
     )
     wanted = slow_reference.select(
         observation.window_attention.tolist(),
@@ -244,7 +249,7 @@ def test_a_worked_cut():
     # The middle is slots 1 … 8, and its half four tokens: head 0 marks 1, 3, 5, 7 (8, 7, 6, 5),
     # head 1 marks 2, 4, 6, 8. Every token is marked once: distance 1 from zeros, so slots order.
     observation = flat_cache(np.concatenate([head_0, head_1]), num_heads=2)
-    selector = Selector(SnapKV(1), 1, 1, representative_share=0.5)
+    selector = Selector(SnapKV(kernel_size=1), 1, 1, representative_share=0.5)
     # Six: start, recent, two important, two representatives: first and last of what is left.
     assert selector.select(observation, 6).tolist() == [
         [0, 1, 2, 3, 8, 9],  # important 1 and 3; of 2 4 5 6 7 8 the ends
@@ -257,41 +262,41 @@ def test_a_head_may_represent_what_another_head_keeps_as_important():
     observation = flat_cache(
         [[5, 1, 1, 1], [1, 1, 1, 5]], num_heads=2, distinctiveness=[[4, 3, 2, 1]] * 2
     )
-    selector = Selector(SnapKV(1), 0, 0, "distinct", representative_share=0.5)
+    selector = Selector(SnapKV(kernel_size=1), 0, 0, "distinct", representative_share=0.5)
     assert selector.select(observation, 2).tolist() == [[0, 1], [0, 3]]
 
 
 def test_with_fewer_candidates_than_representatives_all_are_kept():
     # Middle budget 8, of which 6 representatives; 6 middle tokens, 2 important: 4 candidates.
-    selector = Selector(SnapKV(1), 2, 2, representative_share=0.75)
+    selector = Selector(SnapKV(kernel_size=1), 2, 2, representative_share=0.75)
     assert selector.select(flat_cache(np.arange(10)), 12).tolist() == [list(range(10))]
 
 
 def test_distinct_takes_the_most_distinct_keys_that_are_not_important():
     observation = flat_cache([0, 0, 9, 0, 0, 0], distinctiveness=[-0.9, -0.1, 0.5, -0.5, -0.1, 0.2])
-    selector = Selector(SnapKV(1), 0, 0, "distinct", representative_share=0.67)
+    selector = Selector(SnapKV(kernel_size=1), 0, 0, "distinct", representative_share=0.67)
     # 5 is the most distinct, 1 ties with 4 and comes first.
     assert selector.select(observation, 3).tolist() == [[1, 2, 5]]
 
 
 def test_the_sinks_attention_does_not_spread_into_the_middle():
     observation = flat_cache([100, 0, 0, 0, 0, 1, 0, 0, 0, 100])
-    selector = Selector(SnapKV(3), 1, 1, "none")
+    selector = Selector(SnapKV(kernel_size=3), 1, 1, "none")
     assert selector.select(observation, 5).tolist() == [[0, 4, 5, 6, 9]]
 
 
 def test_a_budget_of_start_and_recent_alone_keeps_just_those():
-    selector = Selector(SnapKV(1), 2, 1)
+    selector = Selector(SnapKV(kernel_size=1), 2, 1)
     assert selector.select(flat_cache(np.arange(8)), 3).tolist() == [[0, 1, 7]]
 
 
 def test_a_budget_below_start_and_recent_is_refused():
     with pytest.raises(ConfigError, match="max_cache_size 2 has no room"):
-        Selector(SnapKV(1), 2, 1).select(flat_cache(np.arange(8)), 2)
+        Selector(SnapKV(kernel_size=1), 2, 1).select(flat_cache(np.arange(8)), 2)
 
 
 def test_a_missing_distinctiveness_is_an_error():
-    selector = Selector(SnapKV(1), 0, 0, "distinct")
+    selector = Selector(SnapKV(kernel_size=1), 0, 0, "distinct")
     with pytest.raises(ConfigError, match="not measured"):
         selector.select(flat_cache(np.arange(8)), 4)
 
@@ -309,7 +314,7 @@ def test_an_importance_method_is_one_dataclass_with_a_score():
         needs_distinctiveness: ClassVar[bool] = True
 
         def score(self, middle):
-            return middle.measured_distinctiveness()
+            return middle.need("distinctiveness")
 
     selector = Selector(MostDistinct(), 1, 1, "none")
     assert selector.needs_distinctiveness

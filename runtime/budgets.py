@@ -1,0 +1,146 @@
+"""What the layers of one sequence may hold, and how many pages its prompt takes at most."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from collections.abc import Sequence as SequenceOf
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ov_kvcrush.config import KVCacheConfig
+from ov_kvcrush.plan import LayerGeometry
+from ov_kvcrush.runtime.cache_layout import PAGE_SIZE
+from ov_kvcrush.runtime.cut_plan import PlannedCut, plan_cuts
+from ov_kvcrush.runtime.sequence import Sequence, pages_for
+from ov_kvcrush.selection import (
+    LayerBudgets,
+    divide_between_layers,
+    make_importance,
+    make_layer_budgets,
+)
+
+# Shares measured at a cut are only known then; a pool is made before. Four is more than was seen.
+_LARGEST_MEASURED_SHARE = 4.0
+
+
+class CacheBudgets:
+    """The budget of ``config`` for the layers of a model.
+
+    Layers with a sliding window never read what has left it, so they have no budget: they drop
+    whole pages from the front as the window moves on.
+
+    Args:
+        config: what the cache may hold.
+        layers: geometry by layer.
+        planned_shares: of each layer in the KV plan; empty for none.
+        chunk: most tokens that are computed between two cuts of a prompt.
+
+    Attributes:
+        chosen: layers that have a budget.
+        sliding: layers that have a window instead.
+
+    Raises:
+        ConfigError: layer budgets that do not fit the model or its plan.
+    """
+
+    def __init__(
+        self,
+        config: KVCacheConfig,
+        layers: SequenceOf[LayerGeometry],
+        planned_shares: SequenceOf[float],
+        chunk: int,
+    ) -> None:
+        self._config = config
+        self._chunk = chunk
+        self._page_size = config.selector(PAGE_SIZE).page_size
+        self._num_layers = len(layers)
+        self.chosen = [n for n, layer in enumerate(layers) if not layer.sliding_window]
+        self._windows = [layer.sliding_window for layer in layers]
+        self.sliding = [n for n, layer in enumerate(layers) if layer.sliding_window]
+        self._policy: LayerBudgets = make_layer_budgets(
+            config.layer_budgets,
+            len(layers),
+            preferred=make_importance(config.importance).layer_budgets,
+            planned=planned_shares,
+        )
+
+    @property
+    def needs_attention(self) -> bool:
+        """Whether the shares of the last cut are measured."""
+        return self._policy.needs_attention
+
+    @property
+    def largest_share(self) -> float:
+        """How many times an even part of the budget one layer may get."""
+        if not self._config.evicts:
+            return 1.0
+        if self.needs_attention:
+            return _LARGEST_MEASURED_SHARE
+        return max(1.0, *self._policy.shares(None, self._config.recent_size))
+
+    def divide(
+        self, cut: PlannedCut, held: SequenceOf[int], attention: SequenceOf[NDArray[np.float32]]
+    ) -> list[int]:
+        """Tokens each of the chosen layers may keep at ``cut``.
+
+        Args:
+            cut: while a prompt is read, before its end, measured shares are even ones: what will be
+                asked is not known yet.
+            held: tokens each of them holds.
+            attention: of each of them, ``[Hq, S]``, where ``needs_attention``.
+        """
+        if not self.needs_attention:
+            every = self._policy.shares(None, self._config.recent_size)
+            shares = [every[n] for n in self.chosen]
+        elif attention and cut.budget == self._config.max_cache_size:
+            shares = self._policy.shares(attention, self._config.recent_size)
+        else:
+            shares = [1.0] * len(self.chosen)
+        return divide_between_layers(
+            cut.budget,
+            shares,
+            held,
+            start_size=self._config.start_size,
+            # A page that is not full joins the recent area.
+            recent_size=self._config.recent_size + self._page_size - 1,
+        )
+
+    def is_over(self, held: Mapping[int, int], budget: int) -> bool:
+        """Whether the chosen layers hold more than ``budget`` tokens on average."""
+        return sum(held[n] for n in self.chosen) > budget * len(self.chosen)
+
+    def plan_prompt(self, sequence: Sequence, num_tokens: int) -> None:
+        """Plan the cuts of ``sequence`` up to the end of its prompt, the first ``num_tokens``."""
+        config = self._config
+        if not config.evicts:
+            return
+        new = num_tokens - sequence.num_cached
+        grown = {n: layer.length + new for n, layer in enumerate(sequence.layers)}
+        # A chat's next question that fits the slack does not cut the cache once more.
+        limit = config.max_cache_size + config.decode_slack
+        if sequence.num_cached and not self.is_over(grown, limit - 1):
+            return
+        sequence.planned_cuts += plan_cuts(
+            sequence.num_cached,
+            num_tokens,
+            max_cache_size=config.max_cache_size,
+            prefill_budget=config.tokens_kept_in_prefill,
+            chunk=self._chunk,
+        )
+
+    def pages_at_most(self, sequence: Sequence) -> list[list[int]]:
+        """Pages by layer at each of the planned cuts and at the end: what the pool has to hold."""
+        held = [layer.length for layer in sequence.layers]
+        at, stages = sequence.num_cached, []
+        for cut in [*sequence.planned_cuts, PlannedCut(len(sequence.tokens), 0)]:
+            held = [tokens + cut.num_cached - at for tokens in held]
+            at = cut.num_cached
+            stages.append([pages_for(tokens) for tokens in held])
+            for n in self.sliding:
+                held[n] = min(held[n], self._windows[n] + PAGE_SIZE)
+            if cut.budget and self.is_over(dict(enumerate(held)), cut.budget):
+                kept = self.divide(cut, [held[n] for n in self.chosen], ())
+                for n, tokens in zip(self.chosen, kept, strict=True):
+                    held[n] = min(held[n], tokens)
+        return stages

@@ -1,0 +1,101 @@
+"""Which layers look back: measured on a model that copies, and on ones where nothing can be."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ov_kvcrush.export import ExportOptions, export_model
+from ov_kvcrush.export.layer_shares import LEAST_SHARE, measure_layer_shares
+from ov_kvcrush.plan import KVPlan
+from ov_kvcrush.runtime.paged_model import PagedModel
+from tests.model_factory import make_model
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # the tracer's
+
+
+class Notes:
+    """A progress that remembers its notes."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def step(self, number: int, total: int, title: str) -> None:
+        pass
+
+    def advance(self, share: float) -> None:
+        pass
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
+def test_the_plan_favours_the_layer_that_retrieves(needle_int8_dir: Path) -> None:
+    plan = KVPlan.load(needle_int8_dir)
+    assert plan is not None
+    shares = plan.layer_shares
+    assert len(shares) == 8
+    assert np.mean(shares) == pytest.approx(1, abs=1e-3)
+    assert np.argmax(shares) == 6
+    assert shares[6] > 3
+    assert min(shares) >= LEAST_SHARE
+
+
+def test_it_costs_no_more_pages_than_the_text_and_the_passages(needle_int8_dir: Path) -> None:
+    model = PagedModel(needle_int8_dir)
+    progress = Notes()
+    assert np.argmax(measure_layer_shares(model, needle_int8_dir, 1024, progress)) == 6
+    assert progress.notes == []
+    # Half of the context, and two pages for each of four passages of 40 tokens.
+    assert {len(memory.keys) for memory in model.memories} == {512 // 32 + 4 * 2}
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_random_weights_do_not_look_back(tmp_path: Path, seed: int) -> None:
+    source = make_model(tmp_path / "source", seed=seed, num_hidden_layers=4)
+    progress = Notes()
+    plan = export_model(ExportOptions(model=str(source), output=tmp_path / "model"), progress)
+    assert plan.layer_shares == ()
+    assert progress.notes == ["no layer was found to look back: all get the same part of a budget"]
+
+
+def test_layers_with_a_window_have_no_budget_to_divide(tmp_path: Path) -> None:
+    source = make_model(tmp_path / "source", "Mistral")
+    progress = Notes()
+    plan = export_model(ExportOptions(model=str(source), output=tmp_path / "model"), progress)
+    assert plan.layer_shares == ()
+    assert progress.notes == []
+
+
+def test_a_short_context_is_told(needle_int8_dir: Path) -> None:
+    progress = Notes()
+    assert measure_layer_shares(PagedModel(needle_int8_dir), needle_int8_dir, 256, progress) == ()
+    assert progress.notes == [
+        "which layers look back could not be measured: a context of 256 tokens is too short"
+    ]
+
+
+def test_a_failure_is_told_and_does_no_harm(needle_int8_dir: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(needle_int8_dir, tmp_path / "model")
+    (folder / "openvino_tokenizer.xml").unlink()
+    progress = Notes()
+    assert measure_layer_shares(PagedModel(folder), folder, 8192, progress) == ()
+    (note,) = progress.notes
+    assert note.startswith("which layers look back could not be measured: ")
+    assert note.endswith("holds no openvino_tokenizer.xml")
+
+
+def test_a_failing_inference_is_told_in_one_line(
+    needle_int8_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("Exception from src/inference:\nthe shapes do not fit\n")
+
+    model = PagedModel(needle_int8_dir)
+    monkeypatch.setattr(model, "forward", fail)
+    progress = Notes()
+    assert measure_layer_shares(model, needle_int8_dir, 8192, progress) == ()
+    assert progress.notes == ["which layers look back could not be measured: the shapes do not fit"]

@@ -1,0 +1,242 @@
+"""Every importance method with every representative rule on the real cache, in every precision."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from openvino_genai import GenerationConfig, Tokenizer
+
+from ov_kvcrush.config import KV_PRECISION_PAIRS, KVCacheConfig
+from ov_kvcrush.runtime.budgets import CacheBudgets
+from ov_kvcrush.runtime.compressor import Compressor
+from ov_kvcrush.runtime.cut_plan import PlannedCut
+from ov_kvcrush.runtime.engine import PagedEngine
+from ov_kvcrush.runtime.sequence import Sequence
+from ov_kvcrush.selection import IMPORTANCE_METHODS, REPRESENTATIVE_RULES
+
+PROMPT = np.random.default_rng(3).integers(8, 5000, 400).tolist()
+TOKEN = {"max_cache_size": 100, "start_size": 10, "recent_size": 30}
+PAGE = {"max_cache_size": 160, "start_size": 32, "recent_size": 32, "granularity": "page"}
+EVERY = list(itertools.product(IMPORTANCE_METHODS, REPRESENTATIVE_RULES))
+
+
+def engine_of(folder: Path, chunk: int = 128, **settings: object) -> PagedEngine:
+    settings = {"pool_size": 2048, "representative_share": 0.5, **settings}
+    config = KVCacheConfig(**settings)  # type: ignore[arg-type]
+    return PagedEngine(folder, Tokenizer(folder), config=config, max_num_batched_tokens=chunk)
+
+
+def read(engine: PagedEngine, prompt: list[int] = PROMPT) -> Sequence:
+    """The sequence right after its prompt."""
+    request = engine.add_request(prompt, GenerationConfig(max_new_tokens=4, ignore_eos=True))
+    sequence = request.generations[0].sequence
+    assert sequence is not None
+    while not request.generations[0].tokens:
+        engine.step()
+        engine.check_integrity()
+    return sequence
+
+
+def kept_positions(engine: PagedEngine) -> list[NDArray[np.int32]]:
+    return [layer.positions.copy() for layer in read(engine).layers]
+
+
+class Cutter:
+    """Cuts copies of one sequence that has read its prompt, by one policy after another."""
+
+    def __init__(self, folder: Path, importance: str) -> None:
+        self.engine = engine_of(folder, max_cache_size=500, importance=importance)
+        self.source = read(self.engine)
+        assert not self.source.cuts
+
+    def kept(self, **settings: object) -> list[NDArray[np.int32]]:
+        config = KVCacheConfig(representative_share=0.5, **settings)  # type: ignore[arg-type]
+        model, cache = self.engine.model, self.engine.cache
+        budgets = CacheBudgets(config, model.layers, (), 128)
+        compressor = Compressor(model.layers, model.scales, model.memories, config, budgets)
+        copy = Sequence(
+            list(self.source.tokens), model.layers, 16, accumulates=self.source.accumulates
+        )
+        assert cache.copy(self.source, copy)
+        copy.planned_cuts = [PlannedCut(len(PROMPT), config.max_cache_size)]
+        compressor.compress(copy, cache)
+        cache.check_integrity([self.source, copy])
+        positions = [layer.positions.copy() for layer in copy.layers]
+        cache.release(copy)
+        return positions
+
+
+@pytest.fixture(scope="module")
+def cutters(needle_int8_dir: Path) -> dict[str, Cutter]:
+    """By what the importance methods look at."""
+    return {name: Cutter(needle_int8_dir, name) for name in ("snapkv", "h2o")}
+
+
+def require_a_good_cut(
+    positions: list[NDArray[np.int32]], budget: int, start: int, recent: int
+) -> None:
+    assert sum(p.shape[1] for p in positions) <= budget * len(positions)
+    for held in positions:
+        assert (np.diff(held, axis=1) > 0).all()
+        assert (held[:, :start] == np.arange(start)).all()
+        assert (held[:, held.shape[1] - recent :] == 400 - recent + np.arange(recent)).all()
+
+
+@pytest.mark.parametrize(("importance", "representatives"), EVERY)
+def test_every_pair_keeps_exactly_its_budget_start_and_recent(
+    cutters: dict[str, Cutter], importance: str, representatives: str
+) -> None:
+    cutter = cutters["h2o" if importance == "h2o" else "snapkv"]
+    settings = {**TOKEN, "importance": importance, "representatives": representatives}
+    first, second = cutter.kept(**settings), cutter.kept(**settings)
+    require_a_good_cut(first, 100, 10, 30)
+    assert sum(p.shape[1] for p in first) == 100 * len(first)
+    # The draws of what is random come from the seed.
+    for one, other in zip(first, second, strict=True):
+        assert np.array_equal(one, other)
+
+
+@pytest.mark.parametrize(("importance", "representatives"), EVERY)
+def test_whole_pages_stay_within_the_budget(
+    cutters: dict[str, Cutter], importance: str, representatives: str
+) -> None:
+    cutter = cutters["h2o" if importance == "h2o" else "snapkv"]
+    settings = {**PAGE, "importance": importance, "representatives": representatives}
+    require_a_good_cut(cutter.kept(**settings), 160, 32, 32)
+
+
+@pytest.mark.parametrize(("key", "value"), KV_PRECISION_PAIRS)
+@pytest.mark.parametrize("importance", ["snapkv", "h2o", "keydiff"])
+def test_every_precision_is_cut(
+    needle_int8_dir: Path, key: str, value: str, importance: str
+) -> None:
+    settings = {"key_cache_precision": key, "value_cache_precision": value, **TOKEN}
+    engine = engine_of(needle_int8_dir, importance=importance, **settings)
+    require_a_good_cut(kept_positions(engine), 100, 10, 30)
+
+
+def test_the_top_scored_are_kept(needle_int8_dir: Path) -> None:
+    # StreamingLLM's score is the position: the newest of the middle stay, and nothing else.
+    settings = {"importance": "streaming", "representatives": "none", "layer_budgets": "uniform"}
+    engine = engine_of(needle_int8_dir, **TOKEN, **settings)
+    for held in kept_positions(engine):
+        assert (held[:, 10:] == np.arange(310, 400)).all()
+
+
+# ------------------------------------------------------------------ accumulated attention
+
+
+@pytest.mark.parametrize("chunk", [400, 37])
+def test_accumulated_attention_counts_every_query_once(needle_f32_dir: Path, chunk: int) -> None:
+    precise = {"key_cache_precision": "f32", "value_cache_precision": "f32"}
+    engine = engine_of(
+        needle_f32_dir, chunk, **precise, max_cache_size=500, importance="h2o",
+        representatives="none",
+    )  # fmt: skip
+    sequence = read(engine)
+    assert not sequence.cuts
+    whole = [layer.attention for layer in sequence.layers]
+    for attention in whole:
+        assert attention is not None
+        # Each of the 400 queries pays 1 in all; the first token is seen by all of them.
+        np.testing.assert_allclose(attention.sum(axis=1), 400, rtol=1e-4)
+        assert (attention[:, 0] >= 1).all()
+        assert (attention[:, -1] <= 1).all()
+    again = read(engine_of(
+        needle_f32_dir, 100, **precise, max_cache_size=500, importance="h2o",
+        representatives="none",
+    ))  # fmt: skip
+    for attention, layer in zip(whole, again.layers, strict=True):
+        np.testing.assert_allclose(attention, layer.attention, atol=1e-3)
+
+
+def test_accumulated_attention_follows_the_tokens_that_stay(needle_f32_dir: Path) -> None:
+    engine = engine_of(needle_f32_dir, **TOKEN, importance="h2o", representatives="none")
+    for layer in read(engine).layers:
+        assert layer.attention is not None
+        assert layer.attention.shape[1] == layer.length
+        # Heads that share a KV head hold the same tokens; the first token stays the richest.
+        assert (layer.attention[:, 0] > 1).all()
+
+
+# ------------------------------------------------------------------ budgets and prefill
+
+
+def test_layers_hold_what_their_shares_say_and_the_pool_what_they_hold(
+    needle_int8_dir: Path,
+) -> None:
+    shares = (1, 1, 1, 1, 1, 1, 7, 3)
+    engine = engine_of(needle_int8_dir, **TOKEN, layer_budgets=shares, pool_size=512)
+    lengths = [layer.length for layer in read(engine).layers]
+    # 8 * 60 tokens between start and recent, 16 parts.
+    assert lengths == [40 + 30 * share for share in shares]
+    pool = engine.cache.pool
+    assert [pool.num_used(n) for n in range(8)] == [-(-length // 32) for length in lengths]
+    assert pool.num_free(6) >= 512 // 32 * 3
+    assert pool.max_pages == 8 * 512 // 32
+
+
+def test_the_pool_never_holds_more_than_prefill_budget_and_chunk(needle_int8_dir: Path) -> None:
+    engine = engine_of(
+        needle_int8_dir, 64, **TOKEN, prefill_budget=128, pool_size=224,
+        layer_budgets=(1, 1, 1, 1, 1, 1, 4, 2),
+    )  # fmt: skip
+    request = engine.add_request(PROMPT * 4, GenerationConfig(max_new_tokens=2, ignore_eos=True))
+    sequence = request.generations[0].sequence
+    assert sequence is not None
+    most = 0
+    while not request.finished:
+        engine.step()
+        engine.check_integrity()
+        most = max(most, sum(map(engine.cache.pool.num_used, range(8))))
+    # Many times as many tokens as the pool has room for have been read. Each layer's last page may
+    # be half empty.
+    assert most <= 8 * (128 + 64 + 32) // 32
+    metrics = request.generations[0].metrics
+    assert metrics.kv_bytes_peak <= (128 + 64 + 32) * engine.model.kv_bytes_per_token
+    assert metrics.kv_tokens <= 100 + 2
+
+
+def test_what_was_cut_while_reading_is_computed_again_after_a_preemption(
+    needle_f32_dir: Path,
+) -> None:
+    precise = {"key_cache_precision": "f32", "value_cache_precision": "f32"}
+    settings = {**TOKEN, **precise, "prefill_budget": 128}
+    config = GenerationConfig(max_new_tokens=8, ignore_eos=True)
+
+    def answer(pool_size: int, count: int) -> list[list[int]]:
+        engine = engine_of(needle_f32_dir, 64, **settings, pool_size=pool_size)
+        requests = [engine.add_request(PROMPT[n:], config) for n in range(count)]
+        while not all(request.finished for request in requests):
+            engine.step()
+            engine.check_integrity()
+        if count > 1:
+            assert sum(r.generations[0].metrics.num_preemptions for r in requests)
+        return [r.generations[0].tokens for r in requests]
+
+    assert answer(256, 3)[0] == answer(2048, 1)[0]
+
+
+def test_a_later_question_that_fits_the_slack_cuts_nothing(needle_int8_dir: Path) -> None:
+    from ov_kvcrush.runtime.request import Session
+
+    engine = engine_of(needle_int8_dir, **TOKEN, decode_slack=64, prefill_budget=0)
+    config, session = GenerationConfig(max_new_tokens=2, ignore_eos=True), Session()
+
+    def ask(prompt: list[int]) -> list[int]:
+        request = engine.add_request(prompt, config, session)
+        while not request.finished:
+            engine.step()
+        return [*prompt, *request.generations[0].tokens]
+
+    history = ask(PROMPT)
+    assert session.sequence is not None
+    assert len(session.sequence.cuts) == 1
+    history = ask(history + PROMPT[:20])
+    assert len(session.sequence.cuts) == 1
+    ask(history + PROMPT[:100])
+    assert len(session.sequence.cuts) == 2
