@@ -70,6 +70,12 @@ class CacheBudgets:
         """Whether the shares of the last cut are measured."""
         return self._policy.needs_attention
 
+    def describe(self) -> list[float] | str:
+        """The layers' shares, 1 on average, or that they are measured at each cut."""
+        if self.needs_attention:
+            return "measured at each cut"
+        return [round(share, 3) for share in self._policy.shares(None, self._config.recent_size)]
+
     @property
     def largest_share(self) -> float:
         """How many times an even part of the budget one layer may get."""

@@ -167,6 +167,7 @@ class PagedEngine:
             "key_cache_precision": model.precision.key,
             "value_cache_precision": model.precision.value,
             "kv_bytes_per_token": model.kv_bytes_per_token,
+            "layer_shares": self._budgets.describe() if self.config.evicts else None,
             "page_size": PAGE_SIZE,
             "pool_tokens": self._pool_tokens,
             "pool_bytes": self.cache.max_bytes,

@@ -26,6 +26,7 @@ from ov_kvcrush.runtime.device import require_device, require_properties
 from ov_kvcrush.runtime.genai_eviction import GenaiEviction
 from ov_kvcrush.runtime.genai_settings import (
     page_size_of,
+    require_fixed_pool,
     require_ir,
     scheduler_config,
     stored_precision,
@@ -136,6 +137,7 @@ class GenaiEngine:
             max_num_seqs=max_num_seqs,
             pool_bytes=pool_bytes,
         )
+        require_fixed_pool(self._scheduler, self._precision)
         try:
             self._pipeline = ContinuousBatchingPipeline(
                 folder, tokenizer, self._scheduler, self._device, **properties

@@ -91,6 +91,20 @@ def stored_precision(plan: KVPlan | None, properties: Mapping[str, Any]) -> Laye
     return LayerPrecision(str(key), str(value), value_group_size=group)
 
 
+def require_fixed_pool(scheduler: SchedulerConfig, precision: LayerPrecision | None) -> None:
+    """Refuse u4 in a pool that grows: openvino_genai 2026.4.1 writes past the end of it.
+
+    Raises:
+        ConfigError: as said; the process would die of a damaged heap some requests later.
+    """
+    grows = not scheduler.num_kv_blocks and not scheduler.cache_size
+    if grows and precision is not None and "u4" in (precision.key, precision.value):
+        raise ConfigError(
+            "openvino_genai damages its memory when a KV cache in u4 grows",
+            "Give pool_size, for as many tokens as will be held at a time; or use the paged engine.",
+        )
+
+
 def require_ir(folder: Path) -> None:
     """Raise ModelError unless ``folder`` holds an OpenVINO model."""
     hint = "Make one with: ov-kvcrush export -m MODEL OUTPUT"

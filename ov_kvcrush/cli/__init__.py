@@ -24,6 +24,7 @@ from ov_kvcrush.errors import ConfigError, OVKVCrushError, did_you_mean
 COMMANDS = {
     "export": "ov_kvcrush.cli.export",
     "chat": "ov_kvcrush.cli.chat",
+    "eval": "ov_kvcrush.cli.eval",
 }
 
 EXIT_UNEXPECTED, EXIT_USER_ERROR, EXIT_INTERRUPTED, EXIT_TERMINATED = 1, 2, 130, 143

@@ -1,0 +1,181 @@
+"""Asks every question of every conversation, one configuration of the cache at a time."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from openvino_genai import ChatHistory, SchedulerConfig, Tokenizer
+
+from ov_kvcrush.errors import ConfigError
+from ov_kvcrush.evaluation.configurations import Configuration
+from ov_kvcrush.evaluation.conversations import Conversation
+from ov_kvcrush.evaluation.results import Answer, Outcome, Record
+from ov_kvcrush.loading import load_tokenizer
+from ov_kvcrush.pipeline import LLMPipeline
+from ov_kvcrush.prompts import encode_continuing
+
+
+@dataclass(frozen=True)
+class Document:
+    """A conversation as the model reads it.
+
+    Attributes:
+        conversation: what is asked.
+        prompt_tokens: tokens of the first prompt.
+        total_tokens: of all turns with their right answers.
+        answer_limits: by turn, tokens the model may answer with.
+    """
+
+    conversation: Conversation
+    prompt_tokens: int
+    total_tokens: int
+    answer_limits: tuple[int, ...]
+
+    @property
+    def max_tokens(self) -> int:
+        """The most it can ever be."""
+        return self.total_tokens + max(self.answer_limits)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A model on a device, and how it reads.
+
+    Attributes:
+        model_dir: exported model.
+        device: name of the device.
+        properties: of the plugin.
+        prefill_factor: ``prefill_budget`` as a multiple of the budget; None is the config's own.
+        chunk: tokens of a prompt that are read at once; None is the pipeline's own.
+    """
+
+    model_dir: Path
+    device: str = "CPU"
+    properties: Mapping[str, str] | None = None
+    prefill_factor: float | None = None
+    chunk: int | None = None
+
+    def read(self, conversations: Sequence[Conversation]) -> list[Document]:
+        """Count the tokens of ``conversations``.
+
+        Raises:
+            ModelError: there is no tokenizer.
+        """
+        tokenizer = load_tokenizer(self.model_dir)
+        return [_document(tokenizer, conversation) for conversation in conversations]
+
+    def check(self, configuration: Configuration, documents: Sequence[Document]) -> None:
+        """Refuse before anything runs what some document would be refused for later.
+
+        Raises:
+            ConfigError: a document's budget is too small, or as ``KVCacheConfig``.
+        """
+        for document in documents:
+            budget = configuration.budget(document.prompt_tokens)
+            try:
+                configuration.cache_config(budget, self.prefill_factor)
+            except ConfigError as error:
+                raise ConfigError(
+                    f"{configuration.name} of {document.conversation.id}, "
+                    f"{document.prompt_tokens} tokens: {error.message}",
+                    "Keep more, or leave short documents out with --tokens LOW HIGH.",
+                ) from error
+
+    def run(
+        self,
+        configuration: Configuration,
+        documents: Sequence[Document],
+        on_progress: Callable[[float], None] = lambda share: None,
+    ) -> Outcome:
+        """Ask everything about ``documents`` with one configuration of the cache.
+
+        Args:
+            configuration: of the cache.
+            documents: what to ask about.
+            on_progress: told what share is done, 0 to 1.
+
+        Raises:
+            OVKVCrushError: as the pipeline, at construction or when it generates.
+            KeyboardInterrupt: Ctrl+C.
+        """
+        by_budget: dict[int, list[int]] = {}
+        for number, document in enumerate(documents):
+            by_budget.setdefault(configuration.budget(document.prompt_tokens), []).append(number)
+        room = max(document.max_tokens for document in documents)
+        records: dict[int, Record] = {}
+        for budget in sorted(by_budget):
+            pipeline = self._load(configuration, budget, room)
+            for number in by_budget[budget]:
+                records[number] = _converse(pipeline, documents[number], budget)
+                on_progress(len(records) / len(documents))
+            # Two models at a time would be too many.
+            del pipeline
+        return Outcome(configuration, tuple(records[number] for number in range(len(documents))))
+
+    def _load(self, configuration: Configuration, budget: int, room: int) -> LLMPipeline:
+        config = configuration.cache_config(budget, self.prefill_factor)
+        if configuration.engine == "genai":
+            # openvino_genai 2026.4.1 corrupts the heap when a pool of u4 grows: it shall not grow.
+            config = dataclasses.replace(config, pool_size=room)
+        scheduler = None
+        if self.chunk is not None:
+            scheduler = SchedulerConfig()
+            scheduler.max_num_batched_tokens = self.chunk
+        return LLMPipeline(
+            self.model_dir,
+            device=self.device,
+            config=self.properties,
+            kv_cache_config=config,
+            scheduler_config=scheduler,
+            engine=configuration.engine,
+        )
+
+
+def _document(tokenizer: Tokenizer, conversation: Conversation) -> Document:
+    messages = [
+        {"role": role, "content": content}
+        for turn in conversation.turns
+        for role, content in zip(("user", "assistant"), turn, strict=True)
+    ]
+
+    def count(history: list[dict[str, str]], is_open: bool) -> int:
+        text = tokenizer.apply_chat_template(ChatHistory(history), add_generation_prompt=is_open)
+        return len(encode_continuing(tokenizer, text, []))
+
+    rights = [len(encode_continuing(tokenizer, right, [])) for _, right in conversation.turns]
+    return Document(
+        conversation,
+        prompt_tokens=count(messages[:1], is_open=True),
+        total_tokens=count(messages, is_open=False),
+        # Twice the right answer is wrong already, however it would go on.
+        answer_limits=tuple(2 * tokens + 16 for tokens in rights),
+    )
+
+
+def _converse(pipeline: LLMPipeline, document: Document, budget: int) -> Record:
+    """Ask all questions of one conversation; every answer is followed by the right one."""
+    conversation, answers, peak, num_restarts = document.conversation, [], 0, 0
+    chat = pipeline.chat()
+    try:
+        for turn, (question, right) in enumerate(conversation.turns):
+            limit = document.answer_limits[turn]
+            results = chat.ask(question, do_sample=False, max_new_tokens=limit)
+            text, metrics = results.texts[0].strip(), results.metrics[0]
+            answers.append(Answer(conversation.kind(turn), text, text == right.strip()))
+            peak = max(peak, metrics.kv_bytes_peak)
+            num_restarts += bool(metrics.restarted)
+            chat.messages[-1]["content"] = right
+    finally:
+        chat.close()
+    return Record(
+        conversation=conversation,
+        prompt_tokens=document.prompt_tokens,
+        budget=budget,
+        answers=tuple(answers),
+        kv_bytes=metrics.kv_bytes,
+        kv_bytes_peak=peak,
+        num_restarts=num_restarts,
+    )
