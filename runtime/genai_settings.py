@@ -101,7 +101,7 @@ def require_fixed_pool(scheduler: SchedulerConfig, precision: LayerPrecision | N
     if grows and precision is not None and "u4" in (precision.key, precision.value):
         raise ConfigError(
             "openvino_genai damages its memory when a KV cache in u4 grows",
-            "Give pool_size, for as many tokens as will be held at a time; or use the paged engine.",
+            "Give pool_size, for all tokens that will be held at a time, or use the paged engine.",
         )
 
 

@@ -328,8 +328,8 @@ def test_bad_folders_devices_and_properties_are_refused(
     assert "NUM_STREAMS" in refused.value.hint
     with pytest.raises(ConfigError, match="whole GiB"):
         GenaiEngine(needle_int8_dir, tokenizer, pool_bytes=1000)
+    config = KVCacheConfig(key_cache_precision="u8", value_cache_precision="u4")
     with pytest.raises(ConfigError, match="damages its memory") as refused:
-        config = KVCacheConfig(key_cache_precision="u8", value_cache_precision="u4")
         GenaiEngine(needle_int8_dir, tokenizer, config=config)
     assert "pool_size" in refused.value.hint
 
