@@ -27,7 +27,7 @@ from ov_kvcrush.selection.layer_budgets import with_least_share
 LEAST_SHARE = 0.2
 """What every layer gets of an even share: copying is not all that a layer's memory serves."""
 
-_TEXT = Path(__file__).parent / "data" / "calibration.txt"
+_TEXT = Path(__file__).parent / "calibration.txt"
 _TEXT_TOKENS, _LEAST_TEXT_TOKENS = 2048, 256
 # What even the layer without its far tokens sees; whole pages, so that nothing has to be moved.
 _START_PAGES, _RECENT_PAGES = 1, 2

@@ -85,24 +85,33 @@ class CacheBudgets:
             return _LARGEST_MEASURED_SHARE
         return max(1.0, *self._policy.shares(None, self._config.recent_size))
 
+    def measures(self, cut: PlannedCut) -> bool:
+        """Whether attention has a say at ``cut``: not while a prompt is read, before its end.
+
+        What will be asked is not known there, and layers get even parts.
+        """
+        return self.needs_attention and cut.budget == self._config.max_cache_size
+
     def divide(
-        self, cut: PlannedCut, held: SequenceOf[int], attention: SequenceOf[NDArray[np.float32]]
+        self,
+        cut: PlannedCut,
+        held: SequenceOf[int],
+        attention: SequenceOf[NDArray[np.float32]] | None = None,
     ) -> list[int]:
         """Tokens each of the chosen layers may keep at ``cut``.
 
         Args:
-            cut: while a prompt is read, before its end, measured shares are even ones: what will be
-                asked is not known yet.
+            cut: its budget is divided.
             held: tokens each of them holds.
-            attention: of each of them, ``[Hq, S]``, where ``needs_attention``.
+            attention: of each of them, ``[Hq, S]``, where it was measured.
         """
-        if not self.needs_attention:
-            every = self._policy.shares(None, self._config.recent_size)
-            shares = [every[n] for n in self.chosen]
-        elif attention and cut.budget == self._config.max_cache_size:
+        if self.needs_attention and attention is None:
+            shares = [1.0] * len(self.chosen)
+        elif self.needs_attention:
             shares = self._policy.shares(attention, self._config.recent_size)
         else:
-            shares = [1.0] * len(self.chosen)
+            every = self._policy.shares(None, self._config.recent_size)
+            shares = [every[n] for n in self.chosen]
         return divide_between_layers(
             cut.budget,
             shares,
@@ -146,7 +155,7 @@ class CacheBudgets:
             for n in self.sliding:
                 held[n] = min(held[n], self._windows[n] + PAGE_SIZE)
             if cut.budget and self.is_over(dict(enumerate(held)), cut.budget):
-                kept = self.divide(cut, [held[n] for n in self.chosen], ())
+                kept = self.divide(cut, [held[n] for n in self.chosen])
                 for n, tokens in zip(self.chosen, kept, strict=True):
                     held[n] = min(held[n], tokens)
         return stages

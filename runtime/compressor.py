@@ -93,12 +93,12 @@ class Compressor:
     def _cut(self, sequence: Sequence, cut: PlannedCut) -> None:
         """Cut every layer to its budget; the freed pages stay at the tables' ends."""
         chosen = self._budgets.chosen
-        attention: dict[int, NDArray[np.float32]] = {}
-        if self._budgets.needs_attention:
-            measured = self._threads.map(lambda n: self._attention(sequence, n), chosen)
+        measured, attention = None, dict[int, NDArray[np.float32]]()
+        if self._budgets.measures(cut):
+            measured = list(self._threads.map(lambda n: self._attention(sequence, n), chosen))
             attention = dict(zip(chosen, measured, strict=True))
         held = [sequence.layers[n].length for n in chosen]
-        budgets = self._budgets.divide(cut, held, list(attention.values()))
+        budgets = self._budgets.divide(cut, held, measured)
         jobs = [
             (number, budget)
             for number, budget, tokens in zip(chosen, budgets, held, strict=True)

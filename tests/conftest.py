@@ -85,6 +85,6 @@ def _key(settings: dict[str, str]) -> str:
     for package in ("openvino", "openvino-tokenizers", "optimum-intel", "nncf", "transformers"):
         digest.update(version(package).encode())
     code = [ROOT / "ov_kvcrush" / "plan.py", *sorted((ROOT / "export").glob("*.py"))]
-    for path in [*code, *sorted((ROOT / "export" / "data").iterdir()), *sorted(NEEDLE.iterdir())]:
+    for path in [*code, ROOT / "export" / "calibration.txt", *sorted(NEEDLE.iterdir())]:
         digest.update(path.read_bytes())
     return digest.hexdigest()[:12]
