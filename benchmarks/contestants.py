@@ -41,6 +41,7 @@ class Run:
         ttft: seconds to the first token.
         tpot: seconds per token after the first.
         kv_bytes: KV cache held at the end; 0 where the side does not tell.
+        kv_bytes_peak: the most it ever held; likewise.
         compression_share: part of the whole time spent selecting and moving tokens.
     """
 
@@ -48,6 +49,7 @@ class Run:
     ttft: float
     tpot: float
     kv_bytes: int = 0
+    kv_bytes_peak: int = 0
     compression_share: float = 0.0
 
 
@@ -85,6 +87,7 @@ class Ours:
             ttft=metrics.token_times[0] - begun,
             tpot=metrics.tpot,
             kv_bytes=metrics.kv_bytes,
+            kv_bytes_peak=metrics.kv_bytes_peak,
             compression_share=metrics.compression_time / (metrics.token_times[-1] - begun),
         )
 
@@ -135,8 +138,15 @@ class EvictingGenai:
         held = len(prompt)
         for _ in range(count - 1):
             held = self._eviction.kept(held + 1)
-        kv_bytes = -(-held // PAGE_SIZE) * self._page_bytes
-        return Run(result.m_generation_ids[0], *_times(result.perf_metrics, count), kv_bytes)
+        return Run(
+            result.m_generation_ids[0],
+            *_times(result.perf_metrics, count),
+            kv_bytes=self._bytes_for(held),
+            kv_bytes_peak=self._bytes_for(len(prompt)),  # nothing is evicted while it is read
+        )
+
+    def _bytes_for(self, num_tokens: int) -> int:
+        return -(-num_tokens // PAGE_SIZE) * self._page_bytes
 
 
 def _greedy(count: int) -> GenerationConfig:

@@ -32,7 +32,7 @@ def main() -> None:
         for chunk in options.chunks
     }
     for engine in engines.values():
-        warm_up(engine.generate)
+        warm_up(PROMPT, engine.generate)
     for turn in range(options.repeat):
         for chunk, engine in engines.items():
             times[chunk].append(engine.generate(tokens(PROMPT, turn), 1).ttft)

@@ -27,6 +27,7 @@ from ov_kvcrush.runtime.cache_layout import PAGE_SIZE
 from ov_kvcrush.runtime.request import Session
 
 PROMPT, BUDGET, ANSWER, QUESTION = 4096, 1024, 32, 32
+LONG_PROMPT = 16384
 PRECISION = "u8"
 # openvino_genai's total, and what its eviction knows of ours.
 THEIRS = KVCacheConfig(
@@ -35,7 +36,7 @@ THEIRS = KVCacheConfig(
     representatives="rank",
     key_cache_precision=PRECISION,
     value_cache_precision=PRECISION,
-    pool_size=PROMPT + 512,
+    pool_size=PROMPT + 512,  # a whole prompt: openvino_genai evicts nothing before it has read it
 )
 # Its cache grows by a page past the total before it is cut, ours by the slack; so ours is cut to
 # less: neither ever holds more than the other may.
@@ -58,6 +59,7 @@ class Case:
     Attributes:
         title: for people.
         evicts: whether the cache has a budget.
+        prompt: most tokens of a prompt.
         ours, theirs: a side and the turn's number to a run.
         rows: what the turns say.
     """
@@ -67,6 +69,7 @@ class Case:
     ours: Callable[[Ours, int], Run]
     theirs: Callable[[Genai | EvictingGenai, int], Run]
     rows: Callable[[list[Turn]], list[Row]]
+    prompt: int = PROMPT
 
 
 def second_turn(ours: Ours, turn: int) -> Run:
@@ -94,6 +97,12 @@ def evict_rows(turns: list[Turn]) -> list[Row]:
         Row("KV cache at the end", "MB", kv_bytes),
         Row("selecting and moving, of the whole", "%", shares, 0.5),
     ]
+
+
+def long_rows(turns: list[Turn]) -> list[Row]:
+    """The time to read counts, and what the cache holds meanwhile."""
+    peaks = [(1e-6 * a.kv_bytes_peak, 1e-6 * b.kv_bytes_peak) for a, b in turns]
+    return [ttft(turns, 0.35), Row("KV cache at most", "MB", peaks)]
 
 
 def ttft(turns: list[Turn], target: float | None = None) -> Row:
@@ -131,7 +140,16 @@ CASES = {
         lambda side, turn: side.generate(tokens(PROMPT + QUESTION, turn), 4),
         lambda turns: [ttft(turns, 0.1)],
     ),
+    "long": Case(
+        "16,384 tokens in, 4 out, 1,024 tokens of cache",
+        True,
+        lambda side, turn: side.generate(tokens(LONG_PROMPT, turn), 4),
+        lambda side, turn: side.generate(tokens(LONG_PROMPT, turn), 4),
+        long_rows,
+        LONG_PROMPT,
+    ),
 }
+DEFAULT_CASES = ("plain", "evict", "chat")
 
 
 def run_model(
@@ -139,13 +157,13 @@ def run_model(
 ) -> dict[str, list[Row]]:
     """Rows by case."""
     turns: dict[str, list[Turn]] = {name: [] for name in cases}
-    for evicts in (False, True):
-        chosen = [name for name in cases if CASES[name].evicts == evicts]
+    for evicts, prompt in sorted({(CASES[name].evicts, CASES[name].prompt) for name in cases}):
+        chosen = [n for n in cases if (CASES[n].evicts, CASES[n].prompt) == (evicts, prompt)]
         # Of two equal models in one process the one compiled later decodes a few percent faster
         # (measured; it is where their memory lies). So each side is the later one half the time.
-        for ours_first in (True, False) if chosen else ():
-            ours, theirs = build(folder, evicts, properties, ours_first)
-            warm_up(ours.generate, theirs.generate)
+        for ours_first in (True, False):
+            ours, theirs = build(folder, evicts, prompt, properties, ours_first)
+            warm_up(prompt, ours.generate, theirs.generate)
             for name in chosen:
                 for _ in range(repeat):
                     turns[name].append(take_turn(CASES[name], ours, theirs, len(turns[name])))
@@ -154,12 +172,17 @@ def run_model(
 
 
 def build(
-    folder: Path, evicts: bool, properties: dict[str, Any], ours_first: bool
+    folder: Path, evicts: bool, prompt: int, properties: dict[str, Any], ours_first: bool
 ) -> tuple[Ours, Genai | EvictingGenai]:
     """Compile both sides, in the order asked for."""
-    ours = Ours(folder, OURS if evicts else FULL, properties) if ours_first else None
-    theirs = EvictingGenai(folder, THEIRS, properties) if evicts else Genai(folder, properties)
-    return ours or Ours(folder, OURS if evicts else FULL, properties), theirs
+    config = replace(OURS if evicts else FULL, pool_size=prompt + 512)
+    ours = Ours(folder, config, properties) if ours_first else None
+    theirs = (
+        EvictingGenai(folder, replace(THEIRS, pool_size=prompt + 512), properties)
+        if evicts
+        else Genai(folder, properties)
+    )
+    return ours or Ours(folder, config, properties), theirs
 
 
 def take_turn(case: Case, ours: Ours, theirs: Genai | EvictingGenai, turn: int) -> Turn:
@@ -171,10 +194,10 @@ def take_turn(case: Case, ours: Ours, theirs: Genai | EvictingGenai, turn: int) 
     return our_run, case.theirs(theirs, turn)
 
 
-def warm_up(*sides: Callable[[list[int], int], Run]) -> None:
+def warm_up(prompt: int, *sides: Callable[[list[int], int], Run]) -> None:
     """Let every side run once: the first prompt of a length also pays for the plugin's buffers."""
     for generate in sides:
-        generate(tokens(PROMPT, 999), 4)
+        generate(tokens(prompt, 999), 4)
 
 
 def tokens(count: int, seed: int) -> list[int]:
@@ -205,7 +228,9 @@ def main() -> None:
         default="both",
         help=f"{', '.join(SHAPES)}, both (mha and gqa), or a folder with an exported model",
     )
-    parser.add_argument("--case", choices=CASES, action="append", help="default: all three")
+    parser.add_argument(
+        "--case", choices=CASES, action="append", help=f"default: {', '.join(DEFAULT_CASES)}"
+    )
     parser.add_argument(
         "--repeat", type=int, default=2, help="turns in each order of compiling (default 2)"
     )
@@ -226,7 +251,7 @@ def main() -> None:
     load = LoadMeter()
     results: dict[str, dict[str, list[Row]]] = {}
     for name, folder in folders.items():
-        cases = options.case or list(CASES)
+        cases = options.case or list(DEFAULT_CASES)
         results[name] = run_model(folder, cases, properties, options.repeat)
         if not options.json:
             for case, rows in results[name].items():
