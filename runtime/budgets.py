@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from collections.abc import Sequence as SequenceOf
 
 import numpy as np
@@ -14,9 +13,9 @@ from ov_kvcrush.runtime.cache_layout import PAGE_SIZE
 from ov_kvcrush.runtime.cut_plan import PlannedCut, plan_cuts
 from ov_kvcrush.runtime.sequence import Sequence, pages_for
 from ov_kvcrush.selection import (
+    IMPORTANCE_METHODS,
     LayerBudgets,
     divide_between_layers,
-    make_importance,
     make_layer_budgets,
 )
 
@@ -61,7 +60,7 @@ class CacheBudgets:
         self._policy: LayerBudgets = make_layer_budgets(
             config.layer_budgets,
             len(layers),
-            preferred=make_importance(config.importance).layer_budgets,
+            preferred=IMPORTANCE_METHODS[config.importance].layer_budgets,
             planned=planned_shares,
         )
 
@@ -121,8 +120,8 @@ class CacheBudgets:
             recent_size=self._config.recent_size + self._page_size - 1,
         )
 
-    def is_over(self, held: Mapping[int, int], budget: int) -> bool:
-        """Whether the chosen layers hold more than ``budget`` tokens on average."""
+    def is_over(self, held: SequenceOf[int], budget: int) -> bool:
+        """Whether the chosen layers pass ``budget`` on average; ``held`` is of all layers."""
         return sum(held[n] for n in self.chosen) > budget * len(self.chosen)
 
     def plan_prompt(self, sequence: Sequence, num_tokens: int) -> None:
@@ -131,7 +130,7 @@ class CacheBudgets:
         if not config.evicts:
             return
         new = num_tokens - sequence.num_cached
-        grown = {n: layer.length + new for n, layer in enumerate(sequence.layers)}
+        grown = [layer.length + new for layer in sequence.layers]
         # A chat's next question that fits the slack does not cut the cache once more.
         limit = config.max_cache_size + config.decode_slack
         if sequence.num_cached and not self.is_over(grown, limit - 1):
@@ -146,7 +145,7 @@ class CacheBudgets:
 
     def pages_at_most(self, sequence: Sequence) -> list[list[int]]:
         """Pages by layer at each of the planned cuts and at the end: what the pool has to hold."""
-        held = [layer.length for layer in sequence.layers]
+        held = sequence.lengths
         at, stages = sequence.num_cached, []
         for cut in [*sequence.planned_cuts, PlannedCut(len(sequence.tokens), 0)]:
             held = [tokens + cut.num_cached - at for tokens in held]
@@ -154,7 +153,7 @@ class CacheBudgets:
             stages.append([pages_for(tokens) for tokens in held])
             for n in self.sliding:
                 held[n] = min(held[n], self._windows[n] + PAGE_SIZE)
-            if cut.budget and self.is_over(dict(enumerate(held)), cut.budget):
+            if cut.budget and self.is_over(held, cut.budget):
                 kept = self.divide(cut, [held[n] for n in self.chosen])
                 for n, tokens in zip(self.chosen, kept, strict=True):
                     held[n] = min(held[n], tokens)

@@ -74,8 +74,7 @@ class Compressor:
         cut = self._due(sequence)
         if cut is None:
             return
-        held = {n: sequence.layers[n].length for n in self._budgets.chosen}
-        if self._budgets.is_over(held, cut.budget):
+        if self._budgets.is_over(sequence.lengths, cut.budget):
             self._cut(sequence, cut)
             cache.trim(sequence)
 
@@ -85,8 +84,8 @@ class Compressor:
             is_there = sequence.num_cached == sequence.planned_cuts[0].num_cached
             return sequence.planned_cuts.pop(0) if is_there else None
         config = self._config
-        held = {n: sequence.layers[n].length for n in self._budgets.chosen}
-        if self._budgets.is_over(held, config.max_cache_size + config.decode_slack - 1):
+        limit = config.max_cache_size + config.decode_slack
+        if self._budgets.is_over(sequence.lengths, limit - 1):
             return PlannedCut(sequence.num_cached, config.max_cache_size)
         return None
 

@@ -139,9 +139,14 @@ class Sequence:
         return min(self.num_uncached, self.planned_cuts[0].num_cached - self.num_cached)
 
     @property
+    def lengths(self) -> list[int]:
+        """Tokens each layer holds."""
+        return [layer.length for layer in self.layers]
+
+    @property
     def num_kept(self) -> int:
         """Tokens a layer holds, on average."""
-        return round(sum(layer.length for layer in self.layers) / len(self.layers))
+        return round(sum(self.lengths) / len(self.layers))
 
     @property
     def page_tables(self) -> list[list[int]]:
