@@ -71,10 +71,10 @@ def evaluate(
     policy: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="NAME",
+            metavar="POLICY",
             rich_help_panel=_CACHE,
             help=f"{', '.join(POLICIES)}; repeatable (default {', '.join(DEFAULT_POLICIES)}). "
-            f"{FULL} is evaluated in any case.",
+            f"{FULL} is evaluated in any case. Other settings of one: NAME:FIELD=VALUE,...",
             show_default=False,
         ),
     ] = None,
@@ -175,6 +175,9 @@ def evaluate(
 
     - `ov-kvcrush eval qwen3 --data questions.jsonl --precision u8/u8 --precision u4/u4
     --policy full`
+
+    - `ov-kvcrush eval qwen3 --data questions.jsonl --policy default
+    --policy default:representative_share=0.75,window_size=32`
 
     - `ov-kvcrush eval qwen3 --data questions.jsonl --policy genai-kvcrush --policy default
     --compare genai-kvcrush --json`

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from ov_kvcrush.config import KVCacheConfig, require_precision_pair
-from ov_kvcrush.errors import ConfigError, did_you_mean
-from ov_kvcrush.evaluation.policies import FULL, POLICIES
+from ov_kvcrush.errors import ConfigError
+from ov_kvcrush.evaluation.policies import FULL, find_policy
 
 # A page of the cache: budgets are multiples, which policies that keep whole pages need.
 _PAGE = 32
@@ -21,7 +21,7 @@ class Configuration:
     """One row of the comparison.
 
     Attributes:
-        policy: name of the policy.
+        policy: name of the policy, with settings where it was given some.
         engine: name of the engine that runs it.
         keep: part of the first prompt's tokens that stays; None is all.
         precision: of keys and of values; None is as exported.
@@ -64,7 +64,7 @@ class Configuration:
         config = KVCacheConfig(key_cache_precision=key, value_cache_precision=value)
         if self.keep is None:
             return config
-        policy = POLICIES[self.policy]
+        policy = find_policy(self.policy)
         settings = config.to_dict() | {"max_cache_size": budget}
         if policy.engine == "paged":
             settings["decode_slack"] = _DECODE_SLACK
@@ -81,22 +81,19 @@ def make_configurations(
     """All combinations, the full cache first in each precision.
 
     Raises:
-        ConfigError: an unknown policy.
+        ConfigError: as :func:`find_policy`.
     """
-    for name in policies:
-        if name not in POLICIES:
-            raise ConfigError(f"unknown policy {name!r}", did_you_mean(name, POLICIES))
-    evicting = [name for name in dict.fromkeys(policies) if name != FULL]
-    engines = {POLICIES[name].engine for name in evicting}
+    engine_of = {text: find_policy(text).engine for text in policies if text != FULL}
+    engines = set(engine_of.values())
     # Beside openvino_genai's policies alone its own full cache: any device that it serves will do.
-    engine = engines.pop() if len(engines) == 1 else POLICIES[FULL].engine
+    reference = engines.pop() if len(engines) == 1 else find_policy(FULL).engine
     configurations = []
     for precision in dict.fromkeys(precisions) or [None]:
-        configurations.append(Configuration(FULL, engine, None, precision))
+        configurations.append(Configuration(FULL, reference, None, precision))
         configurations += [
-            Configuration(name, POLICIES[name].engine, keep, precision)
+            Configuration(text, engine, keep, precision)
             for keep in dict.fromkeys(keeps)
-            for name in evicting
+            for text, engine in engine_of.items()
         ]
     return configurations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from fractions import Fraction
 
 import pytest
@@ -14,7 +15,7 @@ from ov_kvcrush.evaluation.configurations import (
     parse_keep,
     parse_precision,
 )
-from ov_kvcrush.evaluation.policies import DEFAULT_POLICIES, FULL, POLICIES
+from ov_kvcrush.evaluation.policies import DEFAULT_POLICIES, FULL, POLICIES, find_policy
 from ov_kvcrush.runtime.genai_eviction import GenaiEviction
 
 QUARTER = Fraction(1, 4)
@@ -83,6 +84,41 @@ def test_default_is_what_a_user_gets() -> None:
     config = Configuration("default", "paged", QUARTER).cache_config(1024, None)
     assert config == KVCacheConfig(max_cache_size=1024, decode_slack=1024)
     assert set(DEFAULT_POLICIES) < set(POLICIES)
+
+
+def test_a_policy_takes_other_settings() -> None:
+    text = "keydiff:layer_budgets=1,2.5,0,start_size=64,anchor=ones"
+    policy = find_policy(text)
+    assert policy.settings == POLICIES["keydiff"].settings | {
+        "layer_budgets": [1, 2.5, 0],
+        "start_size": 64,
+        "anchor": "ones",
+    }
+    (_, configuration) = make_configurations([text], [QUARTER], [])
+    assert configuration.name == f"{text} 1/4"
+    config = configuration.cache_config(1024, None)
+    assert config.layer_budgets == (1, 2.5, 0)
+    assert (config.start_size, config.anchor, config.importance) == (64, "ones", "keydiff")
+    assert find_policy("genai:start_size=64").engine == "genai"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("default:", "'' is not FIELD=VALUE"),
+        ("default:window_size", "'window_size' is not FIELD=VALUE"),
+        ("default:window_size=", "'window_size=' is not FIELD=VALUE"),
+        ("default:windw_size=8", "Did you mean 'window_size'"),
+        ("default:window_size=many", "window_size is 'many', a str; it takes int"),
+        ("default:representative_share=2", "representative_share"),
+        ("default:max_cache_size=512", "Give it with --keep"),
+        ("full:seed=1", "nothing is evicted"),
+        ("defalt:seed=1", "unknown policy 'defalt'"),
+    ],
+)
+def test_settings_that_a_policy_does_not_take_are_refused(text: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        find_policy(text)
 
 
 def test_a_precision_is_that_of_keys_and_values() -> None:
