@@ -18,8 +18,14 @@ Floats = NDArray[np.float32]
 # What a flat channel is given for a scale, so that dividing by it is safe.
 _SMALLEST_SCALE = np.float32(1e-4)
 
-# NaN and infinity keep their meaning; sums may be reordered into vector code.
-jit = njit(cache=True, nogil=True, fastmath={"contract", "reassoc", "nsz", "arcp"})
+# NaN and infinity keep their meaning; sums may be reordered into vector code. Divisions do as
+# NumPy's: Python's check for zero would keep every loop with one from becoming vector code.
+jit = njit(
+    cache=True,
+    nogil=True,
+    error_model="numpy",
+    fastmath={"contract", "reassoc", "nsz", "arcp"},
+)
 
 
 @jit
