@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from ov_kvcrush.runtime.request import Session
@@ -19,16 +18,17 @@ class KeptHistories:
 
     Args:
         tokenizer: turns cached tokens back into text.
-        close: frees what a session holds.
     """
 
-    def __init__(self, tokenizer: Tokenizer, close: Callable[[Session], None]) -> None:
+    def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
-        self._close = close
         self._sessions: list[Session] = []
 
-    def session_for(self, text: str) -> Session:
-        """The session whose conversation ``text`` continues, else a new one."""
+    def session_for(self, text: str) -> tuple[Session, list[Session]]:
+        """The session whose conversation ``text`` continues, else a new one.
+
+        Beside it the sessions that are no longer kept: what they hold is the caller's to free.
+        """
         for session in reversed(self._sessions):
             cached = session.token_ids
             if cached and text.startswith(
@@ -39,6 +39,5 @@ class KeptHistories:
         else:
             session = Session()
         self._sessions.append(session)
-        while len(self._sessions) > _MAX_KEPT:
-            self._close(self._sessions.pop(0))
-        return session
+        dropped, self._sessions = self._sessions[:-_MAX_KEPT], self._sessions[-_MAX_KEPT:]
+        return session, dropped

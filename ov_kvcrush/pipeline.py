@@ -90,7 +90,7 @@ class LLMPipeline:
             **dataclasses.asdict(limits),
         )
         self._config = load_generation_config(folder, self._tokenizer)
-        self._histories = KeptHistories(self._tokenizer, self._close_session)
+        self._histories = KeptHistories(self._tokenizer)
         self._chat: Chat | None = None
         self._last: list[Generation] = []
         self._lock = threading.Lock()
@@ -198,9 +198,10 @@ class LLMPipeline:
     ) -> DecodedResults:
         config = resolve_generation_config(self._config, generation_config, kwargs)
         text = self._tokenizer.apply_chat_template(history, add_generation_prompt=True)
-        if session is None:
-            one = config.num_return_sequences == 1
-            session = self._histories.session_for(text) if one else None
+        if session is None and config.num_return_sequences == 1:
+            session, dropped = self._histories.session_for(text)
+            for one in dropped:
+                self._close_session(one)
         cached = [] if session is None else session.token_ids
         prompt = encode_continuing(self._tokenizer, text, cached)
         return self._decoded(self._run([(prompt, session)], config, streamer))

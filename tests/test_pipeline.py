@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import subprocess
 import sys
 import threading
+import weakref
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -420,6 +423,21 @@ def test_a_prompt_longer_than_the_pool_is_refused(needle_f32_dir: Path) -> None:
     with pytest.raises(PromptError, match="does not fit"):
         chat.ask(document())
     assert chat.ask("Still there?", max_new_tokens=4).metrics[0].num_reused_tokens > 0
+
+
+def test_a_pipeline_frees_its_model_and_pages_with_the_last_reference(needle_f32_dir: Path) -> None:
+    pipe = LLMPipeline(needle_f32_dir, kv_cache_config=BUDGET)
+    pipe.generate(genai.ChatHistory([{"role": "user", "content": document()}]), max_new_tokens=2)
+    with closing(pipe.chat()) as chat:
+        chat.ask("Hello", max_new_tokens=2)
+    engine = weakref.ref(pipe._engine)
+    # Left to the garbage collector, the pools of many pipelines would pile up.
+    gc.disable()
+    try:
+        del pipe, chat
+        assert engine() is None
+    finally:
+        gc.enable()
 
 
 def test_importing_the_package_starts_nothing() -> None:
