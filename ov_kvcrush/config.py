@@ -16,7 +16,7 @@ KV_PRECISIONS = ("f32", "bf16", "u8", "u4")
 GRANULARITIES = ("token", "page")
 
 # Where no prefill budget is given it is so many times the budget (docs/selection.md).
-_PREFILL_FACTOR = 2
+_PREFILL_FACTOR = 1.5
 
 # The CPU plugin's PagedAttention takes these pairs and rejects every other one
 # (tests/runtime/test_paged_model.py::test_the_plugin_takes_just_these_precision_pairs).
@@ -45,9 +45,10 @@ class KVCacheConfig:
             last queries look further back; ``"plan"``, as the export measured it; a number for each
             layer, in any unit; ``"auto"``, what belongs to the importance method, else the plan's,
             else uniform.
-        prefill_budget: tokens kept when a prompt is cut while it is being read, after every chunk
-            of ``max_num_batched_tokens``: the cache never holds more than both together. 0 cuts
-            when the prompt has been read and not before; None is twice ``max_cache_size``.
+        prefill_budget: tokens kept when a prompt is cut while it is being read, after as many
+            tokens as ``max_cache_size`` (at least 512, at most ``max_num_batched_tokens``): the
+            cache never holds more than both together. 0 cuts when the prompt has been read and not
+            before; None is 1.5 times ``max_cache_size``.
         start_size: the first tokens (attention sinks), never evicted.
         recent_size: the last tokens, never evicted.
         granularity: ``"token"``, or ``"page"`` to keep or evict whole pages.
@@ -156,7 +157,7 @@ class KVCacheConfig:
         """``prefill_budget``, or what it is where it was left open; 0 for all."""
         if self.prefill_budget is not None:
             return self.prefill_budget
-        return _PREFILL_FACTOR * self.max_cache_size
+        return int(_PREFILL_FACTOR * self.max_cache_size)
 
     def require_page_multiples(self, page_size: int) -> None:
         """Refuse sizes that whole pages of ``page_size`` tokens cannot meet.

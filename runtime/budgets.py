@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from ov_kvcrush.config import KVCacheConfig
 from ov_kvcrush.plan import LayerGeometry
 from ov_kvcrush.runtime.cache_layout import PAGE_SIZE
-from ov_kvcrush.runtime.cut_plan import PlannedCut, plan_cuts
+from ov_kvcrush.runtime.cut_plan import PlannedCut, plan_cuts, stretch_between_cuts
 from ov_kvcrush.runtime.sequence import Sequence, pages_for
 from ov_kvcrush.selection import (
     IMPORTANCE_METHODS,
@@ -33,7 +33,7 @@ class CacheBudgets:
         config: what the cache may hold.
         layers: geometry by layer.
         planned_shares: of each layer in the KV plan; empty for none.
-        chunk: most tokens that are computed between two cuts of a prompt.
+        chunk: most tokens of one inference.
 
     Attributes:
         chosen: layers that have a budget.
@@ -51,7 +51,7 @@ class CacheBudgets:
         chunk: int,
     ) -> None:
         self._config = config
-        self._chunk = chunk
+        self._stretch = stretch_between_cuts(config.max_cache_size, chunk)
         self._page_size = config.selector(PAGE_SIZE).page_size
         self._num_layers = len(layers)
         self.chosen = [n for n, layer in enumerate(layers) if not layer.sliding_window]
@@ -140,7 +140,7 @@ class CacheBudgets:
             num_tokens,
             max_cache_size=config.max_cache_size,
             prefill_budget=config.tokens_kept_in_prefill,
-            chunk=self._chunk,
+            stretch=self._stretch,
         )
 
     def pages_at_most(self, sequence: Sequence) -> list[list[int]]:

@@ -4,6 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+# Shorter ones fill the processor worse: they read 15 % slower than the longest. So do those whose
+# length has large prime factors, for matrix multiplications are divided into equal blocks: 928
+# tokens at a time read a prompt 15 % slower than 896.
+_LEAST_STRETCH = 512
+_STRETCH_STEP = 128
+
 
 @dataclass(frozen=True)
 class PlannedCut:
@@ -16,17 +22,27 @@ class PlannedCut:
     budget: int
 
 
+def stretch_between_cuts(max_cache_size: int, chunk: int) -> int:
+    """Tokens of a prompt that are read from one cut to the next, at most ``chunk``.
+
+    Longer stretches attend to more, shorter ones are cut more often: what both take together is
+    least where a stretch is about as long as the budget, and flat around it.
+    """
+    even = max_cache_size // _STRETCH_STEP * _STRETCH_STEP
+    return min(chunk, max(_LEAST_STRETCH, even))
+
+
 def plan_cuts(
-    num_cached: int, num_tokens: int, *, max_cache_size: int, prefill_budget: int, chunk: int
+    num_cached: int, num_tokens: int, *, max_cache_size: int, prefill_budget: int, stretch: int
 ) -> list[PlannedCut]:
     """The cuts of a prompt whose tokens ``num_cached … num_tokens - 1`` are still to be read.
 
-    After every ``chunk`` tokens the cache is cut to ``prefill_budget``, so that it never holds more
-    than both together; at the end to ``max_cache_size``. A ``prefill_budget`` of 0 leaves the last
-    cut alone.
+    After every ``stretch`` of tokens the cache is cut to ``prefill_budget``, so that it never holds
+    more than both together; at the end to ``max_cache_size``. A ``prefill_budget`` of 0 leaves the
+    last cut alone.
     """
     cuts = []
     if prefill_budget:
-        boundaries = range(num_cached + chunk, num_tokens, chunk)
+        boundaries = range(num_cached + stretch, num_tokens, stretch)
         cuts = [PlannedCut(boundary, prefill_budget) for boundary in boundaries]
     return [*cuts, PlannedCut(num_tokens, max_cache_size)]

@@ -27,7 +27,7 @@ _BOTH = "kv_cache_precision"
 _HELP = {
     "max_cache_size": "All tokens that a cut keeps of a sequence; 0 evicts nothing.",
     "layer_budgets": "How layers share it, or a number for each, with commas:",
-    "prefill_budget": "Tokens kept while a prompt is read, chunk by chunk; 0 is all.",
+    "prefill_budget": "Tokens kept while a prompt is read; 0 is all.",
     "start_size": "First tokens (attention sinks), never evicted.",
     "recent_size": "Last tokens, never evicted.",
     "granularity": "What is kept or evicted as a whole:",
@@ -69,7 +69,7 @@ _DEFAULTS = {
     "key_cache_precision": "as exported",
     "value_cache_precision": "as exported",
     "pool_size": "what the memory allows",
-    "prefill_budget": "twice --max-cache-size",
+    "prefill_budget": "1.5 times --max-cache-size",
 }
 # Beside --rng-seed a plain --seed would be taken for the sampler's.
 _SPELLED = {"seed": "--selection-seed"}

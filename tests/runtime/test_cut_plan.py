@@ -5,22 +5,30 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ov_kvcrush.runtime.cut_plan import PlannedCut, plan_cuts
+from ov_kvcrush.runtime.cut_plan import PlannedCut, plan_cuts, stretch_between_cuts
 
 
-def test_a_prompt_is_cut_after_each_chunk_and_at_its_end() -> None:
-    cuts = plan_cuts(0, 2500, max_cache_size=256, prefill_budget=512, chunk=1024)
+def test_a_prompt_is_cut_after_each_stretch_and_at_its_end() -> None:
+    cuts = plan_cuts(0, 2500, max_cache_size=256, prefill_budget=512, stretch=1024)
     assert cuts == [PlannedCut(1024, 512), PlannedCut(2048, 512), PlannedCut(2500, 256)]
 
 
 def test_without_a_prefill_budget_it_is_cut_once() -> None:
-    cuts = plan_cuts(0, 9000, max_cache_size=256, prefill_budget=0, chunk=1024)
+    cuts = plan_cuts(0, 9000, max_cache_size=256, prefill_budget=0, stretch=1024)
     assert cuts == [PlannedCut(9000, 256)]
 
 
-def test_a_prompt_of_whole_chunks_is_not_cut_twice_at_its_end() -> None:
-    cuts = plan_cuts(100, 300, max_cache_size=64, prefill_budget=64, chunk=100)
+def test_a_prompt_of_whole_stretches_is_not_cut_twice_at_its_end() -> None:
+    cuts = plan_cuts(100, 300, max_cache_size=64, prefill_budget=64, stretch=100)
     assert [cut.num_cached for cut in cuts] == [200, 300]
+
+
+def test_a_stretch_is_as_long_as_the_budget_but_not_tiny_and_no_longer_than_a_chunk() -> None:
+    assert stretch_between_cuts(1024, chunk=2048) == 1024
+    assert stretch_between_cuts(1023, chunk=2048) == 896
+    assert stretch_between_cuts(100, chunk=2048) == 512
+    assert stretch_between_cuts(8192, chunk=2048) == 2048
+    assert stretch_between_cuts(100, chunk=64) == 64
 
 
 @given(
@@ -28,20 +36,20 @@ def test_a_prompt_of_whole_chunks_is_not_cut_twice_at_its_end() -> None:
     new=st.integers(1, 3000),
     budget=st.integers(1, 300),
     more=st.integers(0, 300),
-    chunk=st.integers(1, 700),
+    stretch=st.integers(1, 700),
 )
-def test_the_cache_never_holds_more_than_prefill_budget_and_chunk(
-    num_cached: int, new: int, budget: int, more: int, chunk: int
+def test_the_cache_never_holds_more_than_prefill_budget_and_stretch(
+    num_cached: int, new: int, budget: int, more: int, stretch: int
 ) -> None:
     prefill = budget + more
     held, at = min(num_cached, budget), num_cached
     cuts = plan_cuts(
-        num_cached, num_cached + new, max_cache_size=budget, prefill_budget=prefill, chunk=chunk
+        num_cached, num_cached + new, max_cache_size=budget, prefill_budget=prefill, stretch=stretch
     )
     for cut in cuts:
         assert cut.num_cached > at
         held += cut.num_cached - at
         at = cut.num_cached
-        assert held <= prefill + chunk
+        assert held <= prefill + stretch
         held = min(held, cut.budget)
     assert (at, held <= budget) == (num_cached + new, True)
