@@ -9,7 +9,13 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from ov_kvcrush.errors import ConfigError, did_you_mean
-from ov_kvcrush.selection import IMPORTANCE_METHODS, LAYER_BUDGETS, Selector, make_importance
+from ov_kvcrush.selection import (
+    IMPORTANCE_METHODS,
+    LAYER_BUDGETS,
+    REPRESENTATIVE_RULES,
+    Selector,
+    make_importance,
+)
 from ov_kvcrush.selection.layer_budgets import normalized
 
 KV_PRECISIONS = ("f32", "bf16", "u8", "u4")
@@ -59,6 +65,9 @@ class KVCacheConfig:
             the importance method alone.
         representative_share: part of the budget between start and recent that goes to
             representatives (the paper's split, rho), 0 to 1.
+        prefill_representative_share: the same for the cuts while a prompt is read, when what will
+            be asked may not be known yet; None is all for ``distinct`` (unless its share is 0),
+            which keeps a text better alone then, and else as ``representative_share``.
         anchor: the vector every signature is compared with.
         signature_heads: one signature bit per ``"kv"`` head or per ``"query"`` head.
         signature_fraction: part of the middle tokens for which a head's bit is one.
@@ -85,6 +94,7 @@ class KVCacheConfig:
     kernel_size: int = 31
     representatives: str = "distinct"
     representative_share: float = 0.5
+    prefill_representative_share: float | None = None
     anchor: str = "mean"
     signature_heads: str = "kv"
     signature_fraction: float = 0.5
@@ -123,6 +133,7 @@ class KVCacheConfig:
             normalized(self.layer_budgets)
         # The policy's own settings are checked by the policy.
         self.selector(page_size=1)
+        self.prefill_selector(page_size=1)
         if self.max_cache_size:
             self._check_budget()
 
@@ -197,6 +208,14 @@ class KVCacheConfig:
             page_size=page_size if self.granularity == "page" else 1,
         )
 
+    def prefill_selector(self, page_size: int) -> Selector:
+        """The policy of the cuts while a prompt is read."""
+        share = self.prefill_representative_share
+        if share is None:
+            alone = REPRESENTATIVE_RULES[self.representatives].leads and self.representative_share
+            share = 1.0 if alone else self.representative_share
+        return dataclasses.replace(self.selector(page_size), representative_share=share)
+
     @classmethod
     def from_dict(cls, settings: dict[str, Any]) -> KVCacheConfig:
         """Build from a mapping; unknown names raise ConfigError with the closest known one."""
@@ -251,6 +270,7 @@ def _check_types(config: KVCacheConfig) -> None:
         str | None: (str, type(None)),
         str | tuple[float, ...]: (str, tuple),
         int | None: (int, type(None)),
+        float | None: (int, float, type(None)),
     }
     for name, hint in get_type_hints(type(config)).items():
         value = getattr(config, name)

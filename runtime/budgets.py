@@ -89,7 +89,7 @@ class CacheBudgets:
 
         What will be asked is not known there, and layers get even parts.
         """
-        return self.needs_attention and cut.budget == self._config.max_cache_size
+        return self.needs_attention and not cut.reads_on
 
     def divide(
         self,

@@ -18,7 +18,7 @@ from ov_kvcrush.runtime.cache_memory import CacheMemory
 from ov_kvcrush.runtime.cut_plan import PlannedCut
 from ov_kvcrush.runtime.kv_cache import KVCache
 from ov_kvcrush.runtime.sequence import Sequence
-from ov_kvcrush.selection import Observation
+from ov_kvcrush.selection import Observation, Selector
 
 # Queries of a chunk whose attention is computed together where all of it is accumulated.
 _ACCUMULATED_AT_ONCE = 32
@@ -48,7 +48,9 @@ class Compressor:
         self._memories = memories
         self._config = config
         self._budgets = budgets
-        self.selector = config.selector(PAGE_SIZE)
+        self._selector = config.selector(PAGE_SIZE)
+        self._prefill_selector = config.prefill_selector(PAGE_SIZE)
+        self._selectors = (self._selector, self._prefill_selector)
         self._threads = ThreadPoolExecutor(max_workers=_num_cpus())
         kernels.compile_for(key_codec.KEY_KINDS[memories[0].layout.key_type])
 
@@ -56,7 +58,12 @@ class Compressor:
     def window_size(self) -> int:
         """Queries of the newest tokens that a cut looks through."""
         adaptive = self._config.window_size if self._budgets.needs_attention else 0
-        return max(self.selector.num_window_queries, adaptive)
+        return max(*(one.num_window_queries for one in self._selectors), adaptive)
+
+    @property
+    def accumulates(self) -> bool:
+        """Whether :meth:`accumulate` is to be called after every inference."""
+        return any(one.needs_accumulation for one in self._selectors)
 
     def accumulate(self, sequence: Sequence, queries: SequenceOf[NDArray[np.float32]]) -> None:
         """Add the attention of the newest tokens to what their layers have accumulated.
@@ -103,8 +110,10 @@ class Compressor:
             for number, budget, tokens in zip(chosen, budgets, held, strict=True)
             if tokens > budget
         ]
+        selector = self._prefill_selector if cut.reads_on else self._selector
         kept = self._threads.map(
-            lambda job: self._cut_layer(sequence, job[0], job[1], attention.get(job[0])), jobs
+            lambda job: self._cut_layer(sequence, selector, job[0], job[1], attention.get(job[0])),
+            jobs,
         )
         for (number, _), slots in zip(jobs, list(kept), strict=True):
             sequence.layers[number].keep(slots)
@@ -127,6 +136,7 @@ class Compressor:
     def _cut_layer(
         self,
         sequence: Sequence,
+        selector: Selector,
         number: int,
         budget: int,
         attention: NDArray[np.float32] | None,
@@ -135,7 +145,6 @@ class Compressor:
         kind = key_codec.KEY_KINDS[memory.layout.key_type]
         table = np.array(layer.pages, np.int32)
         head_size = memory.layout.key_head_size
-        selector = self.selector
         if selector.num_window_queries != self.window_size:
             attention = None  # it was measured through another window
         if attention is None and selector.num_window_queries:

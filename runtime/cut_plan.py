@@ -15,11 +15,15 @@ _STRETCH_STEP = 128
 class PlannedCut:
     """A cut when ``num_cached`` tokens of the sequence have been read, to ``budget`` tokens.
 
-    ``budget`` is the mean of the layers.
+    Attributes:
+        num_cached: of the sequence, when it is due.
+        budget: the mean of the layers.
+        reads_on: the prompt goes on behind it, so that what will be asked may not be known yet.
     """
 
     num_cached: int
     budget: int
+    reads_on: bool = False
 
 
 def stretch_between_cuts(max_cache_size: int, chunk: int) -> int:
@@ -44,5 +48,5 @@ def plan_cuts(
     cuts = []
     if prefill_budget:
         boundaries = range(num_cached + stretch, num_tokens, stretch)
-        cuts = [PlannedCut(boundary, prefill_budget) for boundary in boundaries]
+        cuts = [PlannedCut(boundary, prefill_budget, reads_on=True) for boundary in boundaries]
     return [*cuts, PlannedCut(num_tokens, max_cache_size)]

@@ -199,7 +199,7 @@ class PagedEngine:
             list(tokens),
             self.model.layers,
             self._compressor.window_size or None,
-            self._compressor.selector.needs_accumulation,
+            self._compressor.accumulates,
         )
 
     def _plan_prompt(self, sequence: Sequence, session: Session | None) -> None:

@@ -153,6 +153,11 @@ def _limits(block_size: int) -> dict[str, tuple[tuple[Any, ...], str, Any]]:
         "importance": (("snapkv",), "knows no other", "snapkv"),
         "layer_budgets": (("auto", "uniform"), "gives every layer the same", "uniform"),
         "prefill_budget": ((None, 0), "evicts nothing while a prompt is read", 0),
+        "prefill_representative_share": (
+            (None,),
+            "evicts nothing while a prompt is read",
+            None,
+        ),
         "representatives": (("none", "rank"), "knows only rank and none", "rank"),
         "kernel_size": ((default.kernel_size, 7), "pools scores over 7 tokens", 7),
         "signature_heads": (

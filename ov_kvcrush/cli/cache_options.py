@@ -36,6 +36,7 @@ _HELP = {
     "kernel_size": "Width of the max-pooling over the scores; odd, 1 is none.",
     "representatives": "How representatives of the evicted tokens are chosen:",
     "representative_share": "Representatives' part of the budget between start and recent, 0 to 1.",
+    "prefill_representative_share": "The same for cuts while a prompt is read.",
     "anchor": "What every token's signature is compared with:",
     "signature_heads": "Heads that give a signature its bits:",
     "signature_fraction": "Part of the tokens for which a head's bit is one.",
@@ -70,6 +71,7 @@ _DEFAULTS = {
     "value_cache_precision": "as exported",
     "pool_size": "what the memory allows",
     "prefill_budget": "1.5 times --max-cache-size",
+    "prefill_representative_share": "1 for distinct, else --representative-share",
 }
 # Beside --rng-seed a plain --seed would be taken for the sampler's.
 _SPELLED = {"seed": "--selection-seed"}

@@ -16,7 +16,7 @@ from ov_kvcrush.selection.budgets import divide_budget
 from ov_kvcrush.selection.importance import ImportanceMethod
 from ov_kvcrush.selection.observation import Floats, Observation
 from ov_kvcrush.selection.ordering import highest
-from ov_kvcrush.selection.rules import REPRESENTATIVE_RULES, Candidates
+from ov_kvcrush.selection.rules import REPRESENTATIVE_RULES, Candidates, RepresentativeRule
 from ov_kvcrush.selection.signature import (
     ANCHORS,
     SIGNATURE_HEADS,
@@ -83,20 +83,27 @@ class Selector:
     @property
     def num_window_queries(self) -> int:
         """The last queries whose attention ``select`` looks at; 0 for none."""
-        return self.importance.num_window_queries
+        return self.importance.num_window_queries if self._scores else 0
 
     @property
     def needs_accumulation(self) -> bool:
         """Whether ``select`` looks at the observation's ``accumulated_attention``."""
-        return self.importance.needs_accumulation
+        return self._scores and self.importance.needs_accumulation
 
     @property
     def needs_distinctiveness(self) -> bool:
         """Whether ``select`` looks at the observation's ``distinctiveness``."""
-        rule = REPRESENTATIVE_RULES[self.representatives]
-        return self.importance.needs_distinctiveness or (
-            rule.needs_distinctiveness and self.representative_share > 0
-        )
+        by_rule = self._rule.needs_distinctiveness and self.representative_share > 0
+        return by_rule or (self._scores and self.importance.needs_distinctiveness)
+
+    @property
+    def _rule(self) -> RepresentativeRule:
+        return REPRESENTATIVE_RULES[self.representatives]
+
+    @property
+    def _scores(self) -> bool:
+        """Whether importance has a say: not where the rule alone chooses and needs none."""
+        return self.representative_share < 1 or self._rule.needs_importance
 
     def select(self, observation: Observation, max_cache_size: int) -> NDArray[np.int32]:
         """The slots each KV head keeps: [H, K], ascending in a row, none twice.
@@ -124,7 +131,11 @@ class Selector:
             page_size=self.page_size,
         )
         middle = observation.slots(budget.middle_begin, budget.middle_end)
-        importance = self._by_page(self.importance.score(middle))
+        if self._scores:
+            importance = self._by_page(self.importance.score(middle))
+        else:
+            num_pages = (budget.middle_end - budget.middle_begin) // self.page_size
+            importance = np.zeros((num_heads, num_pages), dtype=np.float32)
         chosen = highest(importance, budget.important)
         if budget.representatives:
             candidates = Candidates(
@@ -134,8 +145,7 @@ class Selector:
                 distinctiveness=lambda: self._by_page(middle.need("distinctiveness")),
                 seed=self.seed,
             )
-            rule = REPRESENTATIVE_RULES[self.representatives]
-            chosen = chosen | rule.choose(candidates, budget.representatives)
+            chosen = chosen | self._rule.choose(candidates, budget.representatives)
         kept = np.ones((num_heads, num_slots), dtype=np.bool_)
         kept_middle = kept[:, budget.middle_begin : budget.middle_end]
         # Splitting the last axis gives a view: this writes into ``kept``.

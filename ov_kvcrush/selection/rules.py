@@ -43,10 +43,16 @@ class RepresentativeRule:
         choose: candidates, count -> mask [H, pages] with ``count`` pages in every row, none taken;
             there are more candidates than ``count``.
         needs_distinctiveness: whether ``choose`` looks at the keys' distinctiveness.
+        needs_importance: whether ``choose`` looks at scores, or at distances, which are made of
+            them.
+        leads: whether the rule alone keeps a text better than importance does, as long as nobody
+            has asked about it.
     """
 
     choose: Callable[[Candidates, int], Mask]
     needs_distinctiveness: bool = False
+    needs_importance: bool = True
+    leads: bool = False
 
 
 def _next_important(candidates: Candidates, count: int) -> Mask:
@@ -93,10 +99,12 @@ REPRESENTATIVE_RULES: dict[str, RepresentativeRule] = {
     # The paper's: evenly spaced in the order of distance to the anchor, both ends included.
     "rank": RepresentativeRule(_evenly_ranked),
     # The keys least like their head's mean key.
-    "distinct": RepresentativeRule(_most_distinct, needs_distinctiveness=True),
+    "distinct": RepresentativeRule(
+        _most_distinct, needs_distinctiveness=True, needs_importance=False, leads=True
+    ),
     # Buckets of equal head behaviour (the same order in equal parts), the most distinct of each.
     "bucket_distinct": RepresentativeRule(_most_distinct_of_buckets, needs_distinctiveness=True),
     # Controls: evenly spaced in the text, and any.
-    "even": RepresentativeRule(_evenly_placed),
-    "random": RepresentativeRule(_any),
+    "even": RepresentativeRule(_evenly_placed, needs_importance=False),
+    "random": RepresentativeRule(_any, needs_importance=False),
 }

@@ -10,7 +10,11 @@ from ov_kvcrush.runtime.cut_plan import PlannedCut, plan_cuts, stretch_between_c
 
 def test_a_prompt_is_cut_after_each_stretch_and_at_its_end() -> None:
     cuts = plan_cuts(0, 2500, max_cache_size=256, prefill_budget=512, stretch=1024)
-    assert cuts == [PlannedCut(1024, 512), PlannedCut(2048, 512), PlannedCut(2500, 256)]
+    assert cuts == [
+        PlannedCut(1024, 512, reads_on=True),
+        PlannedCut(2048, 512, reads_on=True),
+        PlannedCut(2500, 256),
+    ]
 
 
 def test_without_a_prefill_budget_it_is_cut_once() -> None:

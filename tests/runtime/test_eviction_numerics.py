@@ -110,14 +110,15 @@ EVICTING = {"max_cache_size": 96, "start_size": 8, "recent_size": 24, "decode_sl
         {**EVICTING, "representatives": "distinct", "signature_heads": "query"},
         {**EVICTING, "granularity": "page", "start_size": 32, "recent_size": 32,
          "max_cache_size": 128, "layer_budgets": "uniform"},
+        {**EVICTING, "prefill_budget": 96},
         {**EVICTING, "prefill_budget": 96, "representatives": "bucket_distinct"},
         {**EVICTING, "layer_budgets": (1, 1, 1, 1, 1, 1, 8, 2), "prefill_budget": 128},
         {**EVICTING, "layer_budgets": "adaptive", "importance": "keydiff"},
         {**EVICTING, "importance": "pyramidkv", "representatives": "even"},
         {**EVICTING, "importance": "h2o", "representatives": "none"},
     ],
-    ids=["rank", "importance-alone", "distinct", "page", "while-reading", "layers", "adaptive",
-         "pyramid", "h2o"],
+    ids=["default", "importance-alone", "query-heads", "page", "while-reading",
+         "buckets-while-reading", "layers", "adaptive", "pyramid", "h2o"],
 )  # fmt: skip
 def test_after_eviction_logits_equal_pytorch_that_drops_the_same_tokens(
     needle_f32_dir: Path, reference: TorchReference, prompt: list[int], settings: dict[str, object]

@@ -201,6 +201,35 @@ def test_the_pool_never_holds_more_than_prefill_budget_and_chunk(needle_int8_dir
     assert metrics.kv_tokens <= 100 + 2
 
 
+def test_distinct_alone_cuts_while_a_prompt_is_read_and_both_at_its_end(
+    needle_int8_dir: Path,
+) -> None:
+    def kept_while_reading(**settings: object) -> list[NDArray[np.int32]]:
+        engine = engine_of(needle_int8_dir, 128, **TOKEN, prefill_budget=100, **settings)
+        sequence = engine.add_request(PROMPT, GenerationConfig(max_new_tokens=2)).generations[0]
+        assert sequence.sequence is not None
+        while not sequence.sequence.cuts:
+            engine.step()
+        assert sequence.sequence.cuts[0].reads_on
+        return [layer.positions.copy() for layer in sequence.sequence.layers]
+
+    def same(one: list[NDArray[np.int32]], other: list[NDArray[np.int32]]) -> bool:
+        return all(map(np.array_equal, one, other))
+
+    by_default = kept_while_reading(representatives="distinct")
+    assert same(by_default, kept_while_reading(importance="keydiff", representatives="none"))
+    assert same(by_default, kept_while_reading(prefill_representative_share=1))
+    half = kept_while_reading(prefill_representative_share=0.5)
+    assert not same(by_default, half)
+    # Importance alone stays alone, and the paper's rule has the share it has at the end.
+    alone = kept_while_reading(representative_share=0)
+    assert same(alone, kept_while_reading(representatives="none"))
+    rank = {"representatives": "rank", "representative_share": 0.25}
+    assert same(
+        kept_while_reading(**rank), kept_while_reading(**rank, prefill_representative_share=0.25)
+    )
+
+
 def test_what_was_cut_while_reading_is_computed_again_after_a_preemption(
     needle_f32_dir: Path,
 ) -> None:

@@ -18,7 +18,7 @@ from ov_kvcrush.selection import (
     Observation,
     Selector,
 )
-from ov_kvcrush.selection.importance import SnapKV
+from ov_kvcrush.selection.importance import H2O, SnapKV
 from tests.selection import slow_reference
 
 
@@ -306,6 +306,26 @@ def test_distinctiveness_is_asked_for_only_where_it_is_read():
     assert not Selector(SnapKV(), 0, 0, "distinct", 0.0).needs_distinctiveness
     assert not Selector(SnapKV(), 0, 0, "rank").needs_distinctiveness
     assert not Selector(SnapKV(), 0, 0, "none").needs_distinctiveness
+
+
+@pytest.mark.parametrize("page_size", [1, 2])
+@pytest.mark.parametrize("rule", ["distinct", "even", "random"])
+def test_a_rule_that_has_all_and_reads_no_score_needs_no_attention(rule, page_size):
+    distinct = np.random.default_rng(0).normal(size=(1, 12))
+    unseen = flat_cache(np.zeros(12), distinctiveness=distinct)
+    unseen = Observation(None, unseen.positions, unseen.distinctiveness)
+    selector = Selector(H2O(), 2, 2, rule, 1.0, page_size=page_size)
+    assert (selector.num_window_queries, selector.needs_accumulation) == (0, False)
+    slots = selector.select(unseen, 8)
+    assert slots.shape == (1, 8)
+    if rule == "distinct" and page_size == 1:
+        middle = distinct[0, 2:10]
+        assert set(slots[0, 2:6] - 2) == set(np.argsort(-middle, kind="stable")[:4])
+
+
+def test_rules_that_read_scores_need_them_even_when_they_have_all():
+    for rule in ("none", "rank", "bucket_distinct"):
+        assert Selector(SnapKV(), 0, 0, rule, 1.0).num_window_queries == 16
 
 
 def test_an_importance_method_is_one_dataclass_with_a_score():
