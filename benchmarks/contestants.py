@@ -24,7 +24,7 @@ from openvino_genai import (
 )
 
 from ov_kvcrush.config import KVCacheConfig
-from ov_kvcrush.plan import LayerPrecision
+from ov_kvcrush.precisions import LayerPrecision
 from ov_kvcrush.runtime.cache_layout import PAGE_SIZE, page_bytes
 from ov_kvcrush.runtime.engine import PagedEngine
 from ov_kvcrush.runtime.genai_eviction import GenaiEviction

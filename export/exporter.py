@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from importlib.util import find_spec
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ov_kvcrush.errors import ExportError
 from ov_kvcrush.export.options import ExportOptions
@@ -37,13 +37,14 @@ def export_model(options: ExportOptions, progress: Progress | None = None) -> KV
     # Seconds of imports: not before the checks that need none of them have passed.
     from ov_kvcrush.export import optimum
     from ov_kvcrush.export.estimate import context_length
-    from ov_kvcrush.export.finish import can_try_out, try_out, write_plan
+    from ov_kvcrush.export.finish import can_try_out, geometry, try_out, write_plan
     from ov_kvcrush.export.layer_shares import measure_layer_shares
 
     precision = options.kv_precision
     compresses = optimum.compresses_afterwards(checked.compression)
     measures = can_try_out(precision)
-    steps = _Steps(progress, 3 + bool(checked.source.downloads) + compresses + measures)
+    optional = (checked.source.downloads, compresses, measures, options.kv_plan)
+    steps = _Steps(progress, 3 + sum(map(bool, optional)))
     with open_workspace(options.output.resolve()) as workspace:
         if checked.source.downloads:
             steps.begin(f"Download {checked.source.download_bytes / 1e6:,.0f} MB")
@@ -57,12 +58,21 @@ def export_model(options: ExportOptions, progress: Progress | None = None) -> KV
             optimum.compress(options, checked.compression, workspace.model)
         steps.begin(f"Set the KV cache to {precision.key}/{precision.value} and try it")
         model = try_out(workspace.model, precision, progress)
+        layers = geometry(workspace.model) if model is None else model.layers
+        length = context_length(checked.config)
         shares: tuple[float, ...] = ()
         if model is not None:
             steps.begin("Measure which layers look back")
-            length = context_length(checked.config)
             shares = measure_layer_shares(model, workspace.model, length, progress)
-        plan = write_plan(workspace.model, checked.config, precision, model, shares)
+        precisions, calibration = (precision,) * len(layers), dict[str, Any]()
+        if options.kv_plan:
+            from ov_kvcrush.export.kv_calibration import plan_precisions
+
+            steps.begin("Give each layer its KV precision")
+            precisions, calibration = plan_precisions(
+                workspace.model, layers, options, length, progress
+            )
+        plan = write_plan(workspace.model, checked.config, layers, precisions, shares, calibration)
         workspace.publish()
     return plan
 
@@ -79,17 +89,21 @@ def estimate_model(options: ExportOptions, progress: Progress | None = None) -> 
     _require_packages()
     from ov_kvcrush.export import preflight
 
-    checked = preflight.check(options, progress or Silent())
+    progress = progress or Silent()
+    checked = preflight.check(options, progress)
 
     from ov_kvcrush.export.estimate import context_length
     from ov_kvcrush.export.finish import kv_bytes_per_token
 
+    if options.kv_plan == "auto":
+        progress.note("what --kv-plan auto chooses is known after the export: shown is u8 for all")
+    precisions = checked.precisions or (options.kv_precision,) * len(checked.layers)
     return KVPlan(
         model_type=checked.config.model_type,
         fingerprint="",
         layers=checked.layers,
-        precisions=(options.kv_precision,) * len(checked.layers),
-        kv_bytes_per_token=kv_bytes_per_token(checked.layers, options.kv_precision),
+        precisions=precisions,
+        kv_bytes_per_token=kv_bytes_per_token(checked.layers, precisions),
         context_length=context_length(checked.config),
         weights=_estimated_weights(options, checked),
     )

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ov_kvcrush.errors import ExportError, OVKVCrushError
 from ov_kvcrush.export.estimate import context_length
 from ov_kvcrush.export.ir import read_weights, write_kv_precision
 from ov_kvcrush.export.progress import Progress
-from ov_kvcrush.plan import KVPlan, LayerGeometry, LayerPrecision, fingerprint
+from ov_kvcrush.plan import KVPlan, LayerGeometry, fingerprint
+from ov_kvcrush.precisions import LayerPrecision
 from ov_kvcrush.runtime.cache_layout import PAGE_SIZE, page_bytes
 from ov_kvcrush.runtime.device import core
 from ov_kvcrush.runtime.paged_graph import read_geometry
@@ -39,6 +41,9 @@ def can_try_out(precision: LayerPrecision) -> bool:
 def try_out(folder: Path, precision: LayerPrecision, progress: Progress) -> PagedModel | None:
     """Set the KV precision of the IR in ``folder``, and compile it on the paged cache as it is.
 
+    Args:
+        precision: of all layers, for whoever compiles the IR without a KV plan.
+
     Returns:
         The model, without a cache; None where this CPU cannot store one in ``precision``.
 
@@ -62,14 +67,14 @@ def try_out(folder: Path, precision: LayerPrecision, progress: Progress) -> Page
         model = PagedModel(folder, properties=properties)
     except OVKVCrushError as error:
         raise _not_runnable(folder, error) from error
-    compiled = model.precision
+    compiled = model.precisions[0]
     if (compiled.key, compiled.value) != (precision.key, precision.value):
         raise ExportError(
             f"OpenVINO stores the KV cache in {compiled.key}/{compiled.value} although the model "
             f"says {precision.key}/{precision.value}",
             "Install the openvino release that ov-kvcrush names in its dependencies.",
         )
-    expected = kv_bytes_per_token(model.layers, precision)
+    expected = kv_bytes_per_token(model.layers, [precision] * len(model.layers))
     if model.kv_bytes_per_token != expected:
         raise ExportError(
             f"OpenVINO takes {model.kv_bytes_per_token:,.1f} bytes for a token, "
@@ -82,28 +87,28 @@ def try_out(folder: Path, precision: LayerPrecision, progress: Progress) -> Page
 def write_plan(
     folder: Path,
     config: PretrainedConfig,
-    precision: LayerPrecision,
-    model: PagedModel | None,
+    layers: tuple[LayerGeometry, ...],
+    precisions: tuple[LayerPrecision, ...],
     layer_shares: tuple[float, ...],
+    calibration: dict[str, Any],
 ) -> KVPlan:
     """Write the plan of the IR in ``folder``, which must not change any more.
 
     Args:
-        model: what ``try_out`` compiled, if it did.
+        layers: its geometry.
+        precisions: by layer.
         layer_shares: by layer; empty where they were not measured.
-
-    Raises:
-        ExportError: the paged engine cannot run the model.
+        calibration: how the precisions came about; empty where they were given.
     """
-    layers = _geometry(folder) if model is None else model.layers
     plan = KVPlan(
         model_type=config.model_type,
         fingerprint=fingerprint(folder),
         layers=layers,
-        precisions=(precision,) * len(layers),
-        kv_bytes_per_token=kv_bytes_per_token(layers, precision),
+        precisions=precisions,
+        kv_bytes_per_token=kv_bytes_per_token(layers, precisions),
         context_length=context_length(config),
         layer_shares=layer_shares,
+        calibration=calibration,
         weights=read_weights(folder),
         made_with=_versions(),
     )
@@ -111,12 +116,20 @@ def write_plan(
     return plan
 
 
-def kv_bytes_per_token(layers: tuple[LayerGeometry, ...], precision: LayerPrecision) -> float:
+def kv_bytes_per_token(
+    layers: Sequence[LayerGeometry], precisions: Sequence[LayerPrecision]
+) -> float:
     """Bytes one token takes in the caches of ``layers``, with its share of each page's scales."""
-    return sum(sum(page_bytes(layer, precision)) for layer in layers) / PAGE_SIZE
+    sizes = (sum(page_bytes(n, p)) for n, p in zip(layers, precisions, strict=True))
+    return sum(sizes) / PAGE_SIZE
 
 
-def _geometry(folder: Path) -> tuple[LayerGeometry, ...]:
+def geometry(folder: Path) -> tuple[LayerGeometry, ...]:
+    """Attention geometry of the IR in ``folder``, by layer.
+
+    Raises:
+        ExportError: the paged engine cannot run the model.
+    """
     try:
         return read_geometry(folder)
     except OVKVCrushError as error:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-from ov_kvcrush.plan import LayerPrecision
+from ov_kvcrush.precisions import LayerPrecision
 
 GRAPH_FILE = "openvino_model.xml"
 WEIGHTS_FILE = "openvino_model.bin"

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ov_kvcrush.errors import OVKVCrushError
 from ov_kvcrush.export.progress import Progress
-from ov_kvcrush.loading import load_tokenizer
+from ov_kvcrush.export.text import read_tokens
 from ov_kvcrush.runtime.batch import build_batch
 from ov_kvcrush.runtime.cache_layout import PAGE_SIZE
 from ov_kvcrush.runtime.paged_model import PagedModel
@@ -27,7 +27,6 @@ from ov_kvcrush.selection.layer_budgets import with_least_share
 LEAST_SHARE = 0.2
 """What every layer gets of an even share: copying is not all that a layer's memory serves."""
 
-_TEXT = Path(__file__).parent / "calibration.txt"
 _TEXT_TOKENS, _LEAST_TEXT_TOKENS = 2048, 256
 # What even the layer without its far tokens sees; whole pages, so that nothing has to be moved.
 _START_PAGES, _RECENT_PAGES = 1, 2
@@ -63,7 +62,8 @@ def measure_layer_shares(
     num_tokens = min(_TEXT_TOKENS, context_length // 2 or _TEXT_TOKENS)
     added = [0.0] * len(model.layers)
     try:
-        text = _read_text(folder, num_tokens)
+        text = read_tokens(folder)[:num_tokens]
+        del text[len(text) // PAGE_SIZE * PAGE_SIZE :]
         if len(text) < _LEAST_TEXT_TOKENS:
             return _not_measured(progress, f"a context of {context_length} tokens is too short")
         trial = _Trial(model, text)
@@ -85,13 +85,6 @@ def measure_layer_shares(
 def _not_measured(progress: Progress, reason: str) -> tuple[float, ...]:
     progress.note(f"which layers look back could not be measured: {reason}")
     return ()
-
-
-def _read_text(folder: Path, num_tokens: int) -> list[int]:
-    """Whole pages of prose: at most ``num_tokens`` token ids."""
-    encoded = load_tokenizer(folder).encode(_TEXT.read_text(encoding="utf-8")).input_ids.data[0]
-    num_pages = min(num_tokens, len(encoded)) // PAGE_SIZE
-    return [int(token) for token in encoded[: num_pages * PAGE_SIZE]]
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ov_kvcrush.config import KV_PRECISIONS, require_precision_pair
 from ov_kvcrush.errors import ConfigError, did_you_mean
-from ov_kvcrush.plan import LayerPrecision
+from ov_kvcrush.precisions import KV_PRECISIONS, LayerPrecision, require_precision_pair
 
 TASK = "text-generation-with-past"
 WEIGHT_FORMATS = ("fp32", "fp16", "int8", "int4", "mxfp4", "nf4", "cb4")
@@ -46,6 +45,11 @@ class ExportOptions:
         key_cache_precision, value_cache_precision: ``f32``, ``bf16``, ``u8`` or ``u4``.
         key_cache_group_size, value_cache_group_size: elements that share a scale; 0 leaves the
             plugin's default.
+        kv_plan: ``"auto"`` calibrates a precision for each layer; a path reads them from a file
+            (see ``kv_file.py``); None gives all layers the same.
+        kv_bytes_per_token: most bytes a token may take in all layers together, for ``"auto"``.
+        max_drop: most nats a token by which the output may diverge, for ``"auto"``.
+        kv_dataset: path to calibration text for ``"auto"``; None takes the package's own.
         overwrite: replace an exported model that is already at ``output``.
 
     Raises:
@@ -81,6 +85,10 @@ class ExportOptions:
     value_cache_precision: str = "u8"
     key_cache_group_size: int = 0
     value_cache_group_size: int = 0
+    kv_plan: str | None = None
+    kv_bytes_per_token: float | None = None
+    max_drop: float | None = None
+    kv_dataset: str | None = None
     overwrite: bool = False
 
     def __post_init__(self) -> None:
@@ -90,6 +98,7 @@ class ExportOptions:
         _known("--value-cache-precision", self.value_cache_precision, KV_PRECISIONS)
         require_precision_pair(self.key_cache_precision, self.value_cache_precision)
         _check_group_sizes(self)
+        _check_kv_plan(self)
         _check_compression(self)
 
     @property
@@ -150,6 +159,34 @@ def _check_group_sizes(options: ExportOptions) -> None:
                 f"--{part}-cache-group-size has no meaning for {precision}, which has no scales",
                 f"Leave it out, or set --{part}-cache-precision to u8 or u4.",
             )
+
+
+def _check_kv_plan(options: ExportOptions) -> None:
+    targets = {
+        "--kv-bytes-per-token": options.kv_bytes_per_token,
+        "--max-drop": options.max_drop,
+        "--kv-dataset": options.kv_dataset,
+    }
+    given = [flag for flag, value in targets.items() if value is not None]
+    if given and options.kv_plan != "auto":
+        raise ConfigError(f"{given[0]} is for a plan that is calibrated", "Add --kv-plan auto.")
+    if options.kv_bytes_per_token is not None and options.max_drop is not None:
+        raise ConfigError(
+            "--kv-bytes-per-token and --max-drop are two targets for one plan",
+            "Give the one that matters; the other is what comes out.",
+        )
+    for flag in ("--kv-bytes-per-token", "--max-drop"):
+        value = targets[flag]
+        if isinstance(value, float) and not 0 < value < float("inf"):
+            raise ConfigError(f"{flag} is {value:g}, not above 0")
+    if options.kv_plan is None:
+        return
+    plain = LayerPrecision("u8", "u8")
+    if options.kv_precision != plain:
+        raise ConfigError(
+            "--kv-plan gives each layer its own KV precision, and another one was given for all",
+            "Leave the cache precisions and group sizes out, or --kv-plan.",
+        )
 
 
 def _check_compression(options: ExportOptions) -> None:

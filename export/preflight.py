@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 from huggingface_hub.constants import HF_HUB_CACHE
 
 from ov_kvcrush.errors import ExportError
+from ov_kvcrush.export.calibration import read_samples
+from ov_kvcrush.export.kv_file import read_kv_file, require_layers
 from ov_kvcrush.export.source import Source, find_source
 from ov_kvcrush.export.workspace import check_output, nearest_folder
 
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from ov_kvcrush.export.options import ExportOptions
     from ov_kvcrush.export.progress import Progress
     from ov_kvcrush.plan import LayerGeometry
+    from ov_kvcrush.precisions import LayerPrecision
 
 _RESERVE = 64 << 20  # tokenizer, graph, configuration
 
@@ -33,6 +36,7 @@ class Preflight:
         config: its configuration.
         compression: Optimum's configuration of the weights; None leaves it to Optimum.
         layers: estimated attention geometry; empty if the configuration does not tell.
+        precisions: of the KV cache by layer, where a file names them; else empty.
         weight_bytes: estimated size of the finished weights.
         compressed_format: for people: what the weights are compressed to; empty for not at all.
     """
@@ -41,6 +45,7 @@ class Preflight:
     config: PretrainedConfig
     compression: OVConfig | None
     layers: tuple[LayerGeometry, ...]
+    precisions: tuple[LayerPrecision, ...]
     weight_bytes: int
     compressed_format: str
 
@@ -55,6 +60,10 @@ def check(options: ExportOptions, progress: Progress) -> Preflight:
     output = options.output.resolve()
     check_output(output, options.overwrite)
     _keep_model_and_output_apart(Path(options.model), output)
+    from_file = options.kv_plan and options.kv_plan != "auto"
+    precisions = read_kv_file(str(options.kv_plan)) if from_file else ()
+    if options.kv_dataset:
+        read_samples(options.kv_dataset)
     source = find_source(options)
 
     # Optimum takes seconds to import: not before the quick checks have passed.
@@ -65,6 +74,8 @@ def check(options: ExportOptions, progress: Progress) -> Preflight:
     if optimum.ignores_dataset(compression):
         progress.note("--dataset has no effect: no option that looks at data was given with it")
     layers = estimate.estimate_layers(config)
+    if layers and precisions:
+        require_layers(precisions, len(layers))
     estimate.check_group_sizes(layers, options.value_cache_group_size)
     if options.key_cache_group_size:
         progress.note(
@@ -80,7 +91,8 @@ def check(options: ExportOptions, progress: Progress) -> Preflight:
         cache = Path(options.cache_dir or HF_HUB_CACHE).resolve()
         _require_space(nearest_folder(cache), source.download_bytes, "the download")
     kind = settings.get("dtype") or options.weight_format if settings else ""
-    return Preflight(source, config, compression, layers, after or before, kind or "")
+    weight_bytes = after or before
+    return Preflight(source, config, compression, layers, precisions, weight_bytes, kind or "")
 
 
 def _compression_settings(compression: OVConfig | None, source: Source) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from ov_kvcrush.errors import ConfigError, did_you_mean
+from ov_kvcrush.precisions import KV_PRECISIONS
 from ov_kvcrush.selection import (
     IMPORTANCE_METHODS,
     LAYER_BUDGETS,
@@ -18,22 +19,10 @@ from ov_kvcrush.selection import (
 )
 from ov_kvcrush.selection.layer_budgets import normalized
 
-KV_PRECISIONS = ("f32", "bf16", "u8", "u4")
 GRANULARITIES = ("token", "page")
 
 # Where no prefill budget is given it is so many times the budget (docs/selection.md).
 _PREFILL_FACTOR = 1.5
-
-# The CPU plugin's PagedAttention takes these pairs and rejects every other one
-# (tests/runtime/test_paged_model.py::test_the_plugin_takes_just_these_precision_pairs).
-KV_PRECISION_PAIRS = (
-    ("f32", "f32"),
-    ("bf16", "bf16"),
-    ("u8", "u8"),
-    ("u8", "u4"),
-    ("u4", "u8"),
-    ("u4", "u4"),
-)
 
 
 @dataclass(frozen=True)
@@ -241,20 +230,6 @@ class KVCacheConfig:
     def to_dict(self) -> dict[str, Any]:
         """All settings, as ``from_dict`` takes them."""
         return dataclasses.asdict(self)
-
-
-def require_precision_pair(key: str, value: str) -> None:
-    """Refuse a pair of KV precisions the plugin cannot hold together.
-
-    Raises:
-        ConfigError: ``(key, value)`` is not one of ``KV_PRECISION_PAIRS``.
-    """
-    if (key, value) not in KV_PRECISION_PAIRS:
-        pairs = ", ".join(f"{k}/{v}" for k, v in KV_PRECISION_PAIRS)
-        raise ConfigError(
-            f"OpenVINO's paged attention cannot hold keys in {key} with values in {value}",
-            f"Pairs (key/value) it takes: {pairs}.",
-        )
 
 
 def _require(condition: bool, message: str, hint: str = "") -> None:

@@ -14,12 +14,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ov_kvcrush.errors import ModelError
+from ov_kvcrush.errors import ConfigError, ModelError
+from ov_kvcrush.precisions import LayerPrecision, by_layer, ranges_of
 
 PLAN_FILE = "ov_kvcrush.json"
-PLAN_VERSION = 2
-# Plans of these versions lack fields that have a default.
-_OLDER_VERSIONS = (1,)
+PLAN_VERSION = 3
+# Plans of these versions lack fields that have a default, and list precisions layer by layer.
+_OLDER_VERSIONS = (1, 2)
 
 _PROBES = 64
 _PROBE_BYTES = 4096
@@ -40,19 +41,6 @@ class LayerGeometry:
 
 
 @dataclass(frozen=True)
-class LayerPrecision:
-    """Storage of one layer's cache: ``f32``, ``bf16``, ``u8`` or ``u4`` for keys and values.
-
-    The group sizes are elements that share a scale along the head; 0 leaves the plugin's default.
-    """
-
-    key: str
-    value: str
-    key_group_size: int = 0
-    value_group_size: int = 0
-
-
-@dataclass(frozen=True)
 class KVPlan:
     """The KV cache of one exported model.
 
@@ -65,6 +53,8 @@ class KVPlan:
         context_length: tokens the model was trained to read; 0 where its config does not say.
         layer_shares: of each layer in the budget of an evicting cache, 1 on average; empty where it
             was not measured.
+        calibration: how the precisions were chosen, with what it takes to choose them again; empty
+            where they were given.
         weights: how the weights were made (format, ratio, …) and their ``size_bytes``.
         made_with: versions of the libraries that made it.
     """
@@ -76,6 +66,7 @@ class KVPlan:
     kv_bytes_per_token: float
     context_length: int
     layer_shares: tuple[float, ...] = ()
+    calibration: dict[str, Any] = field(default_factory=dict)
     weights: dict[str, Any] = field(default_factory=dict)
     made_with: dict[str, str] = field(default_factory=dict)
 
@@ -88,8 +79,11 @@ class KVPlan:
         return path
 
     def to_dict(self) -> dict[str, Any]:
-        """The plan as JSON values, with its format version."""
-        return {"version": PLAN_VERSION, **dataclasses.asdict(self)}
+        """The plan as JSON values, with its format version; precisions by ranges of layers."""
+        body = dataclasses.asdict(self)
+        ranges = ranges_of(self.precisions)
+        body["precisions"] = {name: dataclasses.asdict(one) for name, one in ranges.items()}
+        return {"version": PLAN_VERSION, **body}
 
     @classmethod
     def from_dict(cls, stored: dict[str, Any], source: str = "KV plan") -> KVPlan:
@@ -107,12 +101,13 @@ class KVPlan:
         body = {name: value for name, value in stored.items() if name != "version"}
         try:
             body["layers"] = tuple(LayerGeometry(**layer) for layer in body["layers"])
-            body["precisions"] = tuple(LayerPrecision(**layer) for layer in body["precisions"])
+            body["precisions"] = _read_precisions(body["precisions"])
             body["layer_shares"] = tuple(body.get("layer_shares", ()))
             plan = cls(**body)
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, AttributeError, ConfigError) as error:
+            reason = error.message if isinstance(error, ConfigError) else error
             raise ModelError(
-                f"{source} is damaged: {error}", "Export the model again to rewrite it."
+                f"{source} is damaged: {reason}", "Export the model again to rewrite it."
             ) from error
         lengths = {len(plan.precisions), len(plan.layer_shares) or len(plan.layers)}
         if not plan.layers or lengths != {len(plan.layers)}:
@@ -156,6 +151,12 @@ class KVPlan:
                 "Export the model again, or delete the file to run without a plan.",
             )
         return plan
+
+
+def _read_precisions(stored: Any) -> tuple[LayerPrecision, ...]:
+    if isinstance(stored, list):  # until version 2
+        stored = {str(number): layer for number, layer in enumerate(stored)}
+    return by_layer(stored)
 
 
 def fingerprint(folder: str | Path) -> str:

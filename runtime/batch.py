@@ -3,12 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Sequence as SequenceOf
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ov_kvcrush.runtime.paged_model import Batch
 from ov_kvcrush.runtime.scheduler import Chunk
+
+Ints = NDArray[np.int32]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Tokens of several sequences for one inference, flat.
+
+    Attributes:
+        input_ids: ``[tokens]`` int64.
+        position_ids: ``[tokens]`` int64, true positions.
+        subsequence_begins: ``[seqs + 1]`` first token of each sequence.
+        past_lens: by layer ``[seqs]``, tokens in the cache.
+        block_indices: by layer ``[pages]``, page tables one after the other.
+        block_indices_begins: by layer ``[seqs + 1]``, first page of each sequence.
+        sampled_rows: ``[rows]`` tokens whose logits are wanted.
+        window_rows: ``[rows]`` tokens whose queries are wanted.
+    """
+
+    input_ids: NDArray[np.int64]
+    position_ids: NDArray[np.int64]
+    subsequence_begins: Ints
+    past_lens: list[Ints]
+    block_indices: list[Ints]
+    block_indices_begins: list[Ints]
+    sampled_rows: Ints
+    window_rows: Ints
 
 
 def build_batch(chunks: SequenceOf[Chunk]) -> Batch:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ov_kvcrush.plan import LayerGeometry, LayerPrecision
+from ov_kvcrush.plan import LayerGeometry
+from ov_kvcrush.precisions import LayerPrecision
 
 PAGE_SIZE = 32
 """Tokens of a page on CPU (pinned by tests/runtime/test_paged_model.py)."""

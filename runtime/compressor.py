@@ -52,7 +52,8 @@ class Compressor:
         self._prefill_selector = config.prefill_selector(PAGE_SIZE)
         self._selectors = (self._selector, self._prefill_selector)
         self._threads = ThreadPoolExecutor(max_workers=_num_cpus())
-        kernels.compile_for(key_codec.KEY_KINDS[memories[0].layout.key_type])
+        for key_type in {memory.layout.key_type for memory in memories}:
+            kernels.compile_for(key_codec.KEY_KINDS[key_type])
 
     @property
     def window_size(self) -> int:

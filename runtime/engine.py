@@ -15,6 +15,7 @@ from openvino_genai import GenerationFinishReason
 from ov_kvcrush.config import KVCacheConfig
 from ov_kvcrush.errors import ConfigError, PromptError
 from ov_kvcrush.plan import KVPlan
+from ov_kvcrush.precisions import describe_precisions
 from ov_kvcrush.runtime.batch import build_batch, num_query_rows
 from ov_kvcrush.runtime.budgets import CacheBudgets
 from ov_kvcrush.runtime.cache_layout import PAGE_SIZE
@@ -164,8 +165,7 @@ class PagedEngine:
             "device": "CPU",
             "num_layers": len(model.layers),
             "inference_precision": model.inference_precision,
-            "key_cache_precision": model.precision.key,
-            "value_cache_precision": model.precision.value,
+            **describe_precisions(model.precisions),
             "kv_bytes_per_token": model.kv_bytes_per_token,
             "layer_shares": self._budgets.describe() if self.config.evicts else None,
             "page_size": PAGE_SIZE,
@@ -190,7 +190,7 @@ class PagedEngine:
 
     @property
     def _pool_tokens(self) -> int:
-        return self.cache.pool.max_pages // self.cache.pool.num_layers * PAGE_SIZE
+        return self.cache.max_bytes // self.model.page_bytes * PAGE_SIZE
 
     def _new_sequence(self, tokens: list[int]) -> Sequence:
         if self._compressor is None:

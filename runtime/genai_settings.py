@@ -8,9 +8,10 @@ from typing import Any
 
 from openvino_genai import SchedulerConfig
 
-from ov_kvcrush.config import KVCacheConfig, require_precision_pair
+from ov_kvcrush.config import KVCacheConfig
 from ov_kvcrush.errors import ConfigError, ModelError
-from ov_kvcrush.plan import KVPlan, LayerPrecision
+from ov_kvcrush.plan import KVPlan
+from ov_kvcrush.precisions import LayerPrecision, require_precision_pair
 from ov_kvcrush.runtime.cache_layout import PAGE_SIZE
 from ov_kvcrush.runtime.genai_eviction import GenaiEviction
 
@@ -63,7 +64,8 @@ def with_precision(
     """``properties`` and the KV precision ``config`` asks for; what it leaves open the IR says.
 
     Raises:
-        ConfigError: a pair of precisions that paged attention does not take.
+        ConfigError: a pair of precisions that paged attention does not take, or a plan with several
+            of which ``config`` chooses none.
     """
     properties = dict(properties)
     key, value = config.key_cache_precision, config.value_cache_precision
@@ -73,6 +75,12 @@ def with_precision(
         properties["KEY_CACHE_PRECISION"] = key
     if value is not None:
         properties["VALUE_CACHE_PRECISION"] = value
+    if plan and len(set(plan.precisions)) > 1 and (key is None or value is None):
+        raise ConfigError(
+            "openvino_genai stores the KV cache of all layers alike, and the model's KV plan has "
+            "several precisions",
+            "Give key_cache_precision and value_cache_precision, or use the paged engine.",
+        )
     planned = plan.precisions[0] if plan else None
     if "f32" in (key or (planned and planned.key), value or (planned and planned.value)):
         # The plugin stores f32 only where it computes in f32, and the IR cannot ask for that.

@@ -25,7 +25,6 @@ class KVCache:
     def __init__(self, pool: PagePool, memories: SequenceOf[CacheMemory]) -> None:
         self.pool = pool
         self.memories = memories
-        self._page_bytes = [memory.page_bytes() for memory in memories]
         self._parked: list[Session] = []
 
     def extend(self, sequence: Sequence, count: int) -> bool:
@@ -85,24 +84,22 @@ class KVCache:
 
     def bytes_of(self, sequence: Sequence) -> int:
         """Bytes of the pages ``sequence`` holds."""
-        layers = zip(sequence.layers, self._page_bytes, strict=True)
+        layers = zip(sequence.layers, self.pool.page_bytes, strict=True)
         return sum(len(layer.pages) * page for layer, page in layers)
 
     def bytes_for(self, num_tokens: int) -> int:
         """Bytes of the pages ``num_tokens`` take where nothing is evicted."""
-        return pages_for(num_tokens) * sum(self._page_bytes)
+        return pages_for(num_tokens) * sum(self.pool.page_bytes)
 
     @property
     def used_bytes(self) -> int:
         """Bytes of all taken pages."""
-        layers = enumerate(self._page_bytes)
-        return sum(self.pool.num_used(number) * page for number, page in layers)
+        return self.pool.used_bytes
 
     @property
     def max_bytes(self) -> int:
         """Bytes of all pages that may be taken at a time; memory backs only those in use."""
-        mean = sum(self._page_bytes) / len(self._page_bytes)
-        return int(self.pool.max_pages * mean)
+        return self.pool.max_bytes
 
     def check_integrity(self, running: Iterable[Sequence]) -> None:
         """Prove that every page is free or owned once, by ``running`` or parked sequences.

@@ -9,7 +9,8 @@ from typing import Any
 import psutil
 
 from ov_kvcrush.config import KVCacheConfig
-from ov_kvcrush.plan import KVPlan, LayerPrecision
+from ov_kvcrush.plan import KVPlan
+from ov_kvcrush.precisions import LayerPrecision
 from ov_kvcrush.runtime.kv_cache import KVCache
 from ov_kvcrush.runtime.page_pool import PagePool
 from ov_kvcrush.runtime.paged_model import PagedModel
@@ -32,7 +33,7 @@ def open_model(
     Raises:
         ModelError, UnsupportedError, DeviceError, ConfigError: as :class:`PagedModel`.
     """
-    return PagedModel(folder, device, _precision(config, plan), properties)
+    return PagedModel(folder, device, _precisions(config, plan), properties)
 
 
 def make_cache(
@@ -69,18 +70,22 @@ def make_cache(
     num_layers = len(model.layers)
     layer_pages = [int(num_pages * min(most, num_layers))] * num_layers
     model.reserve(layer_pages)
-    return KVCache(PagePool(layer_pages, num_pages * num_layers), model.memories)
+    layer_bytes = [memory.page_bytes() for memory in model.memories]
+    pool = PagePool(layer_pages, layer_bytes, num_pages * model.page_bytes)
+    return KVCache(pool, model.memories)
 
 
-def _precision(config: KVCacheConfig, plan: KVPlan | None) -> LayerPrecision | None:
+def _precisions(
+    config: KVCacheConfig, plan: KVPlan | None
+) -> LayerPrecision | list[LayerPrecision] | None:
     """What the user asked for, else what the plan says, else None: the IR and the plugin decide."""
     key, value = config.key_cache_precision, config.value_cache_precision
-    planned = plan.precisions[0] if plan else None
+    planned = plan.precisions if plan else ()
     if key is None and value is None:
-        return planned
+        return list(planned) or None
     if key is not None and value is not None:
         return LayerPrecision(key, value)
-    if planned is None:
+    if not planned:
         given = key or value or ""
         return LayerPrecision(key or given, value or given)
-    return LayerPrecision(key or planned.key, value or planned.value)
+    return [LayerPrecision(key or layer.key, value or layer.value) for layer in planned]

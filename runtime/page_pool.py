@@ -1,8 +1,9 @@
-"""Who owns which page: a free list for each layer, a limit for all, and nothing about bytes.
+"""Who owns which page: a free list for each layer, and a limit in bytes for all together.
 
-Layers are separate because they may hold different numbers of tokens: a layer may have more pages
-than its even part, as long as the others have taken fewer. Owners keep their page tables; the pool
-only knows free from taken, and can be checked against the owners at any moment.
+Layers are separate because they may hold different numbers of tokens, and store them differently:
+a layer may have more pages than its even part, as long as the others have taken less. Owners keep
+their page tables; the pool only knows free from taken, and can be checked against the owners at any
+moment.
 """
 
 from __future__ import annotations
@@ -17,15 +18,25 @@ class PagePool:
 
     Args:
         layer_pages: pages by layer.
-        max_pages: pages of all layers together that may be taken at a time; None for all.
+        page_bytes: of a page, by layer.
+        max_bytes: of the pages that may be taken at a time; None for all.
+
+    Attributes:
+        used_bytes: of the taken pages.
     """
 
-    def __init__(self, layer_pages: Sequence[int], max_pages: int | None = None) -> None:
+    def __init__(
+        self,
+        layer_pages: Sequence[int],
+        page_bytes: Sequence[int],
+        max_bytes: int | None = None,
+    ) -> None:
         self.layer_pages = tuple(layer_pages)
-        self.max_pages = sum(layer_pages) if max_pages is None else max_pages
+        self.page_bytes = tuple(page_bytes)
+        self.max_bytes = self._bytes(layer_pages) if max_bytes is None else max_bytes
+        self.used_bytes = 0
         # Lowest page first keeps the used memory together at the front.
         self._free = [list(range(count)) for count in layer_pages]
-        self._num_taken = 0
 
     @property
     def num_layers(self) -> int:
@@ -34,7 +45,8 @@ class PagePool:
 
     def num_free(self, layer: int) -> int:
         """Free pages of ``layer``, as far as the limit allows to take them."""
-        return min(len(self._free[layer]), self.max_pages - self._num_taken)
+        left = self.max_bytes - self.used_bytes
+        return min(len(self._free[layer]), left // self.page_bytes[layer])
 
     def num_used(self, layer: int) -> int:
         """Taken pages of ``layer``."""
@@ -43,12 +55,12 @@ class PagePool:
     def could_hold(self, pages: Sequence[int]) -> bool:
         """Whether ``pages`` by layer would fit if all were free."""
         fits = all(n <= count for n, count in zip(pages, self.layer_pages, strict=True))
-        return fits and sum(pages) <= self.max_pages
+        return fits and self._bytes(pages) <= self.max_bytes
 
     def can_allocate(self, wanted: Sequence[int]) -> bool:
         """Whether as many pages of each layer as ``wanted`` says are free, within the limit."""
         fits = all(len(free) >= count for free, count in zip(self._free, wanted, strict=True))
-        return fits and self._num_taken + sum(wanted) <= self.max_pages
+        return fits and self.used_bytes + self._bytes(wanted) <= self.max_bytes
 
     def allocate(self, layer: int, count: int) -> list[int]:
         """Take ``count`` pages of ``layer``.
@@ -59,14 +71,14 @@ class PagePool:
         free = self._free[layer]
         if count > self.num_free(layer):
             raise RuntimeError(f"layer {layer}: {count} pages wanted, {self.num_free(layer)} free")
-        self._num_taken += count
+        self.used_bytes += count * self.page_bytes[layer]
         return [heapq.heappop(free) for _ in range(count)]
 
     def release(self, layer: int, pages: Iterable[int]) -> None:
         """Give pages of ``layer`` back."""
         for page in pages:
             heapq.heappush(self._free[layer], page)
-            self._num_taken -= 1
+            self.used_bytes -= self.page_bytes[layer]
 
     def check_integrity(self, tables: Iterable[Sequence[Sequence[int]]]) -> None:
         """Prove that free and owned pages together are all pages, each once.
@@ -78,8 +90,8 @@ class PagePool:
             RuntimeError: a page is lost, owned twice, or owned and free.
         """
         owners = list(tables)
-        if self._num_taken != sum(map(self.num_used, range(self.num_layers))):
-            raise RuntimeError(f"{self._num_taken} pages are counted as taken, which is not so")
+        if self.used_bytes != self._bytes([self.num_used(n) for n in range(self.num_layers)]):
+            raise RuntimeError(f"{self.used_bytes} bytes are counted as used, which is not so")
         for layer in range(self.num_layers):
             counts = Counter(self._free[layer])
             for table in owners:
@@ -93,3 +105,6 @@ class PagePool:
                     f"layer {layer}: pages held more than once {wrong}, lost {sorted(lost)}, "
                     f"unknown {sorted(foreign)}"
                 )
+
+    def _bytes(self, pages: Sequence[int]) -> int:
+        return sum(count * size for count, size in zip(pages, self.page_bytes, strict=True))

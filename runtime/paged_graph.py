@@ -59,12 +59,9 @@ def read_paged_graph(folder: str | Path) -> PagedGraph:
         paged_attention_transformation(model, True, False, False, False, False, False, False)
     except RuntimeError as error:
         raise _not_pageable(folder, str(error).strip().splitlines()[-1]) from error
-    attentions = [
-        node for node in model.get_ordered_ops() if node.get_type_name() == _ATTENTION_TYPE
-    ]
+    attentions = attention_nodes(model)
     if not attentions:
         raise _not_pageable(folder, "no attention over a cache was found in it")
-    attentions.sort(key=_layer_number)
     if [_layer_number(node) for node in attentions] != list(range(len(attentions))):
         raise UnsupportedError(
             f"{folder}: some layers share one KV cache, which the paged engine cannot evict from",
@@ -84,7 +81,11 @@ def read_geometry(folder: str | Path) -> tuple[LayerGeometry, ...]:
     return read_paged_graph(folder).layers
 
 
-_ATTENTION_TYPE = "PagedAttentionExtension"
+def attention_nodes(model: ov.Model) -> list[ov.Node]:
+    """The attention of each layer, in the layers' order."""
+    kind = "PagedAttentionExtension"
+    found = [node for node in model.get_ordered_ops() if node.get_type_name() == kind]
+    return sorted(found, key=_layer_number)
 
 
 def _read_ir(folder: Path) -> ov.Model:

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from ov_kvcrush.config import KVCacheConfig, require_precision_pair
+from ov_kvcrush.config import KVCacheConfig
 from ov_kvcrush.errors import ConfigError
+from ov_kvcrush.precisions import require_precision_pair
 
 
 @pytest.mark.parametrize(

@@ -371,7 +371,7 @@ def test_a_folder_without_plan_runs_as_a_plain_export(
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda text: text.replace('"version": 2', '"version": 99'), "has format version 99"),
+        (lambda text: text.replace('"version": 3', '"version": 99'), "has format version 99"),
         (lambda text: text.replace('"fingerprint": "', '"fingerprint": "0'), "another model"),
         (lambda text: text[:100], "cannot be read"),
         (lambda text: text.replace('"num_kv_heads"', '"heads"'), "is damaged"),

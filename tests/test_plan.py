@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from ov_kvcrush.errors import ModelError
-from ov_kvcrush.plan import PLAN_FILE, KVPlan, LayerGeometry, LayerPrecision, fingerprint
+from ov_kvcrush.plan import PLAN_FILE, KVPlan, LayerGeometry, fingerprint
+from ov_kvcrush.precisions import LayerPrecision
 
 
 @pytest.fixture
@@ -48,6 +49,21 @@ def test_a_stored_plan_comes_back_as_it_was(folder: Path) -> None:
     ]
 
 
+def test_precisions_are_stored_by_ranges_of_layers(folder: Path) -> None:
+    stored = plan_of(folder).to_dict()
+    assert list(stored["precisions"]) == ["0", "1"]
+    one = dataclasses.replace(plan_of(folder), precisions=(LayerPrecision("u8", "u4"),) * 2)
+    assert one.to_dict()["precisions"] == {
+        "0-1": {"key": "u8", "value": "u4", "key_group_size": 0, "value_group_size": 0}
+    }
+
+
+def test_a_plan_of_version_2_with_a_precision_for_each_layer_still_loads(folder: Path) -> None:
+    plan = plan_of(folder)
+    store(folder, version=2, precisions=[dataclasses.asdict(one) for one in plan.precisions])
+    assert KVPlan.load(folder) == plan
+
+
 def test_a_plain_export_has_no_plan(folder: Path) -> None:
     assert KVPlan.load(folder) is None
 
@@ -55,10 +71,13 @@ def test_a_plain_export_has_no_plan(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"version": 99}, "format version 99; this release reads 2"),
+        ({"version": 99}, "format version 99; this release reads 3"),
         ({"layers": [{"num_heads": 3}]}, "damaged"),
         ({"layers": []}, "damaged: 0 layers, 2 precisions"),
         ({"surprise": 1}, "damaged"),
+        ({"precisions": "u8"}, "damaged"),
+        ({"precisions": {"0-1": {"key": "u8", "value": "f32"}}}, "cannot hold keys in u8"),
+        ({"precisions": {"0": {"key": "u8", "value": "u8"}}}, "damaged: 2 layers, 1 precisions"),
         ({"fingerprint": "of another"}, "was written for another model"),
     ],
 )

@@ -11,8 +11,9 @@ import click
 import typer
 
 from ov_kvcrush.cli.flags import optional, with_flags
-from ov_kvcrush.config import GRANULARITIES, KV_PRECISIONS, KVCacheConfig
+from ov_kvcrush.config import GRANULARITIES, KVCacheConfig
 from ov_kvcrush.errors import ConfigError
+from ov_kvcrush.precisions import KV_PRECISIONS
 from ov_kvcrush.selection import (
     ANCHORS,
     IMPORTANCE_METHODS,

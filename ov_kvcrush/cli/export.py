@@ -128,6 +128,26 @@ def export(
     value_cache_group_size: Annotated[
         int, _option("Elements of a value that share a scale; 0: the whole head.", panel=_KV)
     ] = 0,
+    kv_plan: Annotated[
+        str | None,
+        _option(
+            "A precision for each layer: auto calibrates them, a JSON file names them.",
+            metavar="auto|FILE",
+            panel=_KV,
+        ),
+    ] = None,
+    kv_bytes_per_token: Annotated[
+        float | None,
+        _option("auto: at most so many bytes (default 75 % of u8's).", panel=_KV),
+    ] = None,
+    max_drop: Annotated[
+        float | None,
+        _option("auto: the smallest that diverges by at most so many nats a token.", panel=_KV),
+    ] = None,
+    kv_dataset: Annotated[
+        str | None,
+        _option("auto: calibration text, a text or .jsonl file.", metavar="FILE", panel=_KV),
+    ] = None,
     dry_run: Annotated[
         bool,
         _option("Check everything and show estimates; export nothing.", "--dry-run", panel=_RUN),
@@ -155,6 +175,8 @@ def export(
     - `ov-kvcrush export -m ./llama --weight-format int4 --awq --dataset notes.txt llama-int4`
 
     - `ov-kvcrush export -m ./llama --value-cache-precision u4 --dry-run llama-kv-u4`
+
+    - `ov-kvcrush export -m ./llama --weight-format int8 --kv-plan auto llama-kv-auto`
     """
     given = dict(locals())
     for name, reason in _REFUSED.items():

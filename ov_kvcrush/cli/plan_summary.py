@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from ov_kvcrush.plan import KVPlan, LayerPrecision
+from ov_kvcrush.cli.kv_report import print_calibration
+from ov_kvcrush.plan import KVPlan
+from ov_kvcrush.precisions import LayerPrecision, ranges_of
 
 LENGTHS = (8192, 32768)
 BUDGET = 1024
@@ -37,6 +38,8 @@ def print_summary(plan: KVPlan, output: Path, is_estimate: bool) -> None:
         width = max(len(name) for name, _ in rows)
         for name, value in rows:
             print(f"  {name:<{width}}  {value}")
+    if plan.calibration:
+        print_calibration(plan)
     if following:
         print(following)
 
@@ -52,14 +55,12 @@ def print_summary_as_json(plan: KVPlan, output: Path, is_estimate: bool) -> None
 
 def precision_ranges(precisions: tuple[LayerPrecision, ...]) -> list[str]:
     """One line for each run of layers that store their cache alike."""
-    lines, first = [], 0
-    for precision, run in groupby(precisions):
-        last = first + len(list(run)) - 1
-        layers = f"layer {first}" if first == last else f"layers {first}–{last}"
+    lines = []
+    for layers, precision in ranges_of(precisions).items():
         key = _stored(precision.key, precision.key_group_size)
         value = _stored(precision.value, precision.value_group_size)
-        lines.append(f"{layers}: K {key}, V {value}")
-        first = last + 1
+        several = "-" in layers
+        lines.append(f"layer{'s' * several} {layers.replace('-', '–')}: K {key}, V {value}")
     return lines
 
 

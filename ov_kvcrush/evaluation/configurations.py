@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
-from ov_kvcrush.config import KVCacheConfig, require_precision_pair
+from ov_kvcrush.config import KVCacheConfig
 from ov_kvcrush.errors import ConfigError
 from ov_kvcrush.evaluation.policies import FULL, find_policy
+from ov_kvcrush.precisions import require_precision_pair
 
 # A page of the cache: budgets are multiples, which policies that keep whole pages need.
 _PAGE = 32

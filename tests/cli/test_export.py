@@ -16,7 +16,8 @@ import pytest
 
 from ov_kvcrush.cli import run
 from ov_kvcrush.cli.plan_summary import budget_line, precision_ranges
-from ov_kvcrush.plan import KVPlan, LayerPrecision
+from ov_kvcrush.plan import KVPlan
+from ov_kvcrush.precisions import LayerPrecision
 
 ROOT = Path(__file__).parents[2]
 COMMAND = [sys.executable, "-m", "ov_kvcrush.cli", "export"]

@@ -10,7 +10,8 @@ from ov_kvcrush.errors import ConfigError, ExportError
 from ov_kvcrush.export import ExportOptions, Progress
 from ov_kvcrush.export.child import ChildError, run_in_child
 from ov_kvcrush.export.workspace import open_workspace
-from ov_kvcrush.plan import KVPlan, LayerGeometry, LayerPrecision
+from ov_kvcrush.plan import KVPlan, LayerGeometry
+from ov_kvcrush.precisions import LayerPrecision
 
 PLAN = KVPlan("llama", "", (LayerGeometry(2, 1, 8, 8),), (LayerPrecision("u8", "u8"),), 24.0, 64)
 

@@ -14,7 +14,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 
 from ov_kvcrush.errors import ExportError
 from ov_kvcrush.export import ExportOptions, estimate_model, export_model
-from ov_kvcrush.plan import PLAN_VERSION, KVPlan, LayerGeometry, LayerPrecision
+from ov_kvcrush.plan import PLAN_VERSION, KVPlan, LayerGeometry
+from ov_kvcrush.precisions import LayerPrecision
 from ov_kvcrush.runtime.device import core
 from tests.model_factory import ARCHITECTURES, NEEDLE, SLIDING_WINDOW, make_model
 

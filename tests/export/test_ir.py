@@ -6,9 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from ov_kvcrush.config import KV_PRECISION_PAIRS
 from ov_kvcrush.export.ir import read_weights, write_kv_precision
-from ov_kvcrush.plan import LayerPrecision
+from ov_kvcrush.precisions import KV_PRECISION_PAIRS, LayerPrecision
 from ov_kvcrush.runtime.device import core
 from ov_kvcrush.runtime.paged_model import PagedModel
 
@@ -55,14 +54,14 @@ def test_settings_of_an_earlier_export_and_of_optimum_are_replaced(ir: Path) -> 
 @pytest.mark.parametrize(("key", "value"), [p for p in KV_PRECISION_PAIRS if p[0] in ("u8", "u4")])
 def test_the_plugin_obeys_what_is_written(ir: Path, key: str, value: str) -> None:
     write_kv_precision(ir, LayerPrecision(key, value, value_group_size=32))
-    compiled = PagedModel(ir).precision
+    compiled = PagedModel(ir).precisions[0]
     assert (compiled.key, compiled.value) == (key, value)
     assert compiled.value_group_size == 32
 
 
 def test_explicit_properties_still_win(ir: Path) -> None:
     write_kv_precision(ir, LayerPrecision("u4", "u4"))
-    compiled = PagedModel(ir, precision=LayerPrecision("u8", "u8")).precision
+    compiled = PagedModel(ir, precisions=LayerPrecision("u8", "u8")).precisions[0]
     assert (compiled.key, compiled.value) == ("u8", "u8")
 
 

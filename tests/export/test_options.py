@@ -7,7 +7,7 @@ import pytest
 
 from ov_kvcrush.errors import ConfigError
 from ov_kvcrush.export import ExportOptions
-from ov_kvcrush.plan import LayerPrecision
+from ov_kvcrush.precisions import LayerPrecision
 
 
 def options(**settings: Any) -> ExportOptions:

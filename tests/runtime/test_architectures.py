@@ -13,8 +13,12 @@ from openvino_genai import GenerationConfig, Tokenizer
 
 from ov_kvcrush.config import KVCacheConfig
 from ov_kvcrush.export import ExportOptions, export_model
+from ov_kvcrush.precisions import LayerPrecision
 from ov_kvcrush.runtime.engine import PagedEngine
+from ov_kvcrush.runtime.paged_graph import read_paged_graph
+from ov_kvcrush.runtime.paged_model import PagedModel
 from tests.model_factory import ARCHITECTURES, SLIDING_WINDOW, make_model
+from tests.runtime.test_paged_model import batch
 
 MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     **{name: (name, {}) for name in ARCHITECTURES},
@@ -64,6 +68,21 @@ def test_greedy_tokens_equal_openvino_genai(folder: Path, prompt: list[int]) -> 
     peer = openvino_genai.LLMPipeline(folder, "CPU", **F32)
     wanted = peer.generate(ov.Tensor(np.array([prompt], np.int64)), GREEDY).tokens[0]
     assert request.generations[0].tokens == wanted
+
+
+def test_a_part_for_each_layer_gives_the_same_bits(folder: Path, prompt: list[int]) -> None:
+    def last_logits(precisions: list[LayerPrecision]) -> np.ndarray:
+        model = PagedModel(folder, precisions=precisions, properties=F32)
+        model.reserve([8] * len(model.layers))
+        logits, _ = model.forward(batch(model, prompt, 0, [len(prompt) - 1]))
+        return logits.copy()
+
+    # Group sizes mean nothing to f32, but layers that differ in them are compiled apart.
+    num_layers = len(read_paged_graph(folder).layers)
+    apart = [LayerPrecision("f32", "f32", value_group_size=16 * (n % 2)) for n in range(num_layers)]
+    np.testing.assert_array_equal(
+        last_logits(apart), last_logits([LayerPrecision("f32", "f32")] * num_layers)
+    )
 
 
 def test_layers_keep_their_budget_or_their_window(folder: Path, prompt: list[int]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,8 @@ from ov_kvcrush.errors import (
     PromptError,
     UnsupportedError,
 )
-from ov_kvcrush.plan import KVPlan, LayerPrecision, fingerprint
+from ov_kvcrush.plan import KVPlan, fingerprint
+from ov_kvcrush.precisions import LayerPrecision
 from ov_kvcrush.runtime.engine import PagedEngine
 from ov_kvcrush.runtime.genai_engine import GenaiEngine
 from ov_kvcrush.runtime.genai_eviction import GenaiEviction
@@ -332,6 +334,21 @@ def test_bad_folders_devices_and_properties_are_refused(
     with pytest.raises(ConfigError, match="damages its memory") as refused:
         GenaiEngine(needle_int8_dir, tokenizer, config=config)
     assert "pool_size" in refused.value.hint
+
+
+def test_a_plan_with_several_precisions_is_refused_and_can_be_overridden(
+    needle_int8_dir: Path, tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    for name in ("openvino_model.xml", "openvino_model.bin"):
+        shutil.copy(needle_int8_dir / name, tmp_path)
+    plan = KVPlan.load(needle_int8_dir)
+    assert plan is not None
+    mixed = (LayerPrecision("u8", "u8"),) * 4 + (LayerPrecision("u4", "u4"),) * 4
+    replace(plan, precisions=mixed).save(tmp_path)
+    with pytest.raises(ConfigError, match="stores the KV cache of all layers alike"):
+        GenaiEngine(tmp_path, tokenizer)
+    config = KVCacheConfig(key_cache_precision="u8", value_cache_precision="u8")
+    assert GenaiEngine(tmp_path, tokenizer, config=config).describe()["key_cache_precision"] == "u8"
 
 
 @pytest.mark.parametrize(

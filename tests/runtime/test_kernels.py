@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from ov_kvcrush.plan import LayerGeometry, LayerPrecision
+from ov_kvcrush.plan import LayerGeometry
+from ov_kvcrush.precisions import LayerPrecision
 from ov_kvcrush.runtime import kernels, key_codec
 from ov_kvcrush.runtime.cache_layout import PAGE_SIZE, CacheLayout
 

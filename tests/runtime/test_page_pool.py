@@ -9,6 +9,9 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from ov_kvcrush.runtime.page_pool import PagePool
 
 NUM_LAYERS, NUM_PAGES = 3, 12
+PAGE_BYTES = (100, 50, 75)
+# Two thirds of what all pages together take.
+MAX_BYTES = NUM_PAGES * sum(PAGE_BYTES) * 2 // 3
 
 
 class PoolMachine(RuleBasedStateMachine):
@@ -16,12 +19,14 @@ class PoolMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.pool = PagePool([NUM_PAGES] * NUM_LAYERS)
+        self.pool = PagePool([NUM_PAGES] * NUM_LAYERS, PAGE_BYTES, MAX_BYTES)
         self.owners: list[list[list[int]]] = []
 
     @rule(wanted=st.lists(st.integers(0, 5), min_size=NUM_LAYERS, max_size=NUM_LAYERS))
     def allocate(self, wanted: list[int]) -> None:
-        fits = all(self.pool.num_free(n) >= count for n, count in enumerate(wanted))
+        free = all(self.num_used(n) + count <= NUM_PAGES for n, count in enumerate(wanted))
+        size = sum(count * page for count, page in zip(wanted, PAGE_BYTES, strict=True))
+        fits = free and self.used_bytes() + size <= MAX_BYTES
         assert self.pool.can_allocate(wanted) == fits
         if fits:
             self.owners.append([self.pool.allocate(n, count) for n, count in enumerate(wanted)])
@@ -36,17 +41,25 @@ class PoolMachine(RuleBasedStateMachine):
     @invariant()
     def every_page_has_one_place(self) -> None:
         self.pool.check_integrity(self.owners)
+        assert self.pool.used_bytes == self.used_bytes() <= MAX_BYTES
         for layer in range(NUM_LAYERS):
-            used = sum(len(table[layer]) for table in self.owners)
+            used = self.num_used(layer)
+            affordable = (MAX_BYTES - self.used_bytes()) // PAGE_BYTES[layer]
             assert self.pool.num_used(layer) == used
-            assert self.pool.num_free(layer) == NUM_PAGES - used
+            assert self.pool.num_free(layer) == min(NUM_PAGES - used, affordable)
+
+    def num_used(self, layer: int) -> int:
+        return sum(len(table[layer]) for table in self.owners)
+
+    def used_bytes(self) -> int:
+        return sum(self.num_used(layer) * PAGE_BYTES[layer] for layer in range(NUM_LAYERS))
 
 
 TestPagePool = PoolMachine.TestCase
 
 
 def test_allocating_more_than_is_free_raises() -> None:
-    pool = PagePool([2])
+    pool = PagePool([2], [10])
     with pytest.raises(RuntimeError, match="3 pages wanted, 2 free"):
         pool.allocate(0, 3)
 
@@ -63,7 +76,7 @@ def test_allocating_more_than_is_free_raises() -> None:
 def test_check_integrity_finds_every_kind_of_fault(
     tables: list[list[list[int]]], fault: str
 ) -> None:
-    pool = PagePool([3])
+    pool = PagePool([3], [10])
     assert pool.allocate(0, 1) == [0]
     with pytest.raises(RuntimeError, match=fault):
         pool.check_integrity(tables)

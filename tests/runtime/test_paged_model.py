@@ -8,13 +8,13 @@ import numpy as np
 import openvino as ov
 import pytest
 
-from ov_kvcrush.config import KV_PRECISION_PAIRS, KV_PRECISIONS
 from ov_kvcrush.errors import ConfigError, DeviceError, ModelError
-from ov_kvcrush.plan import LayerPrecision
+from ov_kvcrush.precisions import KV_PRECISION_PAIRS, KV_PRECISIONS, LayerPrecision
 from ov_kvcrush.runtime import key_codec
+from ov_kvcrush.runtime.batch import Batch
 from ov_kvcrush.runtime.cache_layout import PAGE_SIZE
 from ov_kvcrush.runtime.paged_graph import read_paged_graph
-from ov_kvcrush.runtime.paged_model import Batch, PagedModel
+from ov_kvcrush.runtime.paged_model import PagedModel
 
 SIDES = ("key", "value")
 TYPES = {"f32": ov.Type.f32, "bf16": ov.Type.bf16, "u8": ov.Type.u8, "u4": ov.Type.u4}
@@ -39,7 +39,7 @@ def batch(model: PagedModel, tokens: list[int], past: int, rows: list[int]) -> B
 
 def loaded(folder: Path, key: str, value: str) -> PagedModel:
     hint = {} if key == "bf16" else F32
-    model = PagedModel(folder, precision=LayerPrecision(key, value), properties=hint)
+    model = PagedModel(folder, precisions=LayerPrecision(key, value), properties=hint)
     model.reserve([4] * len(model.layers))
     return model
 
@@ -114,7 +114,7 @@ def test_a_chunk_after_another_gives_the_logits_of_both_at_once(
 
 def test_describes_what_was_compiled(needle_f32_dir: Path) -> None:
     model = loaded(needle_f32_dir, "u8", "u4")
-    assert (model.precision.key, model.precision.value) == ("u8", "u4")
+    assert (model.precisions[0].key, model.precisions[0].value) == ("u8", "u4")
     assert model.inference_precision == "f32"
     # Keys: 32 rows and 8 of scales; values: 64 codes of 4 bits and 8 bytes a token.
     assert model.page_bytes == 8 * 4 * (40 * 64 + 32 * (8 + 32))
@@ -125,9 +125,9 @@ def test_describes_what_was_compiled(needle_f32_dir: Path) -> None:
     [
         ({"device": "TPU"}, DeviceError, "'TPU' is not a device"),
         ({"properties": {"KV_CACHE_PRECISON": "u8"}}, ConfigError, "not a property"),
-        ({"precision": LayerPrecision("u8", "bf16")}, ConfigError, "cannot hold keys in u8"),
+        ({"precisions": LayerPrecision("u8", "bf16")}, ConfigError, "cannot hold keys in u8"),
         (
-            {"precision": LayerPrecision("bf16", "bf16"), "properties": F32},
+            {"precisions": LayerPrecision("bf16", "bf16"), "properties": F32},
             ConfigError,
             "does not go with INFERENCE_PRECISION_HINT f32",
         ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,9 @@ import pytest
 from numpy.typing import NDArray
 from openvino_genai import GenerationConfig, Tokenizer
 
-from ov_kvcrush.config import KV_PRECISION_PAIRS, KVCacheConfig
+from ov_kvcrush.config import KVCacheConfig
+from ov_kvcrush.plan import PLAN_FILE, KVPlan
+from ov_kvcrush.precisions import KV_PRECISION_PAIRS, LayerPrecision
 from ov_kvcrush.runtime.budgets import CacheBudgets
 from ov_kvcrush.runtime.compressor import Compressor
 from ov_kvcrush.runtime.cut_plan import PlannedCut
@@ -177,7 +180,7 @@ def test_layers_hold_what_their_shares_say_and_the_pool_what_they_hold(
     pool = engine.cache.pool
     assert [pool.num_used(n) for n in range(8)] == [-(-length // 32) for length in lengths]
     assert pool.num_free(6) >= 512 // 32 * 3
-    assert pool.max_pages == 8 * 512 // 32
+    assert pool.max_bytes == 512 // 32 * engine.model.page_bytes
 
 
 def test_the_pool_never_holds_more_than_prefill_budget_and_chunk(needle_int8_dir: Path) -> None:
@@ -228,6 +231,36 @@ def test_distinct_alone_cuts_while_a_prompt_is_read_and_both_at_its_end(
     assert same(
         kept_while_reading(**rank), kept_while_reading(**rank, prefill_representative_share=0.25)
     )
+
+
+def test_layers_of_different_precisions_are_cut_and_counted_in_bytes(
+    needle_int8_dir: Path, tmp_path: Path
+) -> None:
+    for path in needle_int8_dir.iterdir():
+        (tmp_path / path.name).symlink_to(path)
+    plan = KVPlan.load(needle_int8_dir)
+    assert plan is not None
+    kinds = ("u8/u8", "u4/u4", "u4/u4", "u8/u4", "u8/u8", "u4/u8", "u8/u8", "u4/u4")
+    precisions = tuple(LayerPrecision(*kind.split("/")) for kind in kinds)
+    (tmp_path / PLAN_FILE).unlink()
+    replace(plan, precisions=precisions).save(tmp_path)
+    shares = (2, 1, 1, 1, 1, 1, 8, 1)
+    engine = engine_of(tmp_path, 64, **TOKEN, layer_budgets=shares, prefill_budget=128)
+    request = engine.add_request(PROMPT * 2, GenerationConfig(max_new_tokens=80, ignore_eos=True))
+    sequence = request.generations[0].sequence
+    assert sequence is not None
+    while not request.finished:
+        engine.step()
+        engine.check_integrity()
+        bytes_of_layers = [
+            len(layer.pages) * memory.page_bytes()
+            for layer, memory in zip(sequence.layers, engine.model.memories, strict=True)
+        ]
+        assert engine.cache.used_bytes == sum(bytes_of_layers) <= engine.cache.max_bytes
+    assert list(engine.describe()["layer_precisions"].values()) == [
+        "u8/u8", "u4/u4", "u8/u4", "u8/u8", "u4/u8", "u8/u8", "u4/u4",
+    ]  # fmt: skip
+    assert request.generations[0].metrics.num_evicted_tokens > len(PROMPT)
 
 
 def test_what_was_cut_while_reading_is_computed_again_after_a_preemption(

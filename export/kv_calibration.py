@@ -1,0 +1,139 @@
+"""The step of an export that gives each layer its KV precision, and shows what came of it."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ov_kvcrush.errors import ConfigError
+from ov_kvcrush.export.finish import kv_bytes_per_token
+from ov_kvcrush.export.kv_file import read_kv_file, require_layers
+from ov_kvcrush.export.kv_planner import Target, measure_harm
+from ov_kvcrush.export.kv_sensitivity import EXACT, SensitivityTrial, kl_divergence, read_output
+from ov_kvcrush.export.options import ExportOptions
+from ov_kvcrush.export.progress import Progress
+from ov_kvcrush.export.text import read_tokens, spread_passages
+from ov_kvcrush.plan import LayerGeometry
+from ov_kvcrush.precisions import LayerPrecision
+from ov_kvcrush.runtime.paged_model import PagedModel
+
+# Passages from all over the text: one place may be easier than all others.
+_NUM_PASSAGES, _PASSAGE_TOKENS, _LEAST_TOKENS = 4, 512, 32
+_COMPARED = {
+    "u8/u8": LayerPrecision("u8", "u8"),
+    "u8/u4": LayerPrecision("u8", "u4"),
+    "u4/u4": LayerPrecision("u4", "u4"),
+}
+# Measuring layer by layer takes about as long as everything behind it.
+_SHARE_OF_MEASURING = 0.6
+
+
+def plan_precisions(
+    folder: Path,
+    layers: tuple[LayerGeometry, ...],
+    options: ExportOptions,
+    context_length: int,
+    progress: Progress,
+) -> tuple[tuple[LayerPrecision, ...], dict[str, Any]]:
+    """A precision for each layer of the model in ``folder``, and how it was found (JSON values).
+
+    Args:
+        folder: exported model.
+        layers: its geometry.
+        options: with a ``kv_plan``.
+        context_length: tokens it can read, 0 where that is not known.
+        progress: is told how far it is.
+
+    Raises:
+        ConfigError: the file's layers are not the model's, the target cannot be met, or the text is
+            too short.
+        OVKVCrushError: the model cannot be cut like that, or not be looked into.
+    """
+    if options.kv_plan == "auto":
+        length = min(_PASSAGE_TOKENS, context_length or _PASSAGE_TOKENS)
+        return _calibrate(folder, layers, options, length, progress)
+    precisions = read_kv_file(str(options.kv_plan))
+    require_layers(precisions, len(layers))
+    PagedModel(folder, precisions=precisions)  # refuses what cannot be cut or stored
+    return precisions, {}
+
+
+def _calibrate(
+    folder: Path,
+    layers: tuple[LayerGeometry, ...],
+    options: ExportOptions,
+    length: int,
+    progress: Progress,
+) -> tuple[tuple[LayerPrecision, ...], dict[str, Any]]:
+    text = read_tokens(folder, options.kv_dataset)
+    least = 2 * _NUM_PASSAGES * _LEAST_TOKENS
+    if len(text) < least:
+        raise ConfigError(
+            f"the calibration text has {len(text)} tokens; {least} are the least",
+            "Give a longer text with --kv-dataset, or leave it out for the package's own.",
+        )
+    # The plan is made on half of the passages and judged by those between them.
+    passages = spread_passages(text, 2 * _NUM_PASSAGES, length)
+    fitted, judged = passages[0::2], passages[1::2]
+    table = measure_harm(
+        folder, layers, fitted, lambda share: progress.advance(share * _SHARE_OF_MEASURING)
+    )
+    target = Target(options.kv_bytes_per_token, options.max_drop)
+    assignment = table.choose(target)
+    precisions = tuple(table.precisions[number] for number in assignment.chosen)
+    trial = SensitivityTrial(folder, fitted)
+    measured = []
+    for number, precision in enumerate(precisions):
+        measured.append(trial.harm(number, precision))
+        share = (number + 1) / len(layers) * (1 - _SHARE_OF_MEASURING) / 2
+        progress.advance(_SHARE_OF_MEASURING + share)
+    del trial
+    record = {
+        "text": _name(options.kv_dataset),
+        "passages": [len(tokens) for tokens in fitted],
+        "target": {k: v for k, v in dataclasses.asdict(target).items() if v is not None},
+        "precisions": [dataclasses.asdict(one) for one in table.precisions],
+        "harms": [[round(harm, 8) for harm in layer] for layer in table.harms],
+        "predicted_kl": [
+            table.harms[number][chosen] for number, chosen in enumerate(assignment.chosen)
+        ],
+        "measured_kl": measured,
+        "outputs": _compare(folder, layers, precisions, judged, progress),
+    }
+    return precisions, record
+
+
+def _compare(
+    folder: Path,
+    layers: tuple[LayerGeometry, ...],
+    precisions: Sequence[LayerPrecision],
+    passages: Sequence[Sequence[int]],
+    progress: Progress,
+) -> dict[str, dict[str, float]]:
+    """What whole models with these caches say to a text that the plan was not made for."""
+    all_exact = [EXACT] * len(layers)
+    compared = {"f32": all_exact}
+    compared |= {name: [one] * len(layers) for name, one in _COMPARED.items()}
+    compared["plan"] = list(precisions)
+    exact = read_output(folder, all_exact, passages)
+    found = {}
+    for number, (name, stored) in enumerate(compared.items(), start=1):
+        output = exact if stored == all_exact else read_output(folder, stored, passages)
+        found[name] = {
+            "perplexity": output.perplexity,
+            "kl": kl_divergence(exact.log_probabilities, output.log_probabilities),
+            "bytes_per_token": kv_bytes_per_token(layers, stored),
+        }
+        progress.advance(1 - (1 - _SHARE_OF_MEASURING) / 2 * (1 - number / len(compared)))
+    return found
+
+
+def _name(dataset: str | None) -> dict[str, str]:
+    """Which text it was, so that another one is noticed."""
+    if dataset is None:
+        return {"source": "ov-kvcrush"}
+    digest = hashlib.sha256(Path(dataset).read_bytes()).hexdigest()
+    return {"source": str(dataset), "sha256": digest}

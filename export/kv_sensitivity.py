@@ -1,0 +1,166 @@
+"""What a low precision of one layer's cache does to the model's output, on the plugin itself.
+
+The model is compiled layer by layer with a cache in f32, and reads a text once; what every layer
+is given is kept. For a layer and a precision, that layer alone is compiled anew and reads on from
+what it was given, and the layers behind it follow. So nothing is predicted and little computed
+twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import openvino as ov
+from numpy.typing import NDArray
+
+from ov_kvcrush.precisions import LayerPrecision
+from ov_kvcrush.runtime.batch import Batch
+from ov_kvcrush.runtime.cache_layout import PAGE_SIZE
+from ov_kvcrush.runtime.compiled_part import CompiledPart
+from ov_kvcrush.runtime.graph_cuts import cut_graph
+from ov_kvcrush.runtime.paged_graph import read_paged_graph
+from ov_kvcrush.runtime.paged_model import PagedModel, with_precision
+
+EXACT = LayerPrecision("f32", "f32")
+# Weights in 8 or 4 bits make the plugin quantize activations as it goes, and any small change then
+# rounds others elsewhere: 0.0005 nats of noise, more than a cache in u8 costs.
+_PROPERTIES = {"INFERENCE_PRECISION_HINT": "f32", "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0"}
+
+# Logits in memory at a time, and so the chunk.
+_ROWS_AT_ONCE = 128
+# Rows whose next-token distributions are compared: logits of a whole text would be gigabytes.
+_COMPARED_ROWS = 256
+
+Logs = NDArray[np.float64]
+
+
+class SensitivityTrial:
+    """A model whose layers are given other KV precisions one at a time.
+
+    Args:
+        folder: exported model.
+        passages: token ids of texts, read at once, each from an empty cache.
+
+    Raises:
+        UnsupportedError: its layers are joined by more than one tensor.
+        ModelError: the plugin does not compile it.
+    """
+
+    def __init__(self, folder: Path, passages: Sequence[Sequence[int]]) -> None:
+        graph = read_paged_graph(folder)
+        self._geometry = graph.layers
+        self._graphs = cut_graph(graph, range(1, len(self._geometry)))
+        self._batch = _batch(passages, len(self._geometry))
+        self._layers = [self._compile(n, EXACT) for n in range(len(self._geometry))]
+        self._given: list[ov.Tensor | None] = [None]
+        for layer in self._layers:
+            passed_on = layer.infer(self._batch, self._given[-1])
+            self._given.append(None if passed_on is None else ov.Tensor(passed_on.data.copy()))
+        self._wanted = _log_probabilities(self._layers[-1].output("logits")[:, 0])
+
+    def harm(self, number: int, precision: LayerPrecision) -> float:
+        """Mean KL divergence, in nats a token, of the output with layer ``number`` stored so.
+
+        From the model's output with its cache in f32; the other layers' caches stay in f32.
+        """
+        changed = self._compile(number, precision)
+        states = changed.infer(self._batch, self._given[number])
+        last = changed
+        for last in self._layers[number + 1 :]:
+            states = last.infer(self._batch, states)
+        return kl_divergence(self._wanted, _log_probabilities(last.output("logits")[:, 0]))
+
+    def _compile(self, number: int, precision: LayerPrecision) -> CompiledPart:
+        properties = with_precision(_PROPERTIES, precision)
+        part = CompiledPart(self._graphs[number], self._geometry, properties)
+        part.reserve([len(self._batch.block_indices[number])])
+        return part
+
+
+@dataclass(frozen=True)
+class Output:
+    """What a model says to some texts.
+
+    Attributes:
+        log_probabilities: ``[rows, vocab]`` of the next token, rows evenly spread over the texts.
+        perplexity: of all tokens but each text's first.
+    """
+
+    log_probabilities: Logs
+    perplexity: float
+
+
+def read_output(
+    folder: Path, precisions: Sequence[LayerPrecision], passages: Sequence[Sequence[int]]
+) -> Output:
+    """What the whole model says to ``passages`` with its cache in ``precisions``, by layer."""
+    model = PagedModel(folder, precisions=precisions, properties=_PROPERTIES)
+    num_layers = len(model.layers)
+    model.reserve([-(-max(map(len, passages)) // PAGE_SIZE)] * num_layers)
+    logs, surprise = [], 0.0
+    for tokens in passages:
+        whole = _batch([tokens], num_layers)
+        kept = set(_compared_rows(passages, len(tokens)).tolist())
+        for begin in range(0, len(tokens), _ROWS_AT_ONCE):
+            end = min(begin + _ROWS_AT_ONCE, len(tokens))
+            told = _log_probabilities(model.forward(_continued(whole, begin, end))[0])
+            following = np.array(tokens[begin + 1 : end + 1], np.int64)
+            surprise -= told[np.arange(len(following)), following].sum()
+            logs.append(told[[row - begin for row in range(begin, end) if row in kept]])
+    num_told = sum(len(tokens) - 1 for tokens in passages)
+    return Output(np.concatenate(logs), float(np.exp(surprise / num_told)))
+
+
+def kl_divergence(wanted: Logs, found: Logs) -> float:
+    """Mean over rows of the Kullback-Leibler divergence of log probabilities ``[rows, vocab]``."""
+    return float((np.exp(wanted) * (wanted - found)).sum(axis=1).mean())
+
+
+def _batch(passages: Sequence[Sequence[int]], num_layers: int) -> Batch:
+    """All ``passages``, each on pages of its own from 0 on; logits of rows spread over them."""
+    sizes = [len(tokens) for tokens in passages]
+    begins = np.cumsum([0, *sizes], dtype=np.int32)
+    page_begins = np.cumsum([0, *(-(-size // PAGE_SIZE) for size in sizes)], dtype=np.int32)
+    rows = [b + _compared_rows(passages, n) for b, n in zip(begins, sizes, strict=False)]
+    return Batch(
+        input_ids=np.array([token for tokens in passages for token in tokens], np.int64),
+        position_ids=np.concatenate([np.arange(size, dtype=np.int64) for size in sizes]),
+        subsequence_begins=begins,
+        past_lens=[np.zeros(len(sizes), np.int32)] * num_layers,
+        block_indices=[np.arange(page_begins[-1], dtype=np.int32)] * num_layers,
+        block_indices_begins=[page_begins] * num_layers,
+        sampled_rows=np.concatenate(rows).astype(np.int32),
+        window_rows=np.zeros(0, np.int32),
+    )
+
+
+def _compared_rows(passages: Sequence[Sequence[int]], size: int) -> NDArray[np.int32]:
+    """Rows of a passage of ``size`` tokens whose next-token distributions are compared."""
+    count = min(size, _COMPARED_ROWS // len(passages))
+    return np.linspace(0, size - 1, count).astype(np.int32)
+
+
+def _continued(whole: Batch, begin: int, end: int) -> Batch:
+    """Tokens ``begin … end - 1`` of a batch behind those before them, logits of all."""
+    return replace(
+        whole,
+        input_ids=whole.input_ids[begin:end],
+        position_ids=whole.position_ids[begin:end],
+        subsequence_begins=np.array([0, end - begin], np.int32),
+        past_lens=[np.array([begin], np.int32)] * len(whole.past_lens),
+        block_indices=[pages[: -(-end // PAGE_SIZE)] for pages in whole.block_indices],
+        block_indices_begins=[np.array([0, -(-end // PAGE_SIZE)], np.int32)]
+        * len(whole.block_indices),
+        sampled_rows=np.arange(end - begin, dtype=np.int32),
+    )
+
+
+def _log_probabilities(logits: NDArray[np.float32]) -> Logs:
+    """Of logits ``[rows, vocab]``."""
+    shifted = logits.astype(np.float64)
+    shifted -= shifted.max(axis=1, keepdims=True)
+    shifted -= np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    return shifted
