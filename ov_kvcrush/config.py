@@ -35,6 +35,9 @@ class KVCacheConfig:
     Attributes:
         max_cache_size: all tokens kept by a cut: start, recent, important ones and representatives
             together. 0 keeps everything.
+        kv_budget_mb: the same in MB (10^6 bytes) of a sequence's cache, instead of it: the engine
+            buys as many tokens as the precisions of the layers allow, with ``decode_slack`` and
+            half-filled pages in it. While a prompt is read, ``prefill_budget`` counts.
         layer_budgets: how the budget between start and recent is shared out to the layers:
             ``"uniform"``; ``"pyramid"``, less from layer to layer; ``"adaptive"``, more where the
             last queries look further back; ``"plan"``, as the export measured it; a number for each
@@ -73,6 +76,7 @@ class KVCacheConfig:
     """
 
     max_cache_size: int = 0
+    kv_budget_mb: float | None = None
     layer_budgets: str | tuple[float, ...] = "auto"
     prefill_budget: int | None = None
     start_size: int = 32
@@ -105,6 +109,8 @@ class KVCacheConfig:
         ):
             value = getattr(self, name)
             _require(value is None or value >= least, f"{name} is {value}, below {least}")
+        if self.kv_budget_mb is not None:
+            self._check_bytes(self.kv_budget_mb)
         _require(
             self.pool_size is None or self.pool_size >= 1, f"pool_size is {self.pool_size}, below 1"
         )
@@ -125,6 +131,14 @@ class KVCacheConfig:
         self.prefill_selector(page_size=1)
         if self.max_cache_size:
             self._check_budget()
+
+    def _check_bytes(self, budget: float) -> None:
+        _require(0 < budget < float("inf"), f"kv_budget_mb is {budget:g}, not above 0")
+        _require(
+            not self.max_cache_size,
+            f"kv_budget_mb {budget:g} and max_cache_size {self.max_cache_size} are two budgets",
+            "Give one of them.",
+        )
 
     def _check_budget(self) -> None:
         fixed = self.start_size + self.recent_size
@@ -150,7 +164,7 @@ class KVCacheConfig:
     @property
     def evicts(self) -> bool:
         """Whether tokens are ever evicted."""
-        return self.max_cache_size > 0
+        return self.max_cache_size > 0 or self.kv_budget_mb is not None
 
     @property
     def tokens_kept_in_prefill(self) -> int:
@@ -158,6 +172,14 @@ class KVCacheConfig:
         if self.prefill_budget is not None:
             return self.prefill_budget
         return int(_PREFILL_FACTOR * self.max_cache_size)
+
+    def with_tokens(self, max_cache_size: int) -> KVCacheConfig:
+        """The same with a budget in tokens in place of the one in MB.
+
+        Raises:
+            ConfigError: so few leave nothing to choose.
+        """
+        return dataclasses.replace(self, max_cache_size=max_cache_size, kv_budget_mb=None)
 
     def require_page_multiples(self, page_size: int) -> None:
         """Refuse sizes that whole pages of ``page_size`` tokens cannot meet.

@@ -62,11 +62,11 @@ def ranges_of(precisions: Sequence[LayerPrecision]) -> dict[str, LayerPrecision]
 
 
 def describe_precisions(precisions: Sequence[LayerPrecision]) -> dict[str, Any]:
-    """JSON values: one name for keys and one for values, ``mixed`` where layers differ."""
+    """JSON values: one name for keys and one for values, ``u8+u4`` where layers differ."""
     names = {}
     for side in ("key", "value"):
         kinds = {getattr(precision, side) for precision in precisions}
-        names[f"{side}_cache_precision"] = kinds.pop() if len(kinds) == 1 else "mixed"
+        names[f"{side}_cache_precision"] = "+".join(k for k in KV_PRECISIONS if k in kinds)
     ranges = {layers: f"{p.key}/{p.value}" for layers, p in ranges_of(precisions).items()}
     return {**names, "layer_precisions": ranges}
 

@@ -75,6 +75,18 @@ class CacheBudgets:
             return "measured at each cut"
         return [round(share, 3) for share in self._policy.shares(None, self._config.recent_size)]
 
+    def window(self, number: int) -> int:
+        """Tokens in the sliding window of layer ``number``."""
+        return self._windows[number]
+
+    def shares(self) -> list[float]:
+        """Shares of the chosen layers, 1 on average; even ones where they are measured later."""
+        if self.needs_attention:
+            return [1.0] * len(self.chosen)
+        every = self._policy.shares(None, self._config.recent_size)
+        shares = [every[n] for n in self.chosen]
+        return [share * len(shares) / sum(shares) for share in shares]
+
     @property
     def largest_share(self) -> float:
         """How many times an even part of the budget one layer may get."""

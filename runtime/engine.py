@@ -18,6 +18,7 @@ from ov_kvcrush.plan import KVPlan
 from ov_kvcrush.precisions import describe_precisions
 from ov_kvcrush.runtime.batch import build_batch, num_query_rows
 from ov_kvcrush.runtime.budgets import CacheBudgets
+from ov_kvcrush.runtime.byte_budget import buy_tokens
 from ov_kvcrush.runtime.cache_layout import PAGE_SIZE
 from ov_kvcrush.runtime.compressor import Compressor
 from ov_kvcrush.runtime.continuation import continue_session
@@ -65,12 +66,13 @@ class PagedEngine:
         self._max_num_seqs = max_num_seqs
         plan = KVPlan.load(folder)
         self.model = open_model(folder, device, self.config, properties, plan)
-        self._budgets = CacheBudgets(
-            self.config,
-            self.model.layers,
-            plan.layer_shares if plan else (),
-            max_num_batched_tokens,
-        )
+        shares = plan.layer_shares if plan else ()
+        self._budgets = CacheBudgets(self.config, self.model.layers, shares, max_num_batched_tokens)
+        if self.config.kv_budget_mb is not None:
+            self.config = buy_tokens(self.config, self._budgets, self.model.layouts)
+            self._budgets = CacheBudgets(
+                self.config, self.model.layers, shares, max_num_batched_tokens
+            )
         self.cache = make_cache(
             self.model,
             self.config,

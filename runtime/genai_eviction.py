@@ -151,6 +151,7 @@ def _limits(block_size: int) -> dict[str, tuple[tuple[Any, ...], str, Any]]:
     return {
         "granularity": (("page",), "evicts whole pages", "page"),
         "importance": (("snapkv",), "knows no other", "snapkv"),
+        "kv_budget_mb": ((None,), "counts its budget in tokens", None),
         "layer_budgets": (("auto", "uniform"), "gives every layer the same", "uniform"),
         "prefill_budget": ((None, 0), "evicts nothing while a prompt is read", 0),
         "prefill_representative_share": (

@@ -73,6 +73,6 @@ def test_a_description_has_one_name_where_all_layers_are_alike() -> None:
     assert describe_precisions([U8, U8])["key_cache_precision"] == "u8"
     assert describe_precisions([U8, LayerPrecision("u8", "u4")]) == {
         "key_cache_precision": "u8",
-        "value_cache_precision": "mixed",
+        "value_cache_precision": "u8+u4",
         "layer_precisions": {"0": "u8/u8", "1": "u8/u4"},
     }

@@ -27,6 +27,7 @@ _BOTH = "kv_cache_precision"
 
 _HELP = {
     "max_cache_size": "All tokens that a cut keeps of a sequence; 0 evicts nothing.",
+    "kv_budget_mb": "Instead of it, MB of a sequence's cache: as many tokens as fit.",
     "layer_budgets": "How layers share it, or a number for each, with commas:",
     "prefill_budget": "Tokens kept while a prompt is read; 0 is all.",
     "start_size": "First tokens (attention sinks), never evicted.",
@@ -71,13 +72,20 @@ _DEFAULTS = {
     "key_cache_precision": "as exported",
     "value_cache_precision": "as exported",
     "pool_size": "what the memory allows",
+    "kv_budget_mb": "none",
     "prefill_budget": "1.5 times --max-cache-size",
     "prefill_representative_share": "1 for distinct, else --representative-share",
 }
 # Beside --rng-seed a plain --seed would be taken for the sampler's.
 _SPELLED = {"seed": "--selection-seed"}
 # These count without eviction too.
-_ALWAYS_USED = ("max_cache_size", "key_cache_precision", "value_cache_precision", "pool_size")
+_ALWAYS_USED = (
+    "max_cache_size",
+    "kv_budget_mb",
+    "key_cache_precision",
+    "value_cache_precision",
+    "pool_size",
+)
 
 
 def read_cache_options(given: Mapping[str, Any]) -> KVCacheConfig:
@@ -140,6 +148,8 @@ def _declare_flags() -> dict[str, Any]:
             help_text, metavar = f"{help_text} {'|'.join(_CHOICES[field.name])}", "NAME"
         elif field.name in _IN_TOKENS:
             metavar = "TOKENS"
+        elif field.name == "kv_budget_mb":
+            metavar = "MB"
         default = _DEFAULTS.get(field.name, field.default)
         flags[field.name] = _declare_flag(
             field.name, kind, f"{help_text} (default {default})", metavar

@@ -75,6 +75,7 @@ POLICIES: dict[str, Policy] = {
 # What a comparison gives to all of its policies alike.
 _SHARED = {
     "max_cache_size": "--keep",
+    "kv_budget_mb": "--keep",
     "prefill_budget": "--prefill-factor",
     "key_cache_precision": "--precision",
     "value_cache_precision": "--precision",

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from openvino_genai import GenerationConfig, Tokenizer
 
 from ov_kvcrush.config import KVCacheConfig
+from ov_kvcrush.errors import ConfigError
 from ov_kvcrush.plan import PLAN_FILE, KVPlan
 from ov_kvcrush.precisions import KV_PRECISION_PAIRS, LayerPrecision
 from ov_kvcrush.runtime.budgets import CacheBudgets
@@ -202,6 +203,41 @@ def test_the_pool_never_holds_more_than_prefill_budget_and_chunk(needle_int8_dir
     metrics = request.generations[0].metrics
     assert metrics.kv_bytes_peak <= (128 + 64 + 32) * engine.model.kv_bytes_per_token
     assert metrics.kv_tokens <= 100 + 2
+
+
+@pytest.mark.parametrize(
+    ("megabytes", "settings"),
+    [
+        (1.2, {}),
+        (2.0, {"layer_budgets": "uniform", "value_cache_precision": "u4"}),
+        (1.5, {"layer_budgets": (1, 1, 1, 1, 1, 1, 4, 2), "importance": "keydiff"}),
+        (2.5, {"layer_budgets": "uniform", "granularity": "page"}),
+    ],
+)
+def test_a_budget_in_bytes_buys_tokens_and_holds(
+    needle_int8_dir: Path, megabytes: float, settings: dict[str, object]
+) -> None:
+    small = {"start_size": 32, "recent_size": 32, "decode_slack": 16}
+    engine = engine_of(needle_int8_dir, kv_budget_mb=megabytes, **small, **settings)
+    bought = engine.config.max_cache_size
+    assert engine.describe()["kv_cache_config"]["max_cache_size"] == bought > 64
+    request = engine.add_request(PROMPT * 3, GenerationConfig(max_new_tokens=60, ignore_eos=True))
+    sequence = request.generations[0].sequence
+    assert sequence is not None
+    most = 0
+    while not request.finished:
+        engine.step()
+        if sequence.num_cached > len(PROMPT) * 3:
+            most = max(most, engine.cache.used_bytes)
+    # Pages that are not full are reckoned with, and so is what shares are rounded by.
+    assert 0.8 * 1e6 * megabytes < most <= 1e6 * megabytes
+
+
+def test_a_budget_in_bytes_that_holds_nothing_is_refused(needle_int8_dir: Path) -> None:
+    with pytest.raises(ConfigError, match=r"kv_budget_mb 0\.5 holds no token beside"):
+        engine_of(needle_int8_dir, kv_budget_mb=0.5)
+    with pytest.raises(ConfigError, match="are two budgets"):
+        KVCacheConfig(kv_budget_mb=1, max_cache_size=512)
 
 
 def test_distinct_alone_cuts_while_a_prompt_is_read_and_both_at_its_end(
