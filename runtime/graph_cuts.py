@@ -38,12 +38,16 @@ class GraphPart:
     passed_on: str | None
 
 
-def cut_graph(graph: PagedGraph, firsts: Sequence[int]) -> list[GraphPart]:
+def cut_graph(
+    graph: PagedGraph, firsts: Sequence[int], passed_as: ov.Type = ov.Type.f32
+) -> list[GraphPart]:
     """Cut ``graph`` in front of the layers ``firsts``; it is used up.
 
     Args:
         graph: whole.
         firsts: numbers of layers that begin a part, ascending, without the 0.
+        passed_as: type of what one part gives the next. Where the plugin computes in bf16, bf16:
+            it would compute the sums of the residual stream in f32 behind an input in f32.
 
     Raises:
         UnsupportedError: between two layers more than one tensor is passed on.
@@ -54,20 +58,23 @@ def cut_graph(graph: PagedGraph, firsts: Sequence[int]) -> list[GraphPart]:
     # All are found before any is made: a cut takes the paths from the graph by which others are.
     joints = [_find_joint(graph.model, attentions, first) for first in firsts]
     results = {_own_layer(node): node for node in graph.model.get_results()}
-    parts, inputs = [], list[ov.Node]()
+    parts = []
     bounds = [0, *firsts, len(graph.layers)]
     for joint in joints:
-        taken = _parameter_like(joint)
-        for port in joint.get_target_inputs():
-            port.replace_source_output(taken.output(0))
-        inputs.append(taken)
+        taken = ops.parameter(joint.get_partial_shape(), passed_as)
+        taken.output(0).set_names({HIDDEN_STATES})
+        readers = joint.get_target_inputs()
+        restored = ops.convert(taken, joint.get_element_type())
+        for port in readers:
+            port.replace_source_output(restored.output(0))
     for index, (first, end) in enumerate(pairwise(bounds)):
         layers = range(first, end)
         outputs = [results[n] for n in layers]
         if index < len(joints):
             passed_on = _PASSED_ON
-            joints[index].add_names({passed_on})
-            outputs.append(ops.result(joints[index]))
+            given = ops.convert(joints[index], passed_as)
+            given.output(0).set_names({passed_on})
+            outputs.append(ops.result(given))
         else:
             passed_on = None
             outputs.append(results[None])
@@ -107,12 +114,6 @@ def _own_layer(result: ov.Node) -> int | None:
         if kind == "queries" and dot:
             return int(number)
     return None
-
-
-def _parameter_like(output: ov.Output) -> ov.Node:
-    node = ops.parameter(output.get_partial_shape(), output.get_element_type())
-    node.output(0).set_names({HIDDEN_STATES})
-    return node
 
 
 def _upstream(nodes: Iterable[ov.Node]) -> list[ov.Node]:

@@ -17,7 +17,7 @@ from ov_kvcrush.runtime.batch import Batch
 from ov_kvcrush.runtime.cache_layout import PAGE_SIZE
 from ov_kvcrush.runtime.cache_memory import CacheMemory
 from ov_kvcrush.runtime.compiled_part import CompiledPart
-from ov_kvcrush.runtime.device import require_device, require_properties
+from ov_kvcrush.runtime.device import core, require_device, require_properties
 from ov_kvcrush.runtime.graph_cuts import cut_graph
 from ov_kvcrush.runtime.paged_graph import read_paged_graph
 
@@ -64,7 +64,9 @@ class PagedModel:
         firsts = [n for n, (a, b) in enumerate(pairwise(by_layer), start=1) if a != b]
         self._parts = [
             CompiledPart(part, self.layers, with_precision(properties, by_layer[part.layers.start]))
-            for part in cut_graph(graph, firsts)
+            for part in cut_graph(
+                graph, firsts, _computed_in(with_precision(properties, by_layer[0]))
+            )
         ]
         self.precisions = tuple(part.precision for part in self._parts for _ in part.layers)
         self.layouts = [layout for part in self._parts for layout in part.layouts]
@@ -106,6 +108,15 @@ class PagedModel:
         return logits, [
             part.output(f"queries.{number}") for part in self._parts for number in part.layers
         ]
+
+
+def _computed_in(properties: Mapping[str, Any]) -> ov.Type:
+    """The type the plugin computes in: what ``properties`` ask for, else its own choice."""
+    hint = properties.get("INFERENCE_PRECISION_HINT")
+    if hint is None:
+        hint = core().get_property("CPU", "INFERENCE_PRECISION_HINT")
+    name = hint.get_type_name() if isinstance(hint, ov.Type) else str(hint)
+    return ov.Type.bf16 if name == "bf16" else ov.Type.f32
 
 
 def _require_cpu(device: str) -> None:

@@ -11,10 +11,11 @@ from openvino import opset13 as ops
 
 from ov_kvcrush.errors import UnsupportedError
 from ov_kvcrush.precisions import LayerPrecision
+from ov_kvcrush.runtime.device import core
 from ov_kvcrush.runtime.graph_cuts import cut_graph
 from ov_kvcrush.runtime.paged_graph import attention_nodes, read_paged_graph
 from ov_kvcrush.runtime.paged_model import PagedModel
-from tests.runtime.test_paged_model import F32, batch
+from tests.runtime.test_paged_model import batch
 
 U8, U4 = LayerPrecision("u8", "u8"), LayerPrecision("u4", "u4")
 # What the plugin does by default, said aloud: another setting, so another part, and nothing else.
@@ -22,10 +23,12 @@ SPELLED_OUT = LayerPrecision("u8", "u8", value_group_size=64)
 TOKENS = np.random.default_rng(0).integers(8, 5000, 70).tolist()
 
 
-def run(folder: Path, precisions: list[LayerPrecision]) -> tuple[PagedModel, list[np.ndarray]]:
+def run(
+    folder: Path, precisions: list[LayerPrecision], computed_in: str = "f32"
+) -> tuple[PagedModel, list[np.ndarray]]:
     """Logits and queries of a prompt in two chunks and one more token."""
-    # In bf16 the plugin rounds where it ends a fused step, and ends one at the end of a part.
-    model = PagedModel(folder, precisions=precisions, properties=F32)
+    properties = {"INFERENCE_PRECISION_HINT": computed_in}
+    model = PagedModel(folder, precisions=precisions, properties=properties)
     model.reserve([4] * len(model.layers))
     found = []
     for past, end in ((0, 40), (40, 69), (69, 70)):
@@ -35,9 +38,17 @@ def run(folder: Path, precisions: list[LayerPrecision]) -> tuple[PagedModel, lis
     return model, found
 
 
-def test_three_equal_parts_give_the_same_bits_as_the_whole(needle_int8_dir: Path) -> None:
-    whole, wanted = run(needle_int8_dir, [U8] * 8)
-    parts, found = run(needle_int8_dir, [U8] * 2 + [SPELLED_OUT] * 3 + [U8] * 3)
+@pytest.mark.parametrize("computed_in", ["f32", "bf16"])
+def test_three_equal_parts_give_the_same_bits_as_the_whole(
+    needle_int8_dir: Path, computed_in: str
+) -> None:
+    if computed_in == "bf16" and "BF16" not in core().get_property(
+        "CPU", "OPTIMIZATION_CAPABILITIES"
+    ):
+        pytest.skip("this CPU does not compute in bf16")
+    whole, wanted = run(needle_int8_dir, [U8] * 8, computed_in)
+    three = [U8] * 2 + [SPELLED_OUT] * 3 + [U8] * 3
+    parts, found = run(needle_int8_dir, three, computed_in)
     assert len(parts._parts) == 3
     for ours, theirs in zip(found, wanted, strict=True):
         np.testing.assert_array_equal(ours, theirs)
