@@ -78,13 +78,13 @@ def _calibrate(
     # The plan is made on half of the passages and judged by those between them.
     passages = spread_passages(text, 2 * _NUM_PASSAGES, length)
     fitted, judged = passages[0::2], passages[1::2]
+    trial = SensitivityTrial(folder, fitted)
     table = measure_harm(
-        folder, layers, fitted, lambda share: progress.advance(share * _SHARE_OF_MEASURING)
+        folder, trial, layers, fitted, lambda share: progress.advance(share * _SHARE_OF_MEASURING)
     )
     target = Target(options.kv_bytes_per_token, options.max_drop)
     assignment = table.choose(target)
     precisions = tuple(table.precisions[number] for number in assignment.chosen)
-    trial = SensitivityTrial(folder, fitted)
     measured = []
     for number, precision in enumerate(precisions):
         measured.append(trial.harm(number, precision))

@@ -105,6 +105,7 @@ def candidates(layers: Sequence[LayerGeometry]) -> tuple[LayerPrecision, ...]:
 
 def measure_harm(
     folder: Path,
+    trial: SensitivityTrial,
     layers: Sequence[LayerGeometry],
     passages: Sequence[Sequence[int]],
     on_progress: Callable[[float], None] = lambda share: None,
@@ -113,6 +114,7 @@ def measure_harm(
 
     Args:
         folder: exported model.
+        trial: of it, on the same passages.
         layers: its geometry.
         passages: token ids of the calibration texts.
         on_progress: told what share is done, 0 to 1.
@@ -124,7 +126,6 @@ def measure_harm(
     keys = [Storage(kind) for kind in ("u8", "u4")]
     values = list(dict.fromkeys(Storage(p.value, p.value_group_size) for p in precisions))
     errors = collect_errors(folder, passages, keys, values)
-    trial = SensitivityTrial(folder, passages)
     harms = []
     for number, (key_errors, value_errors) in enumerate(errors):
         low_key = trial.harm(number, LOW_KEY)

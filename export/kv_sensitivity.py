@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 
 from ov_kvcrush.precisions import LayerPrecision
 from ov_kvcrush.runtime.batch import Batch
-from ov_kvcrush.runtime.cache_layout import PAGE_SIZE
 from ov_kvcrush.runtime.compiled_part import CompiledPart
 from ov_kvcrush.runtime.graph_cuts import cut_graph
 from ov_kvcrush.runtime.paged_graph import read_paged_graph
 from ov_kvcrush.runtime.paged_model import PagedModel, with_precision
+from ov_kvcrush.runtime.sequence import pages_for
 
 EXACT = LayerPrecision("f32", "f32")
 # Weights in 8 or 4 bits make the plugin quantize activations as it goes, and any small change then
@@ -99,7 +99,7 @@ def read_output(
     """What the whole model says to ``passages`` with its cache in ``precisions``, by layer."""
     model = PagedModel(folder, precisions=precisions, properties=_PROPERTIES)
     num_layers = len(model.layers)
-    model.reserve([-(-max(map(len, passages)) // PAGE_SIZE)] * num_layers)
+    model.reserve([pages_for(max(map(len, passages)))] * num_layers)
     logs, surprise = [], 0.0
     for tokens in passages:
         whole = _batch([tokens], num_layers)
@@ -123,7 +123,7 @@ def _batch(passages: Sequence[Sequence[int]], num_layers: int) -> Batch:
     """All ``passages``, each on pages of its own from 0 on; logits of rows spread over them."""
     sizes = [len(tokens) for tokens in passages]
     begins = np.cumsum([0, *sizes], dtype=np.int32)
-    page_begins = np.cumsum([0, *(-(-size // PAGE_SIZE) for size in sizes)], dtype=np.int32)
+    page_begins = np.cumsum([0, *map(pages_for, sizes)], dtype=np.int32)
     rows = [b + _compared_rows(passages, n) for b, n in zip(begins, sizes, strict=False)]
     return Batch(
         input_ids=np.array([token for tokens in passages for token in tokens], np.int64),
@@ -151,9 +151,8 @@ def _continued(whole: Batch, begin: int, end: int) -> Batch:
         position_ids=whole.position_ids[begin:end],
         subsequence_begins=np.array([0, end - begin], np.int32),
         past_lens=[np.array([begin], np.int32)] * len(whole.past_lens),
-        block_indices=[pages[: -(-end // PAGE_SIZE)] for pages in whole.block_indices],
-        block_indices_begins=[np.array([0, -(-end // PAGE_SIZE)], np.int32)]
-        * len(whole.block_indices),
+        block_indices=[pages[: pages_for(end)] for pages in whole.block_indices],
+        block_indices_begins=[np.array([0, pages_for(end)], np.int32)] * len(whole.block_indices),
         sampled_rows=np.arange(end - begin, dtype=np.int32),
     )
 

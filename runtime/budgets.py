@@ -81,10 +81,7 @@ class CacheBudgets:
 
     def shares(self) -> list[float]:
         """Shares of the chosen layers, 1 on average; even ones where they are measured later."""
-        if self.needs_attention:
-            return [1.0] * len(self.chosen)
-        every = self._policy.shares(None, self._config.recent_size)
-        shares = [every[n] for n in self.chosen]
+        shares = self._shares_unmeasured()
         return [share * len(shares) / sum(shares) for share in shares]
 
     @property
@@ -116,13 +113,10 @@ class CacheBudgets:
             held: tokens each of them holds.
             attention: of each of them, ``[Hq, S]``, where it was measured.
         """
-        if self.needs_attention and attention is None:
-            shares = [1.0] * len(self.chosen)
-        elif self.needs_attention:
+        if self.needs_attention and attention is not None:
             shares = self._policy.shares(attention, self._config.recent_size)
         else:
-            every = self._policy.shares(None, self._config.recent_size)
-            shares = [every[n] for n in self.chosen]
+            shares = self._shares_unmeasured()
         return divide_between_layers(
             cut.budget,
             shares,
@@ -131,6 +125,12 @@ class CacheBudgets:
             # A page that is not full joins the recent area.
             recent_size=self._config.recent_size + self._page_size - 1,
         )
+
+    def _shares_unmeasured(self) -> list[float]:
+        if self.needs_attention:
+            return [1.0] * len(self.chosen)
+        every = self._policy.shares(None, self._config.recent_size)
+        return [every[n] for n in self.chosen]
 
     def is_over(self, held: SequenceOf[int], budget: int) -> bool:
         """Whether the chosen layers pass ``budget`` on average; ``held`` is of all layers."""

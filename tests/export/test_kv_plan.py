@@ -38,7 +38,8 @@ def passages(needle_int8_dir: Path) -> list[list[int]]:
 def table(needle_int8_dir: Path, passages: list[list[int]]) -> HarmTable:
     plan = KVPlan.load(needle_int8_dir)
     assert plan is not None
-    return measure_harm(needle_int8_dir, plan.layers, passages)
+    trial = SensitivityTrial(needle_int8_dir, passages)
+    return measure_harm(needle_int8_dir, trial, plan.layers, passages)
 
 
 @pytest.mark.parametrize("group", [0, 16])
