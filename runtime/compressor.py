@@ -17,6 +17,7 @@ from ov_kvcrush.runtime.cache_layout import PAGE_SIZE
 from ov_kvcrush.runtime.cache_memory import CacheMemory
 from ov_kvcrush.runtime.cut_plan import PlannedCut
 from ov_kvcrush.runtime.kv_cache import KVCache
+from ov_kvcrush.runtime.placement import place
 from ov_kvcrush.runtime.sequence import Sequence
 from ov_kvcrush.selection import Observation, Selector
 
@@ -112,12 +113,14 @@ class Compressor:
             if tokens > budget
         ]
         selector = self._prefill_selector if cut.reads_on else self._selector
-        kept = self._threads.map(
-            lambda job: self._cut_layer(sequence, selector, job[0], job[1], attention.get(job[0])),
-            jobs,
+        list(
+            self._threads.map(
+                lambda job: self._cut_layer(
+                    sequence, selector, job[0], job[1], attention.get(job[0])
+                ),
+                jobs,
+            )
         )
-        for (number, _), slots in zip(jobs, list(kept), strict=True):
-            sequence.layers[number].keep(slots)
         sequence.cuts.append(cut)
         sequence.rewind_floor = max(
             sequence.rewind_floor, sequence.num_cached - self._config.recent_size
@@ -141,7 +144,7 @@ class Compressor:
         number: int,
         budget: int,
         attention: NDArray[np.float32] | None,
-    ) -> NDArray[np.int32]:
+    ) -> None:
         layer, memory = sequence.layers[number], self._memories[number]
         kind = key_codec.KEY_KINDS[memory.layout.key_type]
         table = np.array(layer.pages, np.int32)
@@ -152,18 +155,27 @@ class Compressor:
             attention = self._attention(sequence, number, selector.num_window_queries)
         distinctiveness = None
         if selector.needs_distinctiveness:
-            distinctiveness = kernels.key_distinctiveness(
-                memory.keys, kind, table, layer.length, head_size
+            distinctiveness = layer.in_order(
+                kernels.key_distinctiveness(memory.keys, kind, table, layer.length, head_size)
             )
         observation = Observation(attention, layer.positions, distinctiveness, layer.attention)
-        slots = selector.select(observation, budget)
-        kernels.keep_tokens(memory.keys, kind, memory.values, table, slots, head_size)
-        return slots
+        chosen = selector.select(observation, budget)
+        old_slots = np.take_along_axis(layer.slots, chosen, axis=1)
+        # Pages that are kept whole move whole: no key in them is rounded.
+        num_in_order = chosen.shape[1] if selector.page_size > 1 else selector.recent_size
+        new_slots = place(old_slots, num_in_order)
+        sources = np.empty_like(old_slots)
+        np.put_along_axis(sources, new_slots, old_slots, axis=1)
+        kernels.move_tokens(memory.keys, kind, memory.values, table, sources, head_size)
+        layer.keep(chosen, new_slots)
 
     def _attention(
         self, sequence: Sequence, number: int, window: int | None = None
     ) -> NDArray[np.float32]:
-        """``[Hq, S]`` attention of the last ``window`` queries (all there are), summed."""
+        """``[Hq, S]`` attention of the last ``window`` queries (all there are), summed.
+
+        In the order of the text.
+        """
         if sequence.window is None:
             raise RuntimeError("a sequence without a query window cannot be cut by attention")
         queries = sequence.window.queries(number)
@@ -186,13 +198,13 @@ class Compressor:
     def _mass(
         self, sequence: Sequence, number: int, queries: NDArray[np.float32], length: int
     ) -> NDArray[np.float32]:
-        memory = self._memories[number]
+        layer, memory = sequence.layers[number], self._memories[number]
         kind = key_codec.KEY_KINDS[memory.layout.key_type]
-        table = np.array(sequence.layers[number].pages, np.int32)
+        table = np.array(layer.pages, np.int32)
         mass: NDArray[np.float32] = kernels.attention_mass(
             queries, self._scales[number], memory.keys, kind, table, length
         )
-        return mass
+        return layer.in_order(mass)
 
 
 def _num_cpus() -> int:

@@ -12,7 +12,6 @@ import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
-from numpy.typing import NDArray
 
 from ov_kvcrush.runtime.key_codec import (
     BF16,
@@ -21,12 +20,11 @@ from ov_kvcrush.runtime.key_codec import (
     U8,
     Bytes,
     Floats,
+    Ints,
     jit,
     read_keys,
     write_keys,
 )
-
-Ints = NDArray[np.int32]
 
 _LOG2_E = np.float32(1.4426950408889634)
 
@@ -210,55 +208,64 @@ def key_distinctiveness(
 
 
 @jit
-def keep_tokens(
-    key_pages: Bytes, kind: int, value_pages: Bytes, table: Ints, kept: Ints, head_size: int
+def move_tokens(
+    key_pages: Bytes, kind: int, value_pages: Bytes, table: Ints, sources: Ints, head_size: int
 ) -> None:
-    """Move the kept tokens of every KV head to the front pages, each head its own.
+    """Fill the first K slots of every KV head, each head its own.
 
-    A page that comes from one aligned run is copied as it is; any other is rebuilt, and quantized
-    keys get new scales from the tokens they now share the page with.
+    What stays in its slot keeps its bytes, unless a key that joins its page lies outside the range
+    of the page's scales: then that channel of the page is quantized anew. A page that comes from
+    one whole page is copied as it is.
 
     Args:
         key_pages: ``[pages, H, bytes]``, changed in place.
         kind: storage type of the keys, one of ``KEY_KINDS``.
         value_pages: ``[pages, H, 32, bytes]``, changed in place.
         table: pages of the sequence in order.
-        kept: ``[H, K]`` slots, ascending in each row.
+        sources: ``[H, K]`` the slot from which each of the first K slots is filled.
         head_size: elements of a key.
     """
-    num_kv_heads, count = kept.shape
+    num_kv_heads, count = sources.shape
     page_size = np.int64(32)
     keys = np.empty((page_size, head_size), np.float32)
     source = np.empty((page_size, head_size), np.float32)
+    # Anyone may move anywhere, so all is read from a copy of how it was.
+    old_keys = np.empty((len(table), key_pages.shape[2]), np.uint8)
+    old_values = np.empty((len(table), page_size, value_pages.shape[3]), np.uint8)
     for h in range(num_kv_heads):
+        for n in range(len(table)):
+            old_keys[n] = key_pages[table[n], h]
+            old_values[n] = value_pages[table[n], h]
         for first in range(0, count, page_size):
             rows = min(page_size, count - first)
-            target = table[first // page_size]
-            start = kept[h, first]
-            run = kept[h, first + rows - 1] - start == rows - 1
-            if run and start == first:
+            page = first // page_size
+            start = sources[h, first]
+            num_staying = 0
+            run = True
+            for t in range(rows):
+                num_staying += sources[h, first + t] == first + t
+                run &= sources[h, first + t] == start + t
+            if num_staying == rows:
                 continue
-            # Slots ascend and slot i never comes from before i, so what a later page needs
-            # still stands where it was.
+            new_keys, new_values = key_pages[table[page], h], value_pages[table[page], h]
             if run and start % page_size == 0 and rows == page_size:
-                origin = table[start // page_size]
-                key_pages[target, h, :] = key_pages[origin, h, :]
-                value_pages[target, h, :, :] = value_pages[origin, h, :, :]
+                new_keys[:] = old_keys[start // page_size]
+                new_values[:] = old_values[start // page_size]
                 continue
+            if num_staying:
+                read_keys(old_keys[page], kind, rows, head_size, keys)
             loaded = np.int64(-1)
             for t in range(rows):
-                slot = kept[h, first + t]
-                page = slot // page_size
-                if page != loaded:
-                    read_keys(key_pages[table[page], h], kind, page_size, head_size, source)
-                    loaded = page
-                keys[t] = source[slot % page_size]
-            write_keys(keys, rows, head_size, kind, key_pages[target, h])
-            for t in range(rows):
-                slot = kept[h, first + t]
-                value_pages[target, h, t] = value_pages[
-                    table[slot // page_size], h, slot % page_size
-                ]
+                slot = sources[h, first + t]
+                if slot == first + t:
+                    continue
+                origin, row = slot // page_size, slot % page_size
+                if origin != loaded:
+                    read_keys(old_keys[origin], kind, page_size, head_size, source)
+                    loaded = origin
+                keys[t] = source[row]
+                new_values[t] = old_values[origin, row]
+            write_keys(keys, rows, head_size, kind, new_keys, num_staying > 0)
 
 
 def compile_for(kind: int) -> None:
@@ -270,4 +277,4 @@ def compile_for(kind: int) -> None:
     table = np.arange(2, dtype=np.int32)
     attention_mass(np.zeros((1, 1, head_size), np.float32), 1.0, keys, kind, table, 40)
     key_distinctiveness(keys, kind, table, 40, head_size)
-    keep_tokens(keys, kind, values, table, np.array([[1, 3, 35]], np.int32), head_size)
+    move_tokens(keys, kind, values, table, np.array([[0, 3, 35]], np.int32), head_size)

@@ -14,6 +14,7 @@ KEY_KINDS = {"f32": F32, "bf16": BF16, "u8": U8, "u4": U4}
 
 Bytes = NDArray[np.uint8]
 Floats = NDArray[np.float32]
+Ints = NDArray[np.int32]
 
 # What a flat channel is given for a scale, so that dividing by it is safe.
 _SMALLEST_SCALE = np.float32(1e-4)
@@ -62,8 +63,14 @@ def read_keys(head: Bytes, kind: int, rows: int, head_size: int, out: Floats) ->
 
 
 @jit
-def write_keys(keys: Floats, rows: int, head_size: int, kind: int, head: Bytes) -> None:
-    """Store ``keys [rows, D]`` as one head's page, quantized by channel as the plugin does it."""
+def write_keys(
+    keys: Floats, rows: int, head_size: int, kind: int, head: Bytes, keep_grid: bool = False
+) -> None:
+    """Store ``keys [rows, D]`` as one head's page, quantized by channel as the plugin does it.
+
+    ``keep_grid``: a channel whose scale and zero point in the page cover all its keys to half a
+    step keeps them, so that keys which lay in the page before keep their codes.
+    """
     if kind == F32:
         exact = head.view(np.float32)
         for t in range(rows):
@@ -80,22 +87,8 @@ def write_keys(keys: Floats, rows: int, head_size: int, kind: int, head: Bytes) 
     levels = np.float32(255.0) if kind == U8 else np.float32(15.0)
     header = head[: 8 * head_size].view(np.float32)
     codes = head[8 * head_size :]
-    low = np.empty(head_size, np.float32)
-    high = np.empty(head_size, np.float32)
-    for d in range(head_size):
-        low[d] = keys[0, d]
-        high[d] = keys[0, d]
-    for t in range(1, rows):
-        for d in range(head_size):
-            low[d] = min(low[d], keys[t, d])
-            high[d] = max(high[d], keys[t, d])
-    for d in range(head_size):
-        scale = (high[d] - low[d]) / levels
-        if scale == np.float32(0.0):
-            scale = _SMALLEST_SCALE
-        header[d] = scale
-        header[head_size + d] = -low[d] / scale
     scales, zeros = header[:head_size], header[head_size:]
+    _fit_channels(keys, rows, levels, scales, zeros, keep_grid)
     if kind == U8:
         for t in range(rows):
             for d in range(head_size):
@@ -111,3 +104,28 @@ def write_keys(keys: Floats, rows: int, head_size: int, kind: int, head: Bytes) 
             first = min(max(first, np.float32(0.0)), levels)
             second = min(max(second, np.float32(0.0)), levels)
             codes[t * half + b] = (np.uint8(first) << 4) | np.uint8(second)
+
+
+@jit
+def _fit_channels(
+    keys: Floats, rows: int, levels: float, scales: Floats, zeros: Floats, keep_grid: bool
+) -> None:
+    """Set ``scales [D]`` and ``zeros [D]`` to the range of each channel of ``keys``."""
+    head_size = len(scales)
+    low, high = keys[0].copy(), keys[0].copy()
+    for t in range(1, rows):
+        for d in range(head_size):
+            low[d] = min(low[d], keys[t, d])
+            high[d] = max(high[d], keys[t, d])
+    half = np.float32(0.5)
+    for d in range(head_size):
+        if keep_grid:
+            lowest = low[d] / scales[d] + zeros[d]
+            highest = high[d] / scales[d] + zeros[d]
+            if lowest >= -half and highest <= levels + half:
+                continue
+        scale = (high[d] - low[d]) / levels
+        if scale == np.float32(0.0):
+            scale = _SMALLEST_SCALE
+        scales[d] = scale
+        zeros[d] = -low[d] / scale

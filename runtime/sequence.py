@@ -19,10 +19,11 @@ class LayerCache:
     Attributes:
         pages: page numbers; slot ``s`` lies in ``pages[s // 32]``.
         length: slots in use, the same for every KV head.
-        positions: ``[H, length]`` true position of the token in each slot of each head, ascending
-            in each row.
-        attention: ``[Hq, length]`` attention of all queries so far to each slot, summed, or None
-            where no policy asks for it.
+        positions: ``[H, length]`` true positions of the tokens each head holds, ascending in each
+            row: in the order of the text.
+        slots: ``[H, length]`` the slot in which each of them lies; the newest lie last, in order.
+        attention: ``[Hq, length]`` attention of all queries so far to each of them, summed, or
+            None where no policy asks for it.
     """
 
     def __init__(self, num_kv_heads: int, num_query_heads: int = 0) -> None:
@@ -30,6 +31,7 @@ class LayerCache:
         self.pages: list[int] = []
         self.length = 0
         self._positions = np.empty((num_kv_heads, 0), np.int32)
+        self._slots = np.empty((num_kv_heads, 0), np.int32)
         self._attention = np.empty((num_query_heads, 0), np.float32) if num_query_heads else None
 
     def clear(self) -> None:
@@ -43,6 +45,20 @@ class LayerCache:
         return self._positions[:, : self.length]
 
     @property
+    def slots(self) -> NDArray[np.int32]:
+        """``[H, length]`` slots of the tokens in the order of the text."""
+        return self._slots[:, : self.length]
+
+    def in_order(self, by_slot: NDArray[np.float32]) -> NDArray[np.float32]:
+        """What was measured of the first n slots, ``[H or Hq, n]``, in the order of the text.
+
+        All slots behind the n-th must hold tokens that come later in the text.
+        """
+        slots = self.slots[:, : by_slot.shape[1]]
+        group = len(by_slot) // len(slots)
+        return np.take_along_axis(by_slot, np.repeat(slots, group, axis=0), axis=1)
+
+    @property
     def attention(self) -> NDArray[np.float32] | None:
         """``[Hq, length]`` accumulated attention; a view to be added to."""
         return None if self._attention is None else self._attention[:, : self.length]
@@ -52,6 +68,8 @@ class LayerCache:
         begin, end = self.length, self.length + count
         self._positions = _with_room(self._positions, begin, end)
         self._positions[:, begin:end] = np.arange(first, first + count, dtype=np.int32)
+        self._slots = _with_room(self._slots, begin, end)
+        self._slots[:, begin:end] = np.arange(begin, end, dtype=np.int32)
         if self._attention is not None:
             self._attention = _with_room(self._attention, begin, end)
             self._attention[:, begin:end] = 0
@@ -60,22 +78,28 @@ class LayerCache:
     def hold_copy_of(self, other: LayerCache) -> None:
         """Hold the same tokens as ``other`` in the same slots."""
         self._positions = other.positions.copy()
+        self._slots = other.slots.copy()
         self._attention = None if other.attention is None else other.attention.copy()
         self.length = other.length
 
-    def keep(self, slots: NDArray[np.int32]) -> None:
-        """Hold only ``slots [H, K]``, which the kernels have moved to the front."""
-        self._positions = np.take_along_axis(self.positions, slots, axis=1)
+    def keep(self, chosen: NDArray[np.int32], slots: NDArray[np.int32]) -> None:
+        """Hold only the tokens ``chosen [H, K]``, which the kernels have moved to ``slots [H, K]``.
+
+        Both in the order of the text; ``chosen`` counts in that order too.
+        """
+        self._positions = np.take_along_axis(self.positions, chosen, axis=1)
+        self._slots = slots
         if self.attention is not None:
-            group = len(self.attention) // len(slots)
-            by_query_head = np.repeat(slots, group, axis=0)
+            group = len(self.attention) // len(chosen)
+            by_query_head = np.repeat(chosen, group, axis=0)
             self._attention = np.take_along_axis(self.attention, by_query_head, axis=1)
-        self.length = slots.shape[1]
+        self.length = chosen.shape[1]
 
     def drop_front_pages(self, count: int) -> list[int]:
-        """Forget the first ``count`` full pages; returns them."""
+        """Forget the first ``count`` full pages of a layer that was never cut; returns them."""
         dropped, self.pages = self.pages[:count], self.pages[count:]
         self._positions = self.positions[:, count * PAGE_SIZE :]
+        self._slots = self.slots[:, count * PAGE_SIZE :] - count * PAGE_SIZE
         if self.attention is not None:
             self._attention = self.attention[:, count * PAGE_SIZE :]
         self.length -= count * PAGE_SIZE

@@ -10,6 +10,7 @@ from ov_kvcrush.plan import LayerGeometry
 from ov_kvcrush.precisions import LayerPrecision
 from ov_kvcrush.runtime import kernels, key_codec
 from ov_kvcrush.runtime.cache_layout import PAGE_SIZE, CacheLayout
+from ov_kvcrush.runtime.placement import place
 
 Floats = NDArray[np.float32]
 
@@ -49,6 +50,10 @@ class Layer:
                 )
                 out[head, n * PAGE_SIZE : (n + 1) * PAGE_SIZE] = tile
         return out[:, :length]
+
+    def steps(self, number: int) -> Floats:
+        """``[H, D]`` the scales of the sequence's page ``number``."""
+        return self.keys[self.table[number], :, : 4 * HEAD_SIZE].copy().view(np.float32)
 
     def read_values(self, length: int) -> NDArray[np.uint8]:
         """``[H, length, bytes]``."""
@@ -95,7 +100,7 @@ def test_kept_tokens_move_to_the_front_each_head_its_own(kind: str) -> None:
     rng = np.random.default_rng(2)
     kept = np.stack([np.sort(rng.permutation(120)[:70]) for _ in range(KV_HEADS)]).astype(np.int32)
     keys, values = layer.read_keys(), layer.read_values(120)
-    kernels.keep_tokens(layer.keys, layer.kind, layer.values, layer.table, kept, HEAD_SIZE)
+    kernels.move_tokens(layer.keys, layer.kind, layer.values, layer.table, kept, HEAD_SIZE)
     wanted_keys = np.take_along_axis(keys, kept[:, :, None], axis=1)
     wanted_values = np.take_along_axis(values, kept[:, :, None], axis=1)
     np.testing.assert_array_equal(layer.read_values(70), wanted_values)
@@ -103,11 +108,10 @@ def test_kept_tokens_move_to_the_front_each_head_its_own(kind: str) -> None:
     if kind in ("f32", "bf16"):
         np.testing.assert_array_equal(found, wanted_keys)
         return
-    # A page is quantized by channel: off by half a step of that page's range at most.
-    levels = 255 if kind == "u8" else 15
-    for first in range(0, 70, PAGE_SIZE):
+    # A page is quantized by channel: off by half a step of that page at most.
+    for n, first in enumerate(range(0, 70, PAGE_SIZE)):
         page = wanted_keys[:, first : first + PAGE_SIZE]
-        step = np.ptp(page, axis=1, keepdims=True) / levels
+        step = layer.steps(n)[:, None]
         assert (np.abs(found[:, first : first + PAGE_SIZE] - page) <= 0.502 * step + 1e-6).all()
 
 
@@ -116,7 +120,7 @@ def test_moved_keys_are_nearly_as_good_as_quantized_once(kind: str) -> None:
     exact = Layer("f32", 128, seed=3).read_keys()
     layer = Layer(kind, 128, seed=3)
     kept = np.stack([np.arange(h, 128, 4) for h in range(KV_HEADS)]).astype(np.int32)
-    kernels.keep_tokens(layer.keys, layer.kind, layer.values, layer.table, kept, HEAD_SIZE)
+    kernels.move_tokens(layer.keys, layer.kind, layer.values, layer.table, kept, HEAD_SIZE)
     wanted = np.take_along_axis(exact, kept[:, :, None], axis=1)
     moved = layer.read_keys(PAGE_SIZE) - wanted
     for head in range(KV_HEADS):
@@ -127,6 +131,74 @@ def test_moved_keys_are_nearly_as_good_as_quantized_once(kind: str) -> None:
     assert np.sqrt((moved**2).mean() / (once**2).mean()) < 1.5
 
 
+@pytest.mark.parametrize("kind", ["u8", "u4"])
+def test_what_stays_keeps_its_bytes_unless_a_newcomer_is_out_of_range(kind: str) -> None:
+    layer = Layer(kind, 64)
+    step, keys = layer.steps(0), layer.read_keys()
+    # Slot 5 of each head is filled by the token of the second page that needs no wider range in
+    # any channel but (head by head) the odd one.
+    low, high = keys[:, :PAGE_SIZE].min(axis=1), keys[:, :PAGE_SIZE].max(axis=1)
+    newcomer = keys[:, 40]
+    inside = (newcomer >= low) & (newcomer <= high)
+    assert inside.any()
+    assert not inside.all()
+    sources = np.tile(np.arange(PAGE_SIZE, dtype=np.int32), (KV_HEADS, 1))
+    sources[:, 5] = 40
+    kernels.move_tokens(layer.keys, layer.kind, layer.values, layer.table, sources, HEAD_SIZE)
+    near = (newcomer >= low - 0.49 * step) & (newcomer <= high + 0.49 * step)
+    far = (newcomer < low - 0.51 * step) | (newcomer > high + 0.51 * step)
+    assert (layer.steps(0) == step)[near].all()
+    assert (layer.steps(0) > step)[far].all()
+    now = layer.read_keys()[:, :PAGE_SIZE]
+    stayed = np.delete(now, 5, axis=1) == np.delete(keys[:, :PAGE_SIZE], 5, axis=1)
+    assert stayed.all(axis=1)[near].all()
+
+
+@pytest.mark.parametrize("kind", ["u8", "u4"])
+def test_a_hundred_cuts_cost_a_few_roundings(kind: str) -> None:
+    """A quarter of the older tokens is evicted a hundred times; what remains is as it was."""
+    kept, fresh, recent = 160, 32, 32
+    layer, rng = Layer(kind, kept + fresh), np.random.default_rng(4)
+    exact = layer.read_keys().astype(np.float64)
+    ages = np.zeros((KV_HEADS, kept + fresh), int)
+    slots = np.tile(np.arange(kept + fresh, dtype=np.int32), (KV_HEADS, 1))
+    errors: dict[int, list[float]] = {}
+    for _ in range(100):
+        # The first eight are never evicted, so that something lives through all cuts.
+        chosen = np.stack(
+            [
+                np.r_[
+                    :8,
+                    8 + np.sort(rng.permutation(kept - recent - 8 + fresh)[: kept - recent - 8]),
+                    kept + fresh - recent : kept + fresh,
+                ]
+                for _ in range(KV_HEADS)
+            ]
+        )
+        old = np.take_along_axis(slots, chosen, axis=1)
+        new = place(old, recent)
+        sources = np.empty_like(old)
+        np.put_along_axis(sources, new, old, axis=1)
+        kernels.move_tokens(layer.keys, layer.kind, layer.values, layer.table, sources, HEAD_SIZE)
+        slots[:, :kept], slots[:, kept:] = new, np.arange(kept, kept + fresh)
+        ages[:, :kept], ages[:, kept:] = np.take_along_axis(ages, chosen, axis=1) + 1, 0
+        exact[:, :kept] = np.take_along_axis(exact, chosen[:, :, None], axis=1)
+        for head in range(KV_HEADS):
+            rows = rng.standard_normal((PAGE_SIZE, HEAD_SIZE)).astype(np.float32)
+            stored = layer.keys[layer.table[kept // PAGE_SIZE], head]
+            key_codec.write_keys(rows, PAGE_SIZE, HEAD_SIZE, layer.kind, stored)
+        keys = np.take_along_axis(layer.read_keys(), slots[:, :, None], axis=1)
+        exact[:, kept:] = keys[:, kept:]
+        squares = ((keys - exact) ** 2).mean(axis=2)
+        for age in (3, 100):
+            errors.setdefault(age, []).extend(squares[ages == age])
+    # Keys are normal, so a page of 32 spans about four of their standard deviations.
+    rounding = 4.1 / (255 if kind == "u8" else 15) / np.sqrt(12)
+    few, hundred = (np.sqrt(np.mean(errors[age])) / rounding for age in (3, 100))
+    assert 0.5 < few < 2
+    assert hundred < 4.5  # independent roundings would be off by ten
+
+
 @KINDS
 def test_whole_pages_move_without_requantizing(kind: str) -> None:
     layer = Layer(kind, 128)
@@ -134,7 +206,7 @@ def test_whole_pages_move_without_requantizing(kind: str) -> None:
     kept = (pages[:, None] * PAGE_SIZE + np.arange(PAGE_SIZE)).reshape(1, -1)
     before = layer.keys[layer.table[pages]].copy()
     slots = np.tile(kept, (KV_HEADS, 1)).astype(np.int32)
-    kernels.keep_tokens(layer.keys, layer.kind, layer.values, layer.table, slots, HEAD_SIZE)
+    kernels.move_tokens(layer.keys, layer.kind, layer.values, layer.table, slots, HEAD_SIZE)
     np.testing.assert_array_equal(layer.keys[layer.table[:3]], before)
 
 
