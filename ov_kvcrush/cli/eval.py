@@ -93,8 +93,8 @@ def evaluate(
         typer.Option(
             metavar="KEY/VALUE",
             rich_help_panel=_CACHE,
-            help="Storage of keys and values, such as u8/u4; repeatable, the first with the full "
-            "cache is the reference (default as exported).",
+            help="Storage of keys and values, such as u8/u4, or exported for the model's own plan; "
+            "repeatable, the first with the full cache is the reference (default exported).",
             show_default=False,
         ),
     ] = None,

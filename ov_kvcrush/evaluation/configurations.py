@@ -16,6 +16,9 @@ _PAGE = 32
 # Later questions are answered from what the first one left: their turns fit in without a cut.
 _DECODE_SLACK = 1024
 
+AS_EXPORTED = "exported"
+"""The name of the precisions that the model was exported with."""
+
 
 @dataclass(frozen=True)
 class Configuration:
@@ -77,7 +80,7 @@ class Configuration:
 def make_configurations(
     policies: Sequence[str],
     keeps: Sequence[Fraction],
-    precisions: Sequence[tuple[str, str]],
+    precisions: Sequence[tuple[str, str] | None],
 ) -> list[Configuration]:
     """All combinations, the full cache first in each precision.
 
@@ -117,16 +120,19 @@ def parse_keep(text: str) -> Fraction:
     return keep
 
 
-def parse_precision(text: str) -> tuple[str, str]:
-    """Storage types of keys and values, of a text such as u8/u4.
+def parse_precision(text: str) -> tuple[str, str] | None:
+    """Storage types of keys and values, of a text such as u8/u4; None of ``exported``.
 
     Raises:
         ConfigError: not of this form, or a pair the plugin cannot hold.
     """
+    if text == AS_EXPORTED:
+        return None
     key, slash, value = text.partition("/")
     if not (key and slash and value):
         raise ConfigError(
-            f"--precision {text!r} is not KEY/VALUE", "For instance: --precision u8/u4"
+            f"--precision {text!r} is not KEY/VALUE",
+            f"For instance: --precision u8/u4, or {AS_EXPORTED} for the model's own plan",
         )
     require_precision_pair(key, value)
     return key, value

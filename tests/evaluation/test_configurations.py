@@ -121,6 +121,12 @@ def test_settings_that_a_policy_does_not_take_are_refused(text: str, message: st
         find_policy(text)
 
 
+def test_a_plan_is_compared_with_single_precisions() -> None:
+    found = make_configurations(["default"], [parse_keep("1/4")], [("u8", "u8"), None])
+    names = [configuration.name for configuration in found]
+    assert names == ["full cache u8/u8", "default 1/4 u8/u8", "full cache", "default 1/4"]
+
+
 def test_a_precision_is_that_of_keys_and_values() -> None:
     config = Configuration(FULL, "paged", None, ("u8", "u4")).cache_config(0, None)
     assert config == KVCacheConfig(key_cache_precision="u8", value_cache_precision="u4")
@@ -139,6 +145,7 @@ def test_what_is_no_part_is_refused(text: str) -> None:
 
 def test_precisions_are_pairs_that_the_plugin_takes() -> None:
     assert parse_precision("u8/u4") == ("u8", "u4")
+    assert parse_precision("exported") is None
     with pytest.raises(ConfigError, match="is not KEY/VALUE"):
         parse_precision("u8")
     with pytest.raises(ConfigError, match="cannot hold"):
