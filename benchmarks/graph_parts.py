@@ -10,19 +10,20 @@ from __future__ import annotations
 
 import argparse
 import time
+from pathlib import Path
 from statistics import median
 
-import numpy as np
 import psutil
 from models import SHAPES, model_folder
 from report import LoadMeter
 from side_by_side import PROMPT, plugin_properties, tokens
 
 from ov_kvcrush.precisions import LayerPrecision
-from ov_kvcrush.runtime.batch import Batch
-from ov_kvcrush.runtime.cache_layout import PAGE_SIZE
+from ov_kvcrush.runtime.batch import Batch, build_batch
 from ov_kvcrush.runtime.paged_graph import read_geometry
 from ov_kvcrush.runtime.paged_model import PagedModel
+from ov_kvcrush.runtime.scheduler import Chunk
+from ov_kvcrush.runtime.sequence import pages_for, sequence_on_pages
 
 _TURNS = 2
 
@@ -41,10 +42,10 @@ def main() -> None:
     load = LoadMeter()
     for _ in range(_TURNS):
         for parts in options.parts:
-            model = make(folder, parts, options.threads)
-            for step in range(options.steps // _TURNS):
+            model, step = make(folder, parts, options.threads)
+            for _ in range(options.steps // _TURNS):
                 begun = time.perf_counter()
-                model.forward(batch(model, [7], PROMPT + step % PAGE_SIZE))
+                model.forward(step)
                 times[parts].append(time.perf_counter() - begun)
             del model
     print(f"{options.model}: a decode step behind {PROMPT:,} tokens")
@@ -55,9 +56,9 @@ def main() -> None:
     print(f"other processes took {load.others_percent():.0f} % of all processors meanwhile")
 
 
-def make(folder: object, parts: int, threads: int) -> PagedModel:
-    """The model in so many equal parts, with a prompt in its cache."""
-    geometry = read_geometry(folder)  # type: ignore[arg-type]
+def make(folder: Path, parts: int, threads: int) -> tuple[PagedModel, Batch]:
+    """The model in so many equal parts, with a prompt in its cache, and the token after that."""
+    geometry = read_geometry(folder)
     # Another setting that means the same makes another part.
     same = [
         LayerPrecision("u8", "u8"),
@@ -68,28 +69,14 @@ def make(folder: object, parts: int, threads: int) -> PagedModel:
     properties = plugin_properties(threads)
     for name in ("KEY_CACHE_PRECISION", "VALUE_CACHE_PRECISION"):
         del properties[name]
-    model = PagedModel(folder, precisions=precisions, properties=properties)  # type: ignore[arg-type]
-    model.reserve([PROMPT // PAGE_SIZE + 1] * len(geometry))
-    prompt = tokens(PROMPT, 0)
-    for begin in range(0, PROMPT, 1024):
-        model.forward(batch(model, prompt[begin : begin + 1024], begin))
-    return model
-
-
-def batch(model: PagedModel, ids: list[int], past: int) -> Batch:
-    """One sequence on pages 0, 1, …; logits of its last token."""
-    pages = np.arange(-(-(past + len(ids)) // PAGE_SIZE), dtype=np.int32)
-    layers = len(model.layers)
-    return Batch(
-        input_ids=np.array(ids, np.int64),
-        position_ids=np.arange(past, past + len(ids), dtype=np.int64),
-        subsequence_begins=np.array([0, len(ids)], np.int32),
-        past_lens=[np.array([past], np.int32)] * layers,
-        block_indices=[pages] * layers,
-        block_indices_begins=[np.array([0, len(pages)], np.int32)] * layers,
-        sampled_rows=np.array([len(ids) - 1], np.int32),
-        window_rows=np.zeros(0, np.int32),
-    )
+    model = PagedModel(folder, precisions=precisions, properties=properties)
+    model.reserve([pages_for(PROMPT + 1)] * len(geometry))
+    sequence = sequence_on_pages([*tokens(PROMPT, 0), 7], geometry)
+    while sequence.num_uncached > 1:
+        count = min(1024, sequence.num_uncached - 1)
+        model.forward(build_batch([Chunk(sequence, count)]))
+        sequence.append(count)
+    return model, build_batch([Chunk(sequence, 1)])
 
 
 if __name__ == "__main__":

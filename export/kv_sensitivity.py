@@ -16,13 +16,15 @@ import numpy as np
 import openvino as ov
 from numpy.typing import NDArray
 
+from ov_kvcrush.plan import LayerGeometry
 from ov_kvcrush.precisions import LayerPrecision
-from ov_kvcrush.runtime.batch import Batch
+from ov_kvcrush.runtime.batch import Batch, build_batch
 from ov_kvcrush.runtime.compiled_part import CompiledPart
 from ov_kvcrush.runtime.graph_cuts import cut_graph
 from ov_kvcrush.runtime.paged_graph import read_paged_graph
 from ov_kvcrush.runtime.paged_model import PagedModel, with_precision
-from ov_kvcrush.runtime.sequence import pages_for
+from ov_kvcrush.runtime.scheduler import Chunk
+from ov_kvcrush.runtime.sequence import pages_for, sequence_on_pages
 
 EXACT = LayerPrecision("f32", "f32")
 # Weights in 8 or 4 bits make the plugin quantize activations as it goes, and any small change then
@@ -53,7 +55,7 @@ class SensitivityTrial:
         graph = read_paged_graph(folder)
         self._geometry = graph.layers
         self._graphs = cut_graph(graph, range(1, len(self._geometry)))
-        self._batch = _batch(passages, len(self._geometry))
+        self._batch = _batch(passages, self._geometry)
         self._layers = [self._compile(n, EXACT) for n in range(len(self._geometry))]
         self._given: list[ov.Tensor | None] = [None]
         for layer in self._layers:
@@ -98,15 +100,18 @@ def read_output(
 ) -> Output:
     """What the whole model says to ``passages`` with its cache in ``precisions``, by layer."""
     model = PagedModel(folder, precisions=precisions, properties=_PROPERTIES)
-    num_layers = len(model.layers)
-    model.reserve([pages_for(max(map(len, passages)))] * num_layers)
+    model.reserve([pages_for(max(map(len, passages)))] * len(model.layers))
     logs, surprise = [], 0.0
     for tokens in passages:
-        whole = _batch([tokens], num_layers)
+        reader = sequence_on_pages(tokens, model.layers)
         kept = set(_compared_rows(passages, len(tokens)).tolist())
-        for begin in range(0, len(tokens), _ROWS_AT_ONCE):
-            end = min(begin + _ROWS_AT_ONCE, len(tokens))
-            told = _log_probabilities(model.forward(_continued(whole, begin, end))[0])
+        while reader.num_uncached:
+            begin, count = reader.num_cached, min(reader.num_uncached, _ROWS_AT_ONCE)
+            batch = build_batch([Chunk(reader, count)])
+            batch = replace(batch, sampled_rows=np.arange(count, dtype=np.int32))
+            told = _log_probabilities(model.forward(batch)[0])
+            reader.append(count)
+            end = reader.num_cached
             following = np.array(tokens[begin + 1 : end + 1], np.int64)
             surprise -= told[np.arange(len(following)), following].sum()
             logs.append(told[[row - begin for row in range(begin, end) if row in kept]])
@@ -119,42 +124,21 @@ def kl_divergence(wanted: Logs, found: Logs) -> float:
     return float((np.exp(wanted) * (wanted - found)).sum(axis=1).mean())
 
 
-def _batch(passages: Sequence[Sequence[int]], num_layers: int) -> Batch:
+def _batch(passages: Sequence[Sequence[int]], layers: tuple[LayerGeometry, ...]) -> Batch:
     """All ``passages``, each on pages of its own from 0 on; logits of rows spread over them."""
-    sizes = [len(tokens) for tokens in passages]
-    begins = np.cumsum([0, *sizes], dtype=np.int32)
-    page_begins = np.cumsum([0, *map(pages_for, sizes)], dtype=np.int32)
-    rows = [b + _compared_rows(passages, n) for b, n in zip(begins, sizes, strict=False)]
-    return Batch(
-        input_ids=np.array([token for tokens in passages for token in tokens], np.int64),
-        position_ids=np.concatenate([np.arange(size, dtype=np.int64) for size in sizes]),
-        subsequence_begins=begins,
-        past_lens=[np.zeros(len(sizes), np.int32)] * num_layers,
-        block_indices=[np.arange(page_begins[-1], dtype=np.int32)] * num_layers,
-        block_indices_begins=[page_begins] * num_layers,
-        sampled_rows=np.concatenate(rows).astype(np.int32),
-        window_rows=np.zeros(0, np.int32),
-    )
+    chunks, rows, first_row, first_page = [], [], 0, 0
+    for tokens in passages:
+        chunks.append(Chunk(sequence_on_pages(tokens, layers, first_page), len(tokens)))
+        rows.append(first_row + _compared_rows(passages, len(tokens)))
+        first_row += len(tokens)
+        first_page += pages_for(len(tokens))
+    return replace(build_batch(chunks), sampled_rows=np.concatenate(rows))
 
 
 def _compared_rows(passages: Sequence[Sequence[int]], size: int) -> NDArray[np.int32]:
     """Rows of a passage of ``size`` tokens whose next-token distributions are compared."""
     count = min(size, _COMPARED_ROWS // len(passages))
     return np.linspace(0, size - 1, count).astype(np.int32)
-
-
-def _continued(whole: Batch, begin: int, end: int) -> Batch:
-    """Tokens ``begin … end - 1`` of a batch behind those before them, logits of all."""
-    return replace(
-        whole,
-        input_ids=whole.input_ids[begin:end],
-        position_ids=whole.position_ids[begin:end],
-        subsequence_begins=np.array([0, end - begin], np.int32),
-        past_lens=[np.array([begin], np.int32)] * len(whole.past_lens),
-        block_indices=[pages[: pages_for(end)] for pages in whole.block_indices],
-        block_indices_begins=[np.array([0, pages_for(end)], np.int32)] * len(whole.block_indices),
-        sampled_rows=np.arange(end - begin, dtype=np.int32),
-    )
 
 
 def _log_probabilities(logits: NDArray[np.float32]) -> Logs:

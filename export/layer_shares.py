@@ -21,7 +21,7 @@ from ov_kvcrush.runtime.batch import build_batch
 from ov_kvcrush.runtime.cache_layout import PAGE_SIZE
 from ov_kvcrush.runtime.paged_model import PagedModel
 from ov_kvcrush.runtime.scheduler import Chunk
-from ov_kvcrush.runtime.sequence import Sequence, pages_for
+from ov_kvcrush.runtime.sequence import Sequence, pages_for, sequence_on_pages
 from ov_kvcrush.selection.layer_budgets import with_least_share
 
 LEAST_SHARE = 0.2
@@ -114,10 +114,7 @@ class _Trial:
             for tokens, first in zip(_passages(text), firsts, strict=True)
         ]
         model.reserve([firsts.stop] * len(model.layers))
-        reader = Sequence(text, model.layers, None)
-        for layer in reader.layers:
-            layer.pages = self._text_pages
-        model.forward(build_batch([Chunk(reader, len(text))]))
+        model.forward(build_batch([Chunk(sequence_on_pages(text, model.layers), len(text))]))
 
     def surprise(self, without: int | None = None) -> float:
         """Mean negative log likelihood, in nats, of the passages' tokens behind their lead.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -230,6 +231,19 @@ class Sequence:
         self.rewind_floor = 0
         self.planned_cuts = self.cuts + self.planned_cuts
         self.cuts = []
+
+
+def sequence_on_pages(
+    tokens: Iterable[int], layers: tuple[LayerGeometry, ...], first_page: int = 0
+) -> Sequence:
+    """``tokens`` without a policy, on as many pages as they take: ``first_page`` and on.
+
+    For measurements, which need neither a pool nor a scheduler.
+    """
+    sequence = Sequence(list(tokens), layers, None)
+    for layer in sequence.layers:
+        layer.pages = list(range(first_page, first_page + pages_for(len(sequence.tokens))))
+    return sequence
 
 
 def _with_room(slots: NDArray[Any], length: int, end: int) -> NDArray[Any]:
