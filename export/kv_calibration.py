@@ -10,7 +10,7 @@ from typing import Any
 
 from ov_kvcrush.errors import ConfigError
 from ov_kvcrush.export.finish import kv_bytes_per_token
-from ov_kvcrush.export.kv_file import read_kv_file, require_layers
+from ov_kvcrush.export.kv_file import require_layers
 from ov_kvcrush.export.kv_planner import Target, measure_harm
 from ov_kvcrush.export.kv_sensitivity import EXACT, SensitivityTrial, kl_divergence, read_output
 from ov_kvcrush.export.options import ExportOptions
@@ -35,6 +35,7 @@ def plan_precisions(
     folder: Path,
     layers: tuple[LayerGeometry, ...],
     options: ExportOptions,
+    given: tuple[LayerPrecision, ...],
     context_length: int,
     progress: Progress,
 ) -> tuple[tuple[LayerPrecision, ...], dict[str, Any]]:
@@ -44,21 +45,21 @@ def plan_precisions(
         folder: exported model.
         layers: its geometry.
         options: with a ``kv_plan``.
+        given: by layer, where a file names them; else empty, and they are calibrated.
         context_length: tokens it can read, 0 where that is not known.
         progress: is told how far it is.
 
     Raises:
-        ConfigError: the file's layers are not the model's, the target cannot be met, or the text is
+        ConfigError: the layers given are not the model's, the target cannot be met, or the text is
             too short.
         OVKVCrushError: the model cannot be cut like that, or not be looked into.
     """
-    if options.kv_plan == "auto":
-        length = min(_PASSAGE_TOKENS, context_length or _PASSAGE_TOKENS)
-        return _calibrate(folder, layers, options, length, progress)
-    precisions = read_kv_file(str(options.kv_plan))
-    require_layers(precisions, len(layers))
-    PagedModel(folder, precisions=precisions)  # refuses what cannot be cut or stored
-    return precisions, {}
+    if given:
+        require_layers(given, len(layers))
+        PagedModel(folder, precisions=given)  # refuses what cannot be cut or stored
+        return given, {}
+    length = min(_PASSAGE_TOKENS, context_length or _PASSAGE_TOKENS)
+    return _calibrate(folder, layers, options, length, progress)
 
 
 def _calibrate(
