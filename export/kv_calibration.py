@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ov_kvcrush.errors import ConfigError
-from ov_kvcrush.export.finish import kv_bytes_per_token
+from ov_kvcrush.export.finish import can_try_out, kv_bytes_per_token
 from ov_kvcrush.export.kv_file import require_layers
 from ov_kvcrush.export.kv_planner import Target, measure_harm
 from ov_kvcrush.export.kv_sensitivity import EXACT, SensitivityTrial, kl_divergence, read_output
@@ -22,7 +22,9 @@ from ov_kvcrush.runtime.paged_model import PagedModel
 
 # Passages from all over the text: one place may be easier than all others.
 _NUM_PASSAGES, _PASSAGE_TOKENS, _LEAST_TOKENS = 4, 512, 32
+_BF16 = LayerPrecision("bf16", "bf16")
 _COMPARED = {
+    "bf16 (model and cache)": _BF16,
     "u8/u8": LayerPrecision("u8", "u8"),
     "u8/u4": LayerPrecision("u8", "u4"),
     "u4/u4": LayerPrecision("u4", "u4"),
@@ -117,7 +119,9 @@ def _compare(
     """What whole models with these caches say to a text that the plan was not made for."""
     all_exact = [EXACT] * len(layers)
     compared = {"f32": all_exact}
-    compared |= {name: [one] * len(layers) for name, one in _COMPARED.items()}
+    if not can_try_out(_BF16):
+        progress.note("this CPU has no bf16: the table of KV caches goes without it")
+    compared |= {name: [one] * len(layers) for name, one in _COMPARED.items() if can_try_out(one)}
     compared["plan"] = list(precisions)
     exact = read_output(folder, all_exact, passages)
     found = {}

@@ -98,8 +98,13 @@ class Output:
 def read_output(
     folder: Path, precisions: Sequence[LayerPrecision], passages: Sequence[Sequence[int]]
 ) -> Output:
-    """What the whole model says to ``passages`` with its cache in ``precisions``, by layer."""
-    model = PagedModel(folder, precisions=precisions, properties=_PROPERTIES)
+    """What the whole model says to ``passages`` with its cache in ``precisions``, by layer.
+
+    It computes in f32, but in bf16 behind a cache in bf16: the plugin has that nowhere else.
+    """
+    computed_in = "bf16" if precisions[0].key == "bf16" else "f32"
+    properties = {**_PROPERTIES, "INFERENCE_PRECISION_HINT": computed_in}
+    model = PagedModel(folder, precisions=precisions, properties=properties)
     model.reserve([pages_for(max(map(len, passages)))] * len(model.layers))
     logs, surprise = [], 0.0
     for tokens in passages:

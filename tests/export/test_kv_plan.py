@@ -11,6 +11,7 @@ import pytest
 
 from ov_kvcrush.errors import ConfigError
 from ov_kvcrush.export import ExportOptions, estimate_model, export_model
+from ov_kvcrush.export.finish import can_try_out
 from ov_kvcrush.export.kv_file import read_kv_file
 from ov_kvcrush.export.kv_planner import HarmTable, Target, candidates, measure_harm
 from ov_kvcrush.export.kv_sensitivity import EXACT, SensitivityTrial, kl_divergence, read_output
@@ -142,7 +143,11 @@ def test_an_export_calibrates_and_the_engine_obeys(tmp_path: Path) -> None:
     found = plan.calibration
     assert len(found["predicted_kl"]) == len(found["measured_kl"]) == 3
     outputs = found["outputs"]
-    assert list(outputs) == ["f32", "u8/u8", "u8/u4", "u4/u4", "plan"]
+    in_bf16 = ["bf16 (model and cache)"] * can_try_out(LayerPrecision("bf16", "bf16"))
+    assert list(outputs) == ["f32", *in_bf16, "u8/u8", "u8/u4", "u4/u4", "plan"]
+    for name in in_bf16:
+        assert 2 * outputs[name]["bytes_per_token"] == outputs["f32"]["bytes_per_token"]
+        assert outputs[name]["kl"] > 0
     assert outputs["plan"]["bytes_per_token"] == plan.kv_bytes_per_token
     assert plan.kv_bytes_per_token <= 0.75 * outputs["u8/u8"]["bytes_per_token"]
     assert outputs["f32"]["kl"] == 0 < outputs["u8/u8"]["kl"] < outputs["u4/u4"]["kl"]

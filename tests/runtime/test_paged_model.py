@@ -77,6 +77,12 @@ def test_the_plugin_takes_just_these_precision_pairs(needle_f32_dir: Path) -> No
     assert taken >= set(KV_PRECISION_PAIRS)
 
 
+def test_a_cache_in_bf16_takes_inference_in_bf16(needle_f32_dir: Path) -> None:
+    properties = {"KEY_CACHE_PRECISION": "bf16", "VALUE_CACHE_PRECISION": "bf16", **F32}
+    with pytest.raises(RuntimeError, match="expect kvcache type f32"):
+        ov.Core().compile_model(read_paged_graph(needle_f32_dir).model, "CPU", properties)
+
+
 @pytest.mark.parametrize(("key", "value"), KV_PRECISION_PAIRS)
 def test_pages_are_laid_out_as_the_kernels_read_them(
     needle_f32_dir: Path, tokens: list[int], key: str, value: str
