@@ -30,8 +30,12 @@ def is_file_name(dataset: str) -> bool:
     return path.exists() or os.sep in dataset or path.suffix in (".txt", ".jsonl", ".json", ".md")
 
 
-def read_samples(path: str | Path, num_samples: int | None = None) -> list[str]:
+def read_samples(
+    path: str | Path, num_samples: int | None = None, takes: str = _WHAT_IT_TAKES
+) -> list[str]:
     """Samples from the file, evenly spread over it: at most ``num_samples`` (default 128).
+
+    ``takes`` is what the option that named it takes, for the errors.
 
     Raises:
         ConfigError: no such file, not text, malformed JSON, or nothing in it.
@@ -41,17 +45,16 @@ def read_samples(path: str | Path, num_samples: int | None = None) -> list[str]:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise ConfigError(
-            f"cannot read the calibration file {path}: {error.strerror}",
-            _WHAT_IT_TAKES,
+            f"cannot read the calibration file {path}: {error.strerror}", takes
         ) from error
     except UnicodeDecodeError as error:
         raise ConfigError(
-            f"the calibration file {path} is not UTF-8 text: {error}", _WHAT_IT_TAKES
+            f"the calibration file {path} is not UTF-8 text: {error}", takes
         ) from error
     samples = _json_lines(path, text) if path.suffix == ".jsonl" else _pieces(text)
     samples = [sample[:SAMPLE_CHARACTERS] for sample in samples if sample.strip()]
     if not samples:
-        raise ConfigError(f"the calibration file {path} holds no text", _WHAT_IT_TAKES)
+        raise ConfigError(f"the calibration file {path} holds no text", takes)
     wanted = num_samples or DEFAULT_SAMPLES
     if len(samples) <= wanted:
         return samples

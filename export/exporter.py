@@ -70,7 +70,7 @@ def export_model(options: ExportOptions, progress: Progress | None = None) -> KV
 
             steps.begin("Give each layer its KV precision")
             precisions, calibration = plan_precisions(
-                workspace.model, layers, options, checked.precisions, length, progress
+                workspace.model, layers, options, checked, length, progress
             )
         plan = write_plan(workspace.model, checked.config, layers, precisions, shares, calibration)
         workspace.publish()

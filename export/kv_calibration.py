@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ov_kvcrush.errors import ConfigError
 from ov_kvcrush.export.finish import can_try_out, kv_bytes_per_token
 from ov_kvcrush.export.kv_file import require_layers
 from ov_kvcrush.export.kv_planner import Target, measure_harm
 from ov_kvcrush.export.kv_sensitivity import EXACT, SensitivityTrial, kl_divergence, read_output
+from ov_kvcrush.export.kv_text import Text
 from ov_kvcrush.export.options import ExportOptions
 from ov_kvcrush.export.progress import Progress
 from ov_kvcrush.export.text import read_tokens, spread_passages
 from ov_kvcrush.plan import LayerGeometry
 from ov_kvcrush.precisions import LayerPrecision
 from ov_kvcrush.runtime.paged_model import PagedModel
+
+if TYPE_CHECKING:
+    from ov_kvcrush.export.preflight import Preflight
 
 # Passages from all over the text: one place may be easier than all others.
 _NUM_PASSAGES, _PASSAGE_TOKENS, _LEAST_TOKENS = 4, 512, 32
@@ -37,7 +40,7 @@ def plan_precisions(
     folder: Path,
     layers: tuple[LayerGeometry, ...],
     options: ExportOptions,
-    given: tuple[LayerPrecision, ...],
+    checked: Preflight,
     context_length: int,
     progress: Progress,
 ) -> tuple[tuple[LayerPrecision, ...], dict[str, Any]]:
@@ -47,45 +50,46 @@ def plan_precisions(
         folder: exported model.
         layers: its geometry.
         options: with a ``kv_plan``.
-        given: by layer, where a file names them; else empty, and they are calibrated.
+        checked: with the precisions of a file or, where there is none, the text to calibrate on.
         context_length: tokens it can read, 0 where that is not known.
         progress: is told how far it is.
 
     Raises:
-        ConfigError: the layers given are not the model's, the target cannot be met, or the text is
+        ConfigError: the file's layers are not the model's, the target cannot be met, or the text is
             too short.
         OVKVCrushError: the model cannot be cut like that, or not be looked into.
     """
-    if given:
-        require_layers(given, len(layers))
-        PagedModel(folder, precisions=given)  # refuses what cannot be cut or stored
-        return given, {}
+    if checked.precisions:
+        require_layers(checked.precisions, len(layers))
+        PagedModel(folder, precisions=checked.precisions)  # refuses what cannot be cut or stored
+        return checked.precisions, {}
     length = min(_PASSAGE_TOKENS, context_length or _PASSAGE_TOKENS)
-    return _calibrate(folder, layers, options, length, progress)
+    target = Target(options.kv_bytes_per_token, options.max_drop)
+    return _calibrate(folder, layers, checked.kv_text, target, length, progress)
 
 
 def _calibrate(
     folder: Path,
     layers: tuple[LayerGeometry, ...],
-    options: ExportOptions,
+    text: Text,
+    target: Target,
     length: int,
     progress: Progress,
 ) -> tuple[tuple[LayerPrecision, ...], dict[str, Any]]:
-    text = read_tokens(folder, options.kv_dataset)
+    tokens = read_tokens(folder, text)
     least = 2 * _NUM_PASSAGES * _LEAST_TOKENS
-    if len(text) < least:
+    if len(tokens) < least:
         raise ConfigError(
-            f"the calibration text has {len(text)} tokens; {least} are the least",
+            f"the calibration text has {len(tokens)} tokens; {least} are the least",
             "Give a longer text with --kv-dataset, or leave it out for the package's own.",
         )
     # The plan is made on half of the passages and judged by those between them.
-    passages = spread_passages(text, 2 * _NUM_PASSAGES, length)
+    passages = spread_passages(tokens, 2 * _NUM_PASSAGES, length)
     fitted, judged = passages[0::2], passages[1::2]
     trial = SensitivityTrial(folder, fitted)
     table = measure_harm(
         folder, trial, layers, fitted, lambda share: progress.advance(share * _SHARE_OF_MEASURING)
     )
-    target = Target(options.kv_bytes_per_token, options.max_drop)
     assignment = table.choose(target)
     precisions = tuple(table.precisions[number] for number in assignment.chosen)
     measured = []
@@ -95,8 +99,8 @@ def _calibrate(
         progress.advance(_SHARE_OF_MEASURING + share)
     del trial
     record = {
-        "text": _name(options.kv_dataset),
-        "passages": [len(tokens) for tokens in fitted],
+        "text": text.origin,
+        "passages": [len(passage) for passage in fitted],
         "target": {k: v for k, v in dataclasses.asdict(target).items() if v is not None},
         "precisions": [dataclasses.asdict(one) for one in table.precisions],
         "harms": [[round(harm, 8) for harm in layer] for layer in table.harms],
@@ -134,11 +138,3 @@ def _compare(
         }
         progress.advance(1 - (1 - _SHARE_OF_MEASURING) / 2 * (1 - number / len(compared)))
     return found
-
-
-def _name(dataset: str | None) -> dict[str, str]:
-    """Which text it was, so that another one is noticed."""
-    if dataset is None:
-        return {"source": "ov-kvcrush"}
-    digest = hashlib.sha256(Path(dataset).read_bytes()).hexdigest()
-    return {"source": str(dataset), "sha256": digest}

@@ -7,7 +7,6 @@ pyproject.toml, and tests/export/test_exporter.py compares the weights with ``op
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,6 +35,7 @@ from transformers import __version__ as transformers_version
 
 from ov_kvcrush.errors import ConfigError, ExportError
 from ov_kvcrush.export.calibration import is_file_name, read_samples
+from ov_kvcrush.export.hub_text import require_datasets
 from ov_kvcrush.export.options import TASK, ExportOptions
 
 _LIBRARY = "transformers"
@@ -159,12 +159,9 @@ def _compression_settings(options: ExportOptions) -> dict[str, Any]:
 def _check_dataset(options: ExportOptions, config: Any) -> None:
     dataset = getattr(config, "dataset", None)
     needs_hub = isinstance(dataset, str) and dataset != _ON_THE_FLY
-    if needs_hub and importlib.util.find_spec("datasets") is None:
+    if needs_hub:
         whose = "" if options.dataset else f" (Optimum's default for {options.model})"
-        raise ConfigError(
-            f"the data set {dataset}{whose} is read with the package 'datasets', which is missing",
-            'Run: pip install datasets. Or give --dataset a text file, or "auto".',
-        )
+        require_datasets(f"{dataset}{whose}")
 
 
 def ignores_dataset(config: OVConfig | None) -> bool:

@@ -49,7 +49,8 @@ class ExportOptions:
             (see ``kv_file.py``); None gives all layers the same.
         kv_bytes_per_token: most bytes a token may take in all layers together, for ``"auto"``.
         max_drop: most nats a token by which the output may diverge, for ``"auto"``.
-        kv_dataset: path to calibration text for ``"auto"``; None takes the package's own.
+        kv_dataset: calibration text for ``"auto"``: a path, or a data set's name (``HUB_TEXTS``);
+            None takes the package's own.
         overwrite: replace an exported model that is already at ``output``.
 
     Raises:

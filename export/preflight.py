@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from huggingface_hub.constants import HF_HUB_CACHE
 
 from ov_kvcrush.errors import ExportError
-from ov_kvcrush.export.calibration import read_samples
 from ov_kvcrush.export.kv_file import read_kv_file, require_layers
+from ov_kvcrush.export.kv_text import Text, read_text
 from ov_kvcrush.export.source import Source, find_source
 from ov_kvcrush.export.workspace import check_output, nearest_folder
 
@@ -37,6 +37,7 @@ class Preflight:
         compression: Optimum's configuration of the weights; None leaves it to Optimum.
         layers: estimated attention geometry; empty if the configuration does not tell.
         precisions: of the KV cache by layer, where a file names them; else empty.
+        kv_text: to calibrate the KV cache's precisions on.
         weight_bytes: estimated size of the finished weights.
         compressed_format: for people: what the weights are compressed to; empty for not at all.
     """
@@ -46,6 +47,7 @@ class Preflight:
     compression: OVConfig | None
     layers: tuple[LayerGeometry, ...]
     precisions: tuple[LayerPrecision, ...]
+    kv_text: Text
     weight_bytes: int
     compressed_format: str
 
@@ -62,9 +64,8 @@ def check(options: ExportOptions, progress: Progress) -> Preflight:
     _keep_model_and_output_apart(Path(options.model), output)
     from_file = options.kv_plan and options.kv_plan != "auto"
     precisions = read_kv_file(str(options.kv_plan)) if from_file else ()
-    if options.kv_dataset:
-        read_samples(options.kv_dataset)
     source = find_source(options)
+    kv_text = read_text(options.kv_dataset)
 
     # Optimum takes seconds to import: not before the quick checks have passed.
     from ov_kvcrush.export import estimate, optimum
@@ -92,7 +93,9 @@ def check(options: ExportOptions, progress: Progress) -> Preflight:
         _require_space(nearest_folder(cache), source.download_bytes, "the download")
     kind = settings.get("dtype") or options.weight_format if settings else ""
     weight_bytes = after or before
-    return Preflight(source, config, compression, layers, precisions, weight_bytes, kind or "")
+    return Preflight(
+        source, config, compression, layers, precisions, kv_text, weight_bytes, kind or ""
+    )
 
 
 def _compression_settings(compression: OVConfig | None, source: Source) -> dict[str, Any]:

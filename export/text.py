@@ -1,28 +1,21 @@
-"""Text to measure a model on: the package's own, or a file of the user's."""
+"""A text as tokens of an exported model, and passages of it."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from ov_kvcrush.export.calibration import read_samples
+from ov_kvcrush.export.kv_text import Text, read_text
 from ov_kvcrush.loading import load_tokenizer
 
-_OWN = Path(__file__).parent / "calibration.txt"
 
-
-def read_tokens(folder: Path, path: str | Path | None = None) -> list[int]:
-    """Token ids of a text.
-
-    Args:
-        folder: exported model, for its tokenizer.
-        path: the user's file, as :func:`read_samples` takes it; None is the package's own prose.
+def read_tokens(folder: Path, text: Text | None = None) -> list[int]:
+    """Token ids of ``text``, or of the package's own, for the exported model in ``folder``.
 
     Raises:
         ModelError: there is no tokenizer.
-        ConfigError: as :func:`read_samples`.
     """
-    text = "\n\n".join(read_samples(path)) if path else _OWN.read_text(encoding="utf-8")
-    encoded = load_tokenizer(folder).encode(text).input_ids.data[0]
+    content = (text or read_text()).content
+    encoded = load_tokenizer(folder).encode(content).input_ids.data[0]
     return [int(token) for token in encoded]
 
 

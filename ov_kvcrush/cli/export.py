@@ -146,7 +146,11 @@ def export(
     ] = None,
     kv_dataset: Annotated[
         str | None,
-        _option("auto: calibration text, a text or .jsonl file.", metavar="FILE", panel=_KV),
+        _option(
+            "auto: calibration text, a text or .jsonl file, or wikitext2, c4 from the hub.",
+            metavar="FILE|NAME",
+            panel=_KV,
+        ),
     ] = None,
     dry_run: Annotated[
         bool,

@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -65,6 +64,18 @@ def write_weights(folder: Path, num_bytes: int, stored: int | None = None) -> No
     with (folder / "model.safetensors").open("wb") as stream:
         stream.write(len(header).to_bytes(8, "little") + header)
         stream.truncate(8 + len(header) + (num_bytes if stored is None else stored))
+
+
+def without_package(package: str, tmp_path: Path, *flags: str) -> subprocess.CompletedProcess[str]:
+    """An export on a machine where ``package`` is not installed."""
+    (tmp_path / "sitecustomize.py").write_text(_HIDE.format(package))
+    return subprocess.run(
+        [*COMMAND, *flags, str(tmp_path / "output")],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
 
 
 @pytest.fixture
@@ -191,6 +202,8 @@ class TestOptionsThatContradict:
             (["--disable-convert-tokenizer"], "the engine needs the tokenizer", "Leave"),
             (["--quant-mode", "int8"], "it quantizes activations too", "Leave"),
             (["--model-kwargs", "[1]"], "not a JSON object", "{"),
+            (["--kv-plan", "auto", "--kv-dataset", "gsm8k"], "neither a file nor", "wikitext2, c4"),
+            (["--kv-plan", "auto", "--kv-dataset", "no.txt"], "No such file", "wikitext2, c4"),
             (
                 ["--kv-cache-precision", "u4", "--key-cache-precision", "u8"],
                 "contradict each other",
@@ -210,15 +223,21 @@ class TestOptionsThatContradict:
         assert message in shown[0]
         assert hint in shown[1]
 
-    @pytest.mark.skipif(find_spec("datasets") is not None, reason="the package is there")
-    def test_a_data_set_that_cannot_be_read(
-        self, refused: Callable[..., tuple[str, str]], model: Path
+    @pytest.mark.parametrize(
+        "flags",
+        [
+            ["--weight-format", "int4", "--awq", "--dataset", "wikitext2:seq_len=64"],
+            ["--kv-plan", "auto", "--kv-dataset", "wikitext2"],
+        ],
+    )
+    def test_a_data_set_without_the_package_that_reads_it(
+        self, model: Path, tmp_path: Path, flags: list[str]
     ) -> None:
-        message, hint = refused(
-            model, "--weight-format", "int4", "--awq", "--dataset", "wikitext2:seq_len=64"
-        )
-        assert "the data set wikitext2 is read with the package 'datasets'" in message
-        assert "pip install datasets" in hint
+        process = without_package("datasets", tmp_path, "-m", str(model), *flags)
+        assert process.returncode == 2
+        message, hint = process.stderr.splitlines()
+        assert "the data set wikitext2 is read with the package datasets, which is" in message
+        assert "pip install" in hint
 
 
 class TestPlacesThatCannotBeWritten:
@@ -259,14 +278,7 @@ class TestPlacesThatCannotBeWritten:
 
 @pytest.mark.parametrize("package", ["torch", "nncf", "optimum"])
 def test_the_missing_extra_is_named(package: str, tmp_path: Path) -> None:
-    (tmp_path / "sitecustomize.py").write_text(_HIDE.format(package))
-    process = subprocess.run(
-        [*COMMAND, "-m", "model", str(tmp_path / "output")],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(tmp_path)},
-        capture_output=True,
-        text=True,
-    )
+    process = without_package(package, tmp_path, "-m", "model")
     assert process.returncode == 2
     assert process.stderr.splitlines() == [
         f"error: exporting needs the package {package}, which is missing",

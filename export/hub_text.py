@@ -1,0 +1,73 @@
+"""Text from data sets of the Hugging Face hub, under the names that optimum-cli has for them."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from typing import Any
+
+from ov_kvcrush.errors import ConfigError, ExportError
+from ov_kvcrush.export.calibration import DEFAULT_SAMPLES, SAMPLE_CHARACTERS
+
+# Arguments of datasets.load_dataset. Training splits: the others are for judging models. WikiText-2
+# is 7 MB and then in the cache; of C4's first file (0.3 GB) as much is streamed as is read.
+HUB_TEXTS: dict[str, dict[str, Any]] = {
+    "wikitext2": {"path": "Salesforce/wikitext", "name": "wikitext-2-raw-v1", "split": "train"},
+    "c4": {
+        "path": "allenai/c4",
+        "data_files": {"train": "en/c4-train.00000-of-01024.json.gz"},
+        "split": "train",
+        "streaming": True,
+    },
+}
+
+CHARACTERS = DEFAULT_SAMPLES * SAMPLE_CHARACTERS
+"""Read of a data set at most, as of a file."""
+
+
+def fetch_text(name: str) -> str:
+    """The first ``CHARACTERS`` of the data set called ``name`` in ``HUB_TEXTS``.
+
+    Raises:
+        ConfigError: the package that reads data sets is missing.
+        ExportError: the hub cannot be reached, or does not give it.
+    """
+    require_datasets(name)
+    from datasets import load_dataset
+
+    parts, size = [], 0
+    try:
+        for row in load_dataset(**HUB_TEXTS[name]):
+            part = row["text"].strip()
+            if not part:
+                continue
+            parts.append(part)
+            size += len(part)
+            if size >= CHARACTERS:
+                break
+    except Exception as error:  # of datasets, huggingface_hub, fsspec, httpx, pyarrow
+        path = HUB_TEXTS[name]["path"]
+        raise ExportError(
+            f"the data set {name} ({path}) cannot be fetched: {_reason(error)}",
+            "Check the connection, or give a text file of yours.",
+        ) from error
+    return "\n\n".join(parts)[:CHARACTERS]
+
+
+def require_datasets(name: str) -> None:
+    """Refuse the data set ``name`` where the package that reads data sets is missing.
+
+    Raises:
+        ConfigError: as said.
+    """
+    if find_spec("datasets") is None:
+        raise ConfigError(
+            f"the data set {name} is read with the package datasets, which is missing",
+            'Run: pip install "ov-kvcrush[export]". Or give a text file of yours.',
+        )
+
+
+def _reason(error: Exception) -> str:
+    # The hub's client raises RuntimeError ("client has been closed") when a retry fails.
+    if isinstance(error, ConnectionError | RuntimeError):
+        return "the hub cannot be reached"
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
