@@ -7,6 +7,7 @@ the work is done by a child, and this process clears up after it.
 
 from __future__ import annotations
 
+import os
 import pickle
 import signal
 import subprocess
@@ -15,9 +16,11 @@ import tempfile
 import traceback
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
-from threading import Lock
+from pathlib import Path
+from threading import Lock, Thread
 from typing import IO
 
 from ov_kvcrush.errors import ExportError, OVKVCrushError
@@ -75,13 +78,20 @@ def run_in_child(
         finally:
             process.kill()
             process.wait()
+            _close(process)
             remove_workspace(options.output.resolve(), process.pid)
 
 
 def _write(process: subprocess.Popen[bytes], job: bytes) -> None:
     if process.stdin is not None:
-        with process.stdin as stream:
-            stream.write(job)
+        process.stdin.write(job)
+        process.stdin.flush()  # and stays open: that it ends tells the child that we have
+
+
+def _close(process: subprocess.Popen[bytes]) -> None:
+    if process.stdin is not None:
+        with suppress(BrokenPipeError):
+            process.stdin.close()
 
 
 def _follow(
@@ -120,6 +130,7 @@ def _died(exit_code: int, log: IO[bytes]) -> Exception:
 def work() -> None:
     """What the child does: reads its job from stdin, and tells its parent how it goes."""
     make, options, fd, verbose = pickle.load(sys.stdin.buffer)
+    Thread(target=_end_with_parent, args=(options.output,), daemon=True).start()
     if not verbose:
         warnings.simplefilter("ignore")
     with Connection(fd, readable=False) as parent:
@@ -131,6 +142,16 @@ def work() -> None:
             parent.send(("failed", error))
         except Exception:
             parent.send(("failed", ChildError(traceback.format_exc().strip())))
+
+
+def _end_with_parent(output: Path) -> None:
+    """End this process when its parent has: one that was killed cannot do it."""
+    # Not through sys.stdin, whose lock this thread would still hold when Python shuts down.
+    os.read(0, 1)
+    try:
+        remove_workspace(output.resolve(), os.getpid())
+    finally:
+        os._exit(1)
 
 
 class _Forwarded:

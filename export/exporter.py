@@ -30,8 +30,10 @@ def export_model(options: ExportOptions, progress: Progress | None = None) -> KV
     _require_packages()
     from ov_kvcrush.export import preflight
     from ov_kvcrush.export.source import download
-    from ov_kvcrush.export.workspace import open_workspace
+    from ov_kvcrush.export.workspace import open_workspace, reclaim
 
+    # Before the output is checked: a model may have to be put back there.
+    reclaim(options.output.resolve())
     checked = preflight.check(options, progress)
 
     # Seconds of imports: not before the checks that need none of them have passed.

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,20 +68,35 @@ def open_workspace(output: Path) -> Iterator[Workspace]:
     workspace = _workspace(output, os.getpid())
     former = tempfile.tempdir
     try:
-        try:
-            workspace.remove()  # of a dead process whose number came round again
-            workspace.model.mkdir(parents=True)
-            workspace.scratch.mkdir()
-        except OSError as error:
-            raise ExportError(
-                f"cannot write in {workspace.root.parent}: {error.strerror}",
-                "Choose another output folder.",
-            ) from error
+        reclaim(output)
+        workspace.root.mkdir()
+        lock = _open_lock(workspace.root)
+        workspace.model.mkdir()
+        workspace.scratch.mkdir()
+    except OSError as error:
+        raise ExportError(
+            f"cannot write in {workspace.root.parent}: {error.strerror}",
+            "Choose another output folder.",
+        ) from error
+    try:
         tempfile.tempdir = str(workspace.scratch)
         yield workspace
     finally:
         tempfile.tempdir = former
         workspace.remove()
+        os.close(lock)
+
+
+def reclaim(output: Path) -> None:
+    """Clear up after all exports to ``output`` (an absolute path) whose processes are dead.
+
+    One that was killed while it put the new model in place of the old one gives that back.
+    """
+    name = re.compile(rf"\.{re.escape(output.name)}\.partial-\d+")
+    with suppress(OSError):  # a folder that cannot be listed is refused elsewhere
+        for root in nearest_folder(output).iterdir():
+            if name.fullmatch(root.name) and _is_abandoned(root):
+                Workspace(output, root).remove()
 
 
 def remove_workspace(output: Path, process: int | None) -> None:
@@ -115,6 +132,29 @@ def nearest_folder(output: Path) -> Path:
 
 def _workspace(output: Path, process: int) -> Workspace:
     return Workspace(output, nearest_folder(output) / f".{output.name}.partial-{process}")
+
+
+def _open_lock(root: Path) -> int:
+    """A descriptor that marks ``root`` as in use for as long as it is open.
+
+    The system lets go of the lock when the process dies. Process numbers would not do: they come
+    round again, and two containers may share a disk and not their numbers.
+    """
+    descriptor = os.open(root, os.O_RDONLY)
+    with suppress(OSError):  # some network disks lock no folders; then none is taken for abandoned
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    return descriptor
+
+
+def _is_abandoned(root: Path) -> bool:
+    descriptor = os.open(root, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
+    return True
 
 
 def _check_replaceable(output: Path, overwrite: bool) -> None:

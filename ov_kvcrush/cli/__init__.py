@@ -27,7 +27,7 @@ COMMANDS = {
     "eval": "ov_kvcrush.cli.eval",
 }
 
-EXIT_UNEXPECTED, EXIT_USER_ERROR, EXIT_INTERRUPTED, EXIT_TERMINATED = 1, 2, 130, 143
+EXIT_UNEXPECTED, EXIT_USER_ERROR, EXIT_INTERRUPTED = 1, 2, 130
 
 
 class _Commands(TyperGroup):
@@ -110,13 +110,16 @@ def run(arguments: Sequence[str] | None = None) -> int:
 
 def main() -> None:
     """Entry point of the ``ov-kvcrush`` script."""
-    signal.signal(signal.SIGTERM, _terminate)
+    # SIGHUP: the terminal was closed, or its connection lost. nohup asks to ignore that.
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, _terminate)
     sys.exit(run())
 
 
-def _terminate(_signal: int, _frame: FrameType | None) -> None:
+def _terminate(number: int, _frame: FrameType | None) -> None:
     # As an exception, so that commands remove their temporary folders.
-    raise SystemExit(EXIT_TERMINATED)
+    raise SystemExit(128 + number)
 
 
 def _usage_error(error: click.ClickException) -> tuple[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -204,8 +205,12 @@ def _export(given: dict[str, Any], dry_run: bool, as_json: bool, verbose: bool) 
 
     options = ExportOptions(**given)
     make = estimate_model if dry_run else export_model
-    with StepProgress("Check the model and the disk", plain=verbose) as progress:
-        plan = run_in_child(make, options, progress, verbose)
+    try:
+        with StepProgress("Check the model and the disk", plain=verbose) as progress:
+            plan = run_in_child(make, options, progress, verbose)
+    except KeyboardInterrupt:
+        print(f"interrupted: nothing was written to {options.output}", file=sys.stderr)
+        raise
     show = print_summary_as_json if as_json else print_summary
     show(plan, options.output, dry_run)
 

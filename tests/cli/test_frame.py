@@ -111,11 +111,11 @@ def test_verbose_shows_the_traceback(
     assert "Traceback" not in capsys.readouterr().err
 
 
-def test_an_interrupt_is_code_130_and_silent(
+def test_an_interrupt_is_code_130_and_one_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert raising(monkeypatch, KeyboardInterrupt()) == 130
-    assert capsys.readouterr() == ("", "")
+    assert capsys.readouterr() == ("", "interrupted: nothing was written to output\n")
 
 
 def test_the_process_ends_with_the_exit_code() -> None:

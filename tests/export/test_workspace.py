@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ov_kvcrush.errors import ExportError
-from ov_kvcrush.export.workspace import check_output, open_workspace, remove_workspace
+from ov_kvcrush.export.workspace import check_output, open_workspace, reclaim, remove_workspace
 
 
 def exported(folder: Path, content: str = "old") -> Path:
@@ -55,6 +55,32 @@ def test_a_process_that_died_while_it_published_loses_no_model(tmp_path: Path) -
     remove_workspace(output, 12345)
     assert os.listdir(tmp_path) == ["model"]
     assert (output / "openvino_model.xml").read_text() == "old"
+
+
+def test_the_next_export_clears_up_after_one_whose_process_died(tmp_path: Path) -> None:
+    (tmp_path / ".model.partial-12345" / "model").mkdir(parents=True)
+    (tmp_path / ".model.partial-12345.partial-9").mkdir()  # of another output
+    reclaim(tmp_path / "model")
+    assert os.listdir(tmp_path) == [".model.partial-12345.partial-9"]
+
+
+def test_the_next_export_gives_back_the_model_that_was_moved_aside(tmp_path: Path) -> None:
+    output = exported(tmp_path / "model")
+    root = tmp_path / ".model.partial-12345"
+    (root / "model").mkdir(parents=True)
+    output.rename(root / "replaced")
+    reclaim(output)
+    assert os.listdir(tmp_path) == ["model"]
+    assert (output / "openvino_model.xml").read_text() == "old"
+
+
+def test_an_export_that_still_runs_is_left_alone(tmp_path: Path) -> None:
+    output = tmp_path / "model"
+    with open_workspace(output) as workspace:
+        reclaim(output)
+        (workspace.model / "openvino_model.xml").write_text("new")
+        workspace.publish()
+    assert os.listdir(tmp_path) == ["model"]
 
 
 def test_temporary_files_lie_beside_the_output_meanwhile(tmp_path: Path) -> None:
