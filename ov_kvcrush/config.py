@@ -70,6 +70,8 @@ class KVCacheConfig:
         pool_size: tokens the page pool holds for all sequences together; None: full contexts for
             as many sequences as may run at once, or fewer where memory is short. Memory is only
             taken as tokens come.
+        prefix_caching: what prompts begin with is kept while there is room, and prompts that begin
+            alike share its pages instead of reading it again.
 
     Raises:
         ConfigError: a value is out of range or contradicts another one.
@@ -96,6 +98,7 @@ class KVCacheConfig:
     key_cache_precision: str | None = None
     value_cache_precision: str | None = None
     pool_size: int | None = None
+    prefix_caching: bool = True
 
     def __post_init__(self) -> None:
         if isinstance(self.layer_budgets, list):  # as JSON has it
@@ -261,6 +264,7 @@ def _require(condition: bool, message: str, hint: str = "") -> None:
 
 def _check_types(config: KVCacheConfig) -> None:
     kinds: dict[Any, tuple[type, ...]] = {
+        bool: (bool,),
         int: (int,),
         float: (int, float),
         str: (str,),
@@ -271,6 +275,7 @@ def _check_types(config: KVCacheConfig) -> None:
     }
     for name, hint in get_type_hints(type(config)).items():
         value = getattr(config, name)
-        if isinstance(value, bool) or not isinstance(value, kinds[hint]):
+        # To Python a bool is an int.
+        if isinstance(value, bool) != (hint is bool) or not isinstance(value, kinds[hint]):
             wanted = getattr(hint, "__name__", str(hint))
             raise ConfigError(f"{name} is {value!r}, a {type(value).__name__}; it takes {wanted}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -45,18 +44,12 @@ def read_scheduler_config(
             "use_sparse_attention is not served by this engine",
             "Leave it off, or use the genai engine (engine='genai').",
         )
-    if scheduler.enable_prefix_caching:
-        warnings.warn(
-            "enable_prefix_caching has no effect: a chat's cache is kept from turn to turn anyway, "
-            "prefixes are not shared between prompts",
-            stacklevel=3,
-        )
     limits = EngineLimits(
         max_num_batched_tokens=scheduler.max_num_batched_tokens,
         max_num_seqs=scheduler.max_num_seqs,
         pool_bytes=scheduler.cache_size * 2**30,
     )
-    changes: dict[str, Any] = {}
+    changes: dict[str, Any] = {"prefix_caching": scheduler.enable_prefix_caching}
     if scheduler.num_kv_blocks:
         changes["pool_size"] = scheduler.num_kv_blocks * _BLOCK
     if scheduler.use_cache_eviction:

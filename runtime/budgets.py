@@ -65,6 +65,11 @@ class CacheBudgets:
         )
 
     @property
+    def evicts(self) -> bool:
+        """Whether there is a budget at all."""
+        return self._config.evicts
+
+    @property
     def needs_attention(self) -> bool:
         """Whether the shares of the last cut are measured."""
         return self._policy.needs_attention
@@ -155,8 +160,13 @@ class CacheBudgets:
             stretch=self._stretch,
         )
 
-    def pages_at_most(self, sequence: Sequence) -> list[list[int]]:
-        """Pages by layer at each of the planned cuts and at the end: what the pool has to hold."""
+    def pages_at_most(self, sequence: Sequence, decoding: bool = False) -> list[list[int]]:
+        """Pages by layer at each of the planned cuts and at the end: what the pool has to hold.
+
+        Args:
+            sequence: not changed.
+            decoding: also when it has grown behind its prompt as far as the slack allows.
+        """
         held = sequence.lengths
         at, stages = sequence.num_cached, []
         for cut in [*sequence.planned_cuts, PlannedCut(len(sequence.tokens), 0)]:
@@ -169,4 +179,8 @@ class CacheBudgets:
                 kept = self.divide(cut, [held[n] for n in self.chosen])
                 for n, tokens in zip(self.chosen, kept, strict=True):
                     held[n] = min(held[n], tokens)
+        if decoding and self.evicts and self.chosen:
+            limit = self._config.max_cache_size + self._config.decode_slack
+            room = limit - sum(held[n] for n in self.chosen) // len(self.chosen)
+            stages.append([pages_for(tokens + max(0, room)) for tokens in held])
         return stages

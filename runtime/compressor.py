@@ -17,7 +17,7 @@ from ov_kvcrush.runtime.cache_layout import PAGE_SIZE
 from ov_kvcrush.runtime.cache_memory import CacheMemory
 from ov_kvcrush.runtime.cut_plan import PlannedCut
 from ov_kvcrush.runtime.kv_cache import KVCache
-from ov_kvcrush.runtime.placement import place
+from ov_kvcrush.runtime.placement import Move
 from ov_kvcrush.runtime.sequence import Sequence
 from ov_kvcrush.selection import Observation, Selector
 
@@ -77,28 +77,38 @@ class Compressor:
         numbers = self._budgets.chosen
         list(self._threads.map(lambda n: self._accumulate(sequence, n, queries[n]), numbers))
 
-    def compress(self, sequence: Sequence, cache: KVCache) -> None:
-        """Cut ``sequence`` if it is due, and give back every page it no longer needs."""
+    def compress(self, sequence: Sequence, cache: KVCache) -> bool:
+        """Cut ``sequence`` if it is due, and give back every page it no longer needs.
+
+        Returns:
+            False if it is due and shares pages with others in place of which none can be had: then
+            it must give up its cache. The cut is still to come then.
+        """
         self._slide(sequence, cache)
         cut = self._due(sequence)
         if cut is None:
-            return
+            return True
         if self._budgets.is_over(sequence.lengths, cut.budget):
-            self._cut(sequence, cut)
+            if not self._cut(sequence, cut, cache):
+                if not sequence.is_cut_due:
+                    sequence.planned_cuts.insert(0, cut)  # to be made in the same place
+                return False
             cache.trim(sequence)
+        if sequence.is_cut_due:
+            del sequence.planned_cuts[0]
+        return True
 
     def _due(self, sequence: Sequence) -> PlannedCut | None:
         """The planned cut at which ``sequence`` stands, or one because it outgrew the slack."""
         if sequence.planned_cuts:
-            is_there = sequence.num_cached == sequence.planned_cuts[0].num_cached
-            return sequence.planned_cuts.pop(0) if is_there else None
+            return sequence.planned_cuts[0] if sequence.is_cut_due else None
         config = self._config
         limit = config.max_cache_size + config.decode_slack
         if self._budgets.is_over(sequence.lengths, limit - 1):
             return PlannedCut(sequence.num_cached, config.max_cache_size)
         return None
 
-    def _cut(self, sequence: Sequence, cut: PlannedCut) -> None:
+    def _cut(self, sequence: Sequence, cut: PlannedCut, cache: KVCache) -> bool:
         """Cut every layer to its budget; the freed pages stay at the tables' ends."""
         chosen = self._budgets.chosen
         measured, attention = None, dict[int, NDArray[np.float32]]()
@@ -107,24 +117,27 @@ class Compressor:
             attention = dict(zip(chosen, measured, strict=True))
         held = [sequence.layers[n].length for n in chosen]
         budgets = self._budgets.divide(cut, held, measured)
-        jobs = [
-            (number, budget)
+        over = {
+            number: budget
             for number, budget, tokens in zip(chosen, budgets, held, strict=True)
             if tokens > budget
-        ]
+        }
         selector = self._prefill_selector if cut.reads_on else self._selector
-        list(
+        moves = list(
             self._threads.map(
-                lambda job: self._cut_layer(
-                    sequence, selector, job[0], job[1], attention.get(job[0])
-                ),
-                jobs,
+                lambda n: self._choose(sequence, selector, n, over[n], attention.get(n)), over
             )
         )
+        tables = cache.own_alone(sequence, {move.layer: move.changed_pages for move in moves})
+        if tables is None:
+            return False
+        list(self._threads.map(lambda move: self._move(sequence, move, tables), moves))
+        cache.free_replaced(sequence, tables)
         sequence.cuts.append(cut)
         sequence.rewind_floor = max(
             sequence.rewind_floor, sequence.num_cached - self._config.recent_size
         )
+        return True
 
     def _slide(self, sequence: Sequence, cache: KVCache) -> None:
         """Free the pages that have left the window of the layers that have one."""
@@ -137,37 +150,46 @@ class Compressor:
                 held_from = int(layer.positions[0, 0])
                 sequence.rewind_floor = max(sequence.rewind_floor, held_from + window)
 
-    def _cut_layer(
+    def _choose(
         self,
         sequence: Sequence,
         selector: Selector,
         number: int,
         budget: int,
         attention: NDArray[np.float32] | None,
-    ) -> None:
+    ) -> Move:
         layer, memory = sequence.layers[number], self._memories[number]
-        kind = key_codec.KEY_KINDS[memory.layout.key_type]
-        table = np.array(layer.pages, np.int32)
-        head_size = memory.layout.key_head_size
         if selector.num_window_queries != self.window_size:
             attention = None  # it was measured through another window
         if attention is None and selector.num_window_queries:
             attention = self._attention(sequence, number, selector.num_window_queries)
         distinctiveness = None
         if selector.needs_distinctiveness:
+            kind = key_codec.KEY_KINDS[memory.layout.key_type]
+            table = np.array(layer.pages, np.int32)
+            size = memory.layout.key_head_size
             distinctiveness = layer.in_order(
-                kernels.key_distinctiveness(memory.keys, kind, table, layer.length, head_size)
+                kernels.key_distinctiveness(memory.keys, kind, table, layer.length, size)
             )
         observation = Observation(attention, layer.positions, distinctiveness, layer.attention)
         chosen = selector.select(observation, budget)
-        old_slots = np.take_along_axis(layer.slots, chosen, axis=1)
         # Pages that are kept whole move whole: no key in them is rounded.
         num_in_order = chosen.shape[1] if selector.page_size > 1 else selector.recent_size
-        new_slots = place(old_slots, num_in_order)
-        sources = np.empty_like(old_slots)
-        np.put_along_axis(sources, new_slots, old_slots, axis=1)
-        kernels.move_tokens(memory.keys, kind, memory.values, table, sources, head_size)
-        layer.keep(chosen, new_slots)
+        return Move.of(number, chosen, layer.slots, num_in_order)
+
+    def _move(self, sequence: Sequence, move: Move, tables: SequenceOf[list[int]]) -> None:
+        """Move the tokens from the pages of ``tables``, by layer, to those the sequence has now."""
+        layer, memory = sequence.layers[move.layer], self._memories[move.layer]
+        kernels.move_tokens(
+            memory.keys,
+            key_codec.KEY_KINDS[memory.layout.key_type],
+            memory.values,
+            np.array(tables[move.layer], np.int32),
+            np.array(layer.pages, np.int32),
+            move.sources,
+            memory.layout.key_head_size,
+        )
+        layer.keep(move.chosen, move.slots)
 
     def _attention(
         self, sequence: Sequence, number: int, window: int | None = None

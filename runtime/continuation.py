@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence as SequenceOf
-
 from ov_kvcrush.metrics import GenerationMetrics
 from ov_kvcrush.runtime.kv_cache import KVCache
+from ov_kvcrush.runtime.prefixes import common_prefix
 from ov_kvcrush.runtime.request import Session
 from ov_kvcrush.runtime.sequence import Sequence
 
@@ -22,7 +21,7 @@ def continue_session(
     if sequence is None:
         return None
     # The last prompt token is computed in any case: its logits are wanted.
-    shared = _common_prefix(sequence.tokens[: sequence.num_cached], prompt[:-1])
+    shared = common_prefix(sequence.tokens[: sequence.num_cached], prompt[:-1])
     if not shared or not sequence.can_rewind_to(shared):
         if sequence.num_cached:
             metrics.restarted = (
@@ -35,14 +34,5 @@ def continue_session(
     cache.trim(sequence)
     sequence.tokens += prompt[shared:]
     sequence.planned_cuts = []
-    metrics.num_reused_tokens = shared
+    sequence.num_reused = shared
     return sequence
-
-
-def _common_prefix(first: SequenceOf[int], second: SequenceOf[int]) -> int:
-    count = 0
-    for a, b in zip(first, second, strict=False):
-        if a != b:
-            break
-        count += 1
-    return count

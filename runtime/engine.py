@@ -16,6 +16,7 @@ from ov_kvcrush.config import KVCacheConfig
 from ov_kvcrush.errors import ConfigError, PromptError
 from ov_kvcrush.plan import KVPlan
 from ov_kvcrush.precisions import describe_precisions
+from ov_kvcrush.runtime.admission import Admission
 from ov_kvcrush.runtime.batch import build_batch, num_query_rows
 from ov_kvcrush.runtime.budgets import CacheBudgets
 from ov_kvcrush.runtime.byte_budget import buy_tokens
@@ -23,6 +24,7 @@ from ov_kvcrush.runtime.cache_layout import PAGE_SIZE
 from ov_kvcrush.runtime.compressor import Compressor
 from ov_kvcrush.runtime.continuation import continue_session
 from ov_kvcrush.runtime.model_setup import make_cache, open_model
+from ov_kvcrush.runtime.prefixes import Prefixes
 from ov_kvcrush.runtime.request import Generation, Request, Session
 from ov_kvcrush.runtime.scheduler import Chunk, Schedule, Scheduler
 from ov_kvcrush.runtime.sequence import Sequence
@@ -81,7 +83,6 @@ class PagedEngine:
             max_num_seqs=max_num_seqs,
             pool_bytes=pool_bytes,
         )
-        self._scheduler = Scheduler(self.cache, max_num_batched_tokens, max_num_seqs)
         self._compressor = (
             Compressor(
                 self.model.layers,
@@ -92,6 +93,15 @@ class PagedEngine:
             )
             if self.config.evicts
             else None
+        )
+        window = self._compressor.window_size if self._compressor else 0
+        self.prefixes = Prefixes(self.cache, window, self.config.prefix_caching)
+        self._scheduler = Scheduler(
+            self.cache,
+            Admission(self.cache, self._budgets),
+            self.prefixes,
+            max_num_batched_tokens,
+            max_num_seqs,
         )
         self._owners: dict[Sequence, tuple[Request, Generation]] = {}
         self._num_requests = 0
@@ -153,11 +163,14 @@ class PagedEngine:
                 generation.finish_reason = GenerationFinishReason.NONE
         self._settle([request])
 
+    def preempt(self, sequence: Sequence) -> None:
+        """Let a running ``sequence`` give up its cache and compute it again later."""
+        self._scheduler.preempt(sequence)
+        self._owners[sequence][1].metrics.num_preemptions += 1
+
     def close_session(self, session: Session) -> None:
         """Free what ``session`` holds."""
-        sequence = self.cache.unpark(session)
-        if sequence is not None:
-            self.cache.release(sequence)
+        self.cache.drop(session)
 
     def describe(self) -> dict[str, Any]:
         """What was really compiled and how much it holds."""
@@ -182,6 +195,8 @@ class PagedEngine:
         return {
             "used_bytes": self.cache.used_bytes,
             "pool_bytes": self.cache.max_bytes,
+            "num_running": len(self._scheduler.running),
+            "num_waiting": len(self._scheduler.waiting),
         }
 
     def check_integrity(self) -> None:
@@ -228,6 +243,7 @@ class PagedEngine:
             self._owners[sequence][1].metrics.num_preemptions += 1
         for chunk in schedule.chunks:
             metrics = self._owners[chunk.sequence][1].metrics
+            metrics.num_reused_tokens = chunk.sequence.num_reused
             metrics.kv_bytes_peak = max(metrics.kv_bytes_peak, self.cache.bytes_of(chunk.sequence))
 
     def _take_in(self, chunks: SequenceOf[Chunk], queries: SequenceOf[NDArray[np.float32]]) -> None:
@@ -268,13 +284,19 @@ class PagedEngine:
         generation.finish_reason = generation.checker.push(sampled.token)
 
     def _compress(self, chunks: SequenceOf[Chunk]) -> None:
-        if self._compressor is None:
-            return
         for chunk in chunks:
+            sequence = chunk.sequence
+            # Before anything is evicted, and at a prompt's end.
+            if chunk.count > 1 and (sequence.is_cut_due or sequence.num_uncached <= 1):
+                self.prefixes.note_read(sequence)
+            if self._compressor is None:
+                continue
             begun = time.perf_counter()
-            self._compressor.compress(chunk.sequence, self.cache)
-            metrics = self._owners[chunk.sequence][1].metrics
+            metrics = self._owners[sequence][1].metrics
+            if not self._compressor.compress(sequence, self.cache):
+                self.preempt(sequence)
             metrics.compression_time += time.perf_counter() - begun
+            self.prefixes.note_cut(sequence)
 
     def _settle(self, requests: SequenceOf[Request]) -> None:
         """Start the sequences that follow a prompt, and let finished ones go."""
@@ -289,7 +311,8 @@ class PagedEngine:
     def _start_from(self, lead: Generation, generation: Generation, request: Request) -> None:
         sequence = self._new_sequence([*request.prompt_ids, *generation.tokens])
         self._own(sequence, request, generation)
-        if lead.sequence is not None and self.cache.copy(lead.sequence, sequence):
+        if lead.sequence is not None and lead.sequence.num_cached:
+            self.cache.fork(lead.sequence, sequence)
             self._scheduler.join(sequence)
         else:
             self._scheduler.add(sequence)
@@ -308,6 +331,7 @@ class PagedEngine:
         del self._owners[sequence]
         self._scheduler.remove(sequence)
         if request.session is None:
+            self.prefixes.note_read(sequence)
             self.cache.release(sequence)
         else:
             request.session.busy = False

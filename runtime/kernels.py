@@ -209,7 +209,13 @@ def key_distinctiveness(
 
 @jit
 def move_tokens(
-    key_pages: Bytes, kind: int, value_pages: Bytes, table: Ints, sources: Ints, head_size: int
+    key_pages: Bytes,
+    kind: int,
+    value_pages: Bytes,
+    table: Ints,
+    targets: Ints,
+    sources: Ints,
+    head_size: int,
 ) -> None:
     """Fill the first K slots of every KV head, each head its own.
 
@@ -222,6 +228,8 @@ def move_tokens(
         kind: storage type of the keys, one of ``KEY_KINDS``.
         value_pages: ``[pages, H, 32, bytes]``, changed in place.
         table: pages of the sequence in order.
+        targets: the first pages of the sequence afterwards: as in ``table``, or a new page in place
+            of one that is to stay as it is.
         sources: ``[H, K]`` the slot from which each of the first K slots is filled.
         head_size: elements of a key.
     """
@@ -245,9 +253,12 @@ def move_tokens(
             for t in range(rows):
                 num_staying += sources[h, first + t] == first + t
                 run &= sources[h, first + t] == start + t
+            new_keys, new_values = key_pages[targets[page], h], value_pages[targets[page], h]
+            if num_staying and targets[page] != table[page]:
+                new_keys[:] = old_keys[page]
+                new_values[:] = old_values[page]
             if num_staying == rows:
                 continue
-            new_keys, new_values = key_pages[table[page], h], value_pages[table[page], h]
             if run and start % page_size == 0 and rows == page_size:
                 new_keys[:] = old_keys[start // page_size]
                 new_values[:] = old_values[start // page_size]
@@ -277,4 +288,4 @@ def compile_for(kind: int) -> None:
     table = np.arange(2, dtype=np.int32)
     attention_mass(np.zeros((1, 1, head_size), np.float32), 1.0, keys, kind, table, 40)
     key_distinctiveness(keys, kind, table, 40, head_size)
-    move_tokens(keys, kind, values, table, np.array([[0, 3, 35]], np.int32), head_size)
+    move_tokens(keys, kind, values, table, table, np.array([[0, 3, 35]], np.int32), head_size)

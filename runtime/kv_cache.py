@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from collections.abc import Sequence as SequenceOf
 
+from ov_kvcrush.runtime.cache_layout import PAGE_SIZE
 from ov_kvcrush.runtime.cache_memory import CacheMemory
 from ov_kvcrush.runtime.page_pool import PagePool
 from ov_kvcrush.runtime.request import Session
@@ -14,8 +15,10 @@ from ov_kvcrush.runtime.sequence import Sequence, pages_for
 class KVCache:
     """Gives sequences their pages and takes them back.
 
-    Chats between two requests are parked: they keep their pages as long as no running sequence
-    needs them; then the one parked longest loses its cache.
+    Sequences may share pages; one that is to write to a shared page gets a page of its own in its
+    place. Chats between two requests and prefixes that others may begin with are parked: they keep
+    their pages as long as no running sequence needs them; then the one used longest ago loses its
+    cache, unless it is pinned.
 
     Attributes:
         pool: who owns which page.
@@ -28,16 +31,63 @@ class KVCache:
         self._parked: list[Session] = []
 
     def extend(self, sequence: Sequence, count: int) -> bool:
-        """Give ``sequence`` the pages for ``count`` more tokens; False if they cannot be had."""
-        wanted = sequence.pages_wanted(count)
-        while not self.pool.can_allocate(wanted):
-            if not self._parked:
-                return False
-            self._drop(self._parked.pop(0))
-        for number, pages in enumerate(wanted):
-            if pages:
-                sequence.layers[number].pages += self.pool.allocate(number, pages)
+        """Give ``sequence`` the pages for ``count`` more tokens; False if they cannot be had.
+
+        A last page that is not full and is shared is copied: it is to be written to.
+        """
+
+        def lacking() -> list[int]:
+            wanted = sequence.pages_wanted(count)
+            for number, _ in self._shared_open_pages(sequence):
+                wanted[number] += 1
+            return wanted
+
+        if not self._make_room(lacking):
+            return False
+        for number, place in list(self._shared_open_pages(sequence)):
+            pages = sequence.layers[number].pages
+            (copy,) = self.pool.allocate(number, 1)
+            self.memories[number].copy_page(pages[place], copy)
+            self.free(number, [pages[place]])
+            pages[place] = copy
+        for number, wanted in enumerate(sequence.pages_wanted(count)):
+            if wanted:
+                sequence.layers[number].pages += self.pool.allocate(number, wanted)
         return True
+
+    def own_alone(
+        self, sequence: Sequence, places: Mapping[int, SequenceOf[int]]
+    ) -> list[list[int]] | None:
+        """Put new pages, still empty, in place of those of ``sequence`` that others own too.
+
+        Args:
+            sequence: its tables are changed.
+            places: by layer, which pages of the table are to be written to.
+
+        Returns:
+            The tables as they were, for :meth:`free_replaced`; None if the pages cannot be had.
+        """
+
+        def shared(number: int) -> list[int]:
+            pages = sequence.layers[number].pages
+            return [n for n in places.get(number, ()) if self.pool.is_shared(number, pages[n])]
+
+        numbers = range(len(sequence.layers))
+        if not self._make_room(lambda: [len(shared(number)) for number in numbers]):
+            return None
+        before = [list(layer.pages) for layer in sequence.layers]
+        for number in numbers:
+            replaced = shared(number)
+            new = self.pool.allocate(number, len(replaced))
+            for place, page in zip(replaced, new, strict=True):
+                sequence.layers[number].pages[place] = page
+        return before
+
+    def free_replaced(self, sequence: Sequence, before: SequenceOf[SequenceOf[int]]) -> None:
+        """Let go of the pages of ``before`` that :meth:`own_alone` has put others in place of."""
+        for number, pages in enumerate(before):
+            now = sequence.layers[number].pages
+            self.free(number, [old for old, new in zip(pages, now, strict=True) if old != new])
 
     def trim(self, sequence: Sequence) -> None:
         """Take back the pages behind the last used slot of each layer."""
@@ -51,25 +101,28 @@ class KVCache:
         sequence.forget_cache()
 
     def free(self, layer: int, pages: list[int]) -> None:
-        """Take ``pages`` of ``layer`` back, and their memory from the process."""
-        if pages:
-            self.pool.release(layer, pages)
-            self.memories[layer].give_back(pages)
+        """Let go of ``pages`` of ``layer``; the memory of those nobody else owns is given back."""
+        freed = self.pool.release(layer, pages)
+        if freed:
+            self.memories[layer].give_back(freed)
 
-    def copy(self, source: Sequence, target: Sequence) -> bool:
-        """Make ``target``, which holds nothing, hold a copy; False if pages are short."""
-        if not self.pool.can_allocate([pages_for(layer.length) for layer in source.layers]):
-            return False
+    def fork(self, source: Sequence, target: Sequence) -> None:
+        """Make ``target``, which holds nothing, hold what ``source`` holds, on the same pages."""
         for number, layer in enumerate(source.layers):
-            pages = self.pool.allocate(number, pages_for(layer.length))
-            for origin, page in zip(layer.pages, pages, strict=False):
-                self.memories[number].copy_page(origin, page)
-            target.layers[number].pages = pages
+            pages = layer.pages[: pages_for(layer.length)]
+            self.pool.share(number, pages)
+            target.layers[number].pages = list(pages)
         source.clone_into(target)
-        return True
+
+    # ------------------------------------------------------------- parked chats and prefixes
+
+    @property
+    def parked(self) -> SequenceOf[Session]:
+        """Those that are parked, the one used longest ago first."""
+        return tuple(self._parked)
 
     def park(self, session: Session, sequence: Sequence) -> None:
-        """Leave ``sequence`` with a chat that may come back for it."""
+        """Leave ``sequence`` with ``session``, which may come back for it."""
         self.trim(sequence)
         session.sequence = sequence
         self._parked.append(session)
@@ -82,10 +135,26 @@ class KVCache:
         sequence, session.sequence = session.sequence, None
         return sequence
 
+    def touch(self, session: Session) -> None:
+        """Note that a parked ``session`` was used just now."""
+        self._parked.remove(session)
+        self._parked.append(session)
+
+    def drop(self, session: Session) -> None:
+        """Free what ``session`` has parked, if anything."""
+        sequence = self.unpark(session)
+        if sequence is not None:
+            self.release(sequence)
+
+    # ------------------------------------------------------------- figures
+
     def bytes_of(self, sequence: Sequence) -> int:
-        """Bytes of the pages ``sequence`` holds."""
-        layers = zip(sequence.layers, self.pool.page_bytes, strict=True)
-        return sum(len(layer.pages) * page for layer, page in layers)
+        """Bytes of the pages ``sequence`` holds, shared or not."""
+        return self.bytes_of_pages([len(layer.pages) for layer in sequence.layers])
+
+    def bytes_of_pages(self, pages: SequenceOf[int]) -> int:
+        """Bytes of so many pages of each layer."""
+        return sum(n * page for n, page in zip(pages, self.pool.page_bytes, strict=True))
 
     def bytes_for(self, num_tokens: int) -> int:
         """Bytes of the pages ``num_tokens`` take where nothing is evicted."""
@@ -102,7 +171,7 @@ class KVCache:
         return self.pool.max_bytes
 
     def check_integrity(self, running: Iterable[Sequence]) -> None:
-        """Prove that every page is free or owned once, by ``running`` or parked sequences.
+        """Prove that every page is free, or owned by ``running`` or parked sequences as counted.
 
         Raises:
             RuntimeError: it is not so.
@@ -110,7 +179,21 @@ class KVCache:
         parked = [s.sequence.page_tables for s in self._parked if s.sequence is not None]
         self.pool.check_integrity([*(s.page_tables for s in running), *parked])
 
-    def _drop(self, session: Session) -> None:
-        if session.sequence is not None:
-            self.release(session.sequence)
-            session.sequence = None
+    def _make_room(self, lacking: Callable[[], list[int]]) -> bool:
+        """Drop parked caches until the pages ``lacking``, by layer, can be had; False if never.
+
+        It is asked again each time: what is dropped may have been what pages were shared with.
+        """
+        while not self.pool.can_allocate(lacking()):
+            oldest = next((s for s in self._parked if not s.pinned), None)
+            if oldest is None:
+                return False
+            self.drop(oldest)
+        return True
+
+    def _shared_open_pages(self, sequence: Sequence) -> Iterator[tuple[int, int]]:
+        """(layer, place in its table) of shared pages into which the next token goes."""
+        for number, layer in enumerate(sequence.layers):
+            place = layer.length // PAGE_SIZE
+            if place < len(layer.pages) and self.pool.is_shared(number, layer.pages[place]):
+                yield number, place

@@ -1,9 +1,9 @@
 """Who owns which page: a free list for each layer, and a limit in bytes for all together.
 
 Layers are separate because they may hold different numbers of tokens, and store them differently:
-a layer may have more pages than its even part, as long as the others have taken less. Owners keep
-their page tables; the pool only knows free from taken, and can be checked against the owners at any
-moment.
+a layer may have more pages than its even part, as long as the others have taken less. Several
+owners may share a page. Owners keep their page tables; the pool only knows how many owners a taken
+page has, and can be checked against them at any moment.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ class PagePool:
         self.used_bytes = 0
         # Lowest page first keeps the used memory together at the front.
         self._free = [list(range(count)) for count in layer_pages]
+        self._owners: list[dict[int, int]] = [{} for _ in layer_pages]
 
     @property
     def num_layers(self) -> int:
@@ -63,7 +64,7 @@ class PagePool:
         return fits and self.used_bytes + self._bytes(wanted) <= self.max_bytes
 
     def allocate(self, layer: int, count: int) -> list[int]:
-        """Take ``count`` pages of ``layer``.
+        """Take ``count`` pages of ``layer`` for one owner.
 
         Raises:
             RuntimeError: fewer are free; ask ``can_allocate`` first.
@@ -72,38 +73,65 @@ class PagePool:
         if count > self.num_free(layer):
             raise RuntimeError(f"layer {layer}: {count} pages wanted, {self.num_free(layer)} free")
         self.used_bytes += count * self.page_bytes[layer]
-        return [heapq.heappop(free) for _ in range(count)]
+        pages = [heapq.heappop(free) for _ in range(count)]
+        self._owners[layer].update(dict.fromkeys(pages, 1))
+        return pages
 
-    def release(self, layer: int, pages: Iterable[int]) -> None:
-        """Give pages of ``layer`` back."""
+    def share(self, layer: int, pages: Iterable[int]) -> None:
+        """Give taken ``pages`` of ``layer`` one more owner each."""
+        owners = self._owners[layer]
         for page in pages:
-            heapq.heappush(self._free[layer], page)
-            self.used_bytes -= self.page_bytes[layer]
+            owners[page] += 1
+
+    def is_shared(self, layer: int, page: int) -> bool:
+        """Whether the taken ``page`` of ``layer`` has several owners, so none may change it."""
+        return self._owners[layer][page] > 1
+
+    def release(self, layer: int, pages: Iterable[int]) -> list[int]:
+        """Take one owner from each of ``pages`` of ``layer``; those that have none left are free.
+
+        Returns:
+            The pages that became free.
+        """
+        owners, freed = self._owners[layer], []
+        for page in pages:
+            owners[page] -= 1
+            if not owners[page]:
+                del owners[page]
+                heapq.heappush(self._free[layer], page)
+                self.used_bytes -= self.page_bytes[layer]
+                freed.append(page)
+        return freed
 
     def check_integrity(self, tables: Iterable[Sequence[Sequence[int]]]) -> None:
-        """Prove that free and owned pages together are all pages, each once.
+        """Prove that every page is free or taken, and has as many owners as the pool counts.
 
         Args:
             tables: for each owner, its page table of each layer.
 
         Raises:
-            RuntimeError: a page is lost, owned twice, or owned and free.
+            RuntimeError: a page is lost, has other owners than counted, or is owned and free.
         """
         owners = list(tables)
         if self.used_bytes != self._bytes([self.num_used(n) for n in range(self.num_layers)]):
             raise RuntimeError(f"{self.used_bytes} bytes are counted as used, which is not so")
         for layer in range(self.num_layers):
-            counts = Counter(self._free[layer])
-            for table in owners:
-                counts.update(table[layer])
-            wrong = {page: n for page, n in counts.items() if n != 1}
+            free, counted = self._free[layer], self._owners[layer]
+            found = Counter(page for table in owners for page in table[layer])
             every = set(range(self.layer_pages[layer]))
-            lost = every - counts.keys()
-            foreign = counts.keys() - every
-            if wrong or lost or foreign:
+            misplaced = Counter([*free, *counted])
+            wrong = {page for page, n in misplaced.items() if n != 1}
+            lost = every - misplaced.keys()
+            foreign = (misplaced.keys() | found.keys()) - every
+            miscounted = {
+                page: (counted.get(page, 0), found[page])
+                for page in counted.keys() | found.keys()
+                if counted.get(page, 0) != found[page]
+            }
+            if wrong or lost or foreign or miscounted:
                 raise RuntimeError(
-                    f"layer {layer}: pages held more than once {wrong}, lost {sorted(lost)}, "
-                    f"unknown {sorted(foreign)}"
+                    f"layer {layer}: pages in two places {sorted(wrong)}, lost {sorted(lost)}, "
+                    f"unknown {sorted(foreign)}, owners (counted, found) {miscounted}"
                 )
 
     def _bytes(self, pages: Sequence[int]) -> int:

@@ -8,9 +8,44 @@ order, because attention masks them by slot and a chat may take back its last on
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
+from ov_kvcrush.runtime.cache_layout import PAGE_SIZE
 from ov_kvcrush.runtime.key_codec import Ints, jit
+
+
+@dataclass(frozen=True, eq=False)
+class Move:
+    """What a cut does to one layer.
+
+    Attributes:
+        layer: its number.
+        chosen: ``[H, K]`` the kept tokens, counted in the order of the text.
+        slots: ``[H, K]`` where they lie afterwards.
+        sources: ``[H, K]`` the slot from which each of the first K slots is filled.
+    """
+
+    layer: int
+    chosen: Ints
+    slots: Ints
+    sources: Ints
+
+    @classmethod
+    def of(cls, layer: int, chosen: Ints, slots: Ints, num_in_order: int) -> Move:
+        """The move of ``chosen`` tokens of a layer whose tokens lie in ``slots [H, S]``."""
+        before = np.take_along_axis(slots, chosen, axis=1)
+        after = place(before, num_in_order)
+        sources = np.empty_like(before)
+        np.put_along_axis(sources, after, before, axis=1)
+        return cls(layer, chosen, after, sources)
+
+    @property
+    def changed_pages(self) -> list[int]:
+        """Which of the sequence's pages get other content in any head."""
+        moved = (self.sources != np.arange(self.sources.shape[1])).any(axis=0)
+        return sorted({int(slot) // PAGE_SIZE for slot in np.flatnonzero(moved)})
 
 
 @jit

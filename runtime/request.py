@@ -24,11 +24,15 @@ class Session:
         sequence: tokens and cache of the last request, None before the first and after the engine
             needed the pages for others.
         busy: whether a request is running on it.
+        pinned: the engine may not take its pages for others.
+        is_prefix: it is there for others to begin with, and no chat.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, pinned: bool = False, is_prefix: bool = False) -> None:
         self.sequence: Sequence | None = None
         self.busy = False
+        self.pinned = pinned
+        self.is_prefix = is_prefix
 
     @property
     def token_ids(self) -> list[int]:

@@ -6,7 +6,9 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from ov_kvcrush.runtime.admission import Admission
 from ov_kvcrush.runtime.kv_cache import KVCache
+from ov_kvcrush.runtime.prefixes import Prefixes
 from ov_kvcrush.runtime.sequence import Sequence
 
 
@@ -36,18 +38,31 @@ class Scheduler:
     """Mixes decode tokens and prefill chunks of several sequences into each step.
 
     Running sequences go before waiting ones, those that decode before those that read, older before
-    younger. A sequence is admitted when the pages up to its next cut are there, all of them. When a
-    running one finds no page, the youngest that is not yet part of the step gives up its cache and
-    computes it again later: it is slowed down, never failed.
+    younger. A sequence is admitted when the pages up to its next cut are there, all of them, and
+    its budget fits beside those of the others; it begins with what is already cached of its prompt.
+    When a running one finds no page, one that waits and holds some gives them up, else the youngest
+    that is not yet part of the step: it computes its cache again later, so it is slowed down, never
+    failed.
 
     Args:
         cache: gives and takes pages.
+        admission: foresees what sequences will need.
+        prefixes: what is already cached.
         max_num_batched_tokens: tokens of one step.
         max_num_seqs: sequences that run at once.
     """
 
-    def __init__(self, cache: KVCache, max_num_batched_tokens: int, max_num_seqs: int) -> None:
+    def __init__(
+        self,
+        cache: KVCache,
+        admission: Admission,
+        prefixes: Prefixes,
+        max_num_batched_tokens: int,
+        max_num_seqs: int,
+    ) -> None:
         self._cache = cache
+        self._admission = admission
+        self._prefixes = prefixes
         self._max_num_batched_tokens = max_num_batched_tokens
         self._max_num_seqs = max_num_seqs
         self.waiting: deque[Sequence] = deque()
@@ -84,15 +99,30 @@ class Scheduler:
         while left and self.waiting and len(self.running) < self._max_num_seqs:
             sequence = self.waiting[0]
             # What was preempted in this step must not take the pages back at once.
-            if sequence in step.preempted or not self._cache.extend(
-                sequence, sequence.next_stretch
-            ):
+            if sequence in step.preempted or not self._admit(sequence):
                 break
             self.running.append(self.waiting.popleft())
             count = min(sequence.next_stretch, left)
             step.chunks.append(Chunk(sequence, count))
             left -= count
         return step
+
+    def preempt(self, victim: Sequence) -> None:
+        """Let ``victim`` give up its cache and wait at the front, to compute it again."""
+        if victim in self.running:
+            self.running.remove(victim)
+            self.waiting.appendleft(victim)
+        self._cache.release(victim)
+
+    def _admit(self, sequence: Sequence) -> bool:
+        if not self._admission.admits(sequence, self.running):
+            return False
+        begun = self._prefixes.begin(sequence)
+        if self._cache.extend(sequence, sequence.next_stretch):
+            return True
+        if begun:
+            self._cache.release(sequence)
+        return False
 
     def _in_turn(self) -> Iterator[Sequence]:
         yield from [s for s in self.running if s.num_uncached == 1]
@@ -102,15 +132,12 @@ class Scheduler:
         while not self._cache.extend(sequence, count):
             scheduled = {id(chunk.sequence) for chunk in step.chunks}
             others = [s for s in self.running if s is not sequence and id(s) not in scheduled]
-            if not others:
+            holding = [s for s in self.waiting if s.num_cached]
+            if not (holding or others):
                 if not step.chunks:
                     step.exhausted = sequence
                 return False
-            self._preempt(others[-1], step)
+            victim = holding[-1] if holding else others[-1]
+            self.preempt(victim)
+            step.preempted.append(victim)
         return True
-
-    def _preempt(self, victim: Sequence, step: Schedule) -> None:
-        self.running.remove(victim)
-        self._cache.release(victim)
-        self.waiting.appendleft(victim)
-        step.preempted.append(victim)

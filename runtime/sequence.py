@@ -129,6 +129,7 @@ class Sequence:
             before has been chosen from, or has slid out of a window.
         cuts: those so far.
         planned_cuts: those that are to come, in order.
+        num_reused: how many of ``tokens`` it did not have to read, for others had.
     """
 
     def __init__(
@@ -140,6 +141,7 @@ class Sequence:
     ) -> None:
         """``accumulates``: the attention of all queries is summed up, layer by layer."""
         self.tokens = tokens
+        self._geometry = layers
         self.num_cached = 0
         self.layers = [
             LayerCache(layer.num_kv_heads, layer.num_query_heads if accumulates else 0)
@@ -150,11 +152,17 @@ class Sequence:
         self.rewind_floor = 0
         self.cuts: list[PlannedCut] = []
         self.planned_cuts: list[PlannedCut] = []
+        self.num_reused = 0
 
     @property
     def num_uncached(self) -> int:
         """Tokens whose keys and values are still to be computed."""
         return len(self.tokens) - self.num_cached
+
+    @property
+    def is_cut_due(self) -> bool:
+        """Whether it stands at the next planned cut."""
+        return bool(self.planned_cuts) and self.planned_cuts[0].num_cached == self.num_cached
 
     @property
     def next_stretch(self) -> int:
@@ -198,6 +206,15 @@ class Sequence:
         Raises:
             RuntimeError: ask ``can_rewind_to`` first.
         """
+        self.rewind_cache_to(num_cached)
+        del self.tokens[num_cached:]
+
+    def rewind_cache_to(self, num_cached: int) -> None:
+        """Take the cache alone back: tokens behind the first ``num_cached`` are to be read again.
+
+        Raises:
+            RuntimeError: ask ``can_rewind_to`` first.
+        """
         if not self.can_rewind_to(num_cached):
             raise RuntimeError(f"cannot rewind from {self.num_cached} to {num_cached} tokens")
         count = self.num_cached - num_cached
@@ -206,7 +223,11 @@ class Sequence:
         if self.window is not None:
             self.window.rewind(count)
         self.num_cached = num_cached
-        del self.tokens[num_cached:]
+
+    def twin(self, tokens: list[int]) -> Sequence:
+        """A sequence of ``tokens`` of the same kind that holds nothing."""
+        window = None if self.window is None else self.window.size
+        return Sequence(tokens, self._geometry, window, self.accumulates)
 
     def clone_into(self, other: Sequence) -> None:
         """Make ``other`` hold what this one holds, on the pages already on its tables."""

@@ -47,6 +47,7 @@ _HELP = {
     "key_cache_precision": "Keys are stored as",
     "value_cache_precision": "Values are stored as",
     "pool_size": "Room for all sequences together.",
+    "prefix_caching": "Prompts that begin alike share what is cached of it.",
 }
 _CHOICES: dict[str, tuple[str, ...]] = {
     "granularity": GRANULARITIES,
@@ -85,6 +86,7 @@ _ALWAYS_USED = (
     "key_cache_precision",
     "value_cache_precision",
     "pool_size",
+    "prefix_caching",
 )
 
 
@@ -134,7 +136,10 @@ def _declare_flag(name: str, kind: type, help_text: str, metavar: str | None) ->
         option["parser"] = parse_layer_budgets
     elif name in _CHOICES:
         option["click_type"] = click.Choice(_CHOICES[name])
-    return optional(kind, typer.Option(_flag(name), show_default=False, **option))
+    flag = _flag(name)
+    if kind is bool:
+        flag = f"{flag}/{flag.replace('--', '--no-', 1)}"
+    return optional(kind, typer.Option(flag, show_default=False, **option))
 
 
 def _declare_flags() -> dict[str, Any]:
@@ -151,6 +156,8 @@ def _declare_flags() -> dict[str, Any]:
         elif field.name == "kv_budget_mb":
             metavar = "MB"
         default = _DEFAULTS.get(field.name, field.default)
+        if isinstance(default, bool):
+            default = "on" if default else "off"
         flags[field.name] = _declare_flag(
             field.name, kind, f"{help_text} (default {default})", metavar
         )

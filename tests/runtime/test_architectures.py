@@ -101,4 +101,5 @@ def test_layers_keep_their_budget_or_their_window(folder: Path, prompt: list[int
             assert layer.length <= limit
         engine.step()
         engine.check_integrity()
+    engine.prefixes.clear()
     assert engine.cache.used_bytes == 0

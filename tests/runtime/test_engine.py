@@ -49,6 +49,13 @@ def run(engine: PagedEngine, *requests: Request) -> list[list[int]]:
     return [g.tokens for request in requests for g in request.generations]
 
 
+def assert_nothing_held(engine: PagedEngine) -> None:
+    """But for the prefixes that are kept for others."""
+    engine.prefixes.clear()
+    engine.check_integrity()
+    assert engine.cache.used_bytes == 0
+
+
 @pytest.fixture(scope="module")
 def alone(needle_f32_dir: Path) -> list[list[int]]:
     """What five prompts give one after the other, without eviction."""
@@ -74,7 +81,7 @@ def test_batched_sequences_get_what_they_get_alone(
 ) -> None:
     engine = engine_of(needle_f32_dir, limits)
     assert run(engine, *[engine.add_request(p, greedy(24)) for p in PROMPTS]) == alone
-    assert engine.cache.used_bytes == 0
+    assert_nothing_held(engine)
 
 
 def test_sequences_wait_and_are_preempted_when_pages_are_short(
@@ -84,7 +91,7 @@ def test_sequences_wait_and_are_preempted_when_pages_are_short(
     engine = engine_of(needle_f32_dir, pool_size=11 * 32)
     requests = [engine.add_request(p, greedy(24)) for p in PROMPTS]
     assert run(engine, *requests) == alone
-    assert engine.cache.used_bytes == 0
+    assert_nothing_held(engine)
 
 
 def test_a_preempted_sequence_makes_the_same_cuts_again(needle_f32_dir: Path) -> None:
@@ -92,11 +99,31 @@ def test_a_preempted_sequence_makes_the_same_cuts_again(needle_f32_dir: Path) ->
     prompts = [prompt_of(length, seed) for seed, length in enumerate((150, 90, 120, 60))]
     roomy = engine_of(needle_f32_dir, **settings)
     wanted = [run(roomy, roomy.add_request(p, greedy(70)))[0] for p in prompts]
-    # Cut sequences hold 3 to 5 pages each: the third one, cut already, has to make room.
-    tight = engine_of(needle_f32_dir, pool_size=12 * 32, **settings)
-    requests = [tight.add_request(p, greedy(70)) for p in prompts]
-    assert run(tight, *requests) == wanted
-    assert [r.generations[0].metrics.num_preemptions for r in requests] == [0, 0, 1, 0]
+    engine = engine_of(needle_f32_dir, **settings)
+    requests = [engine.add_request(p, greedy(70)) for p in prompts]
+    for number in (2, 0, 2):
+        for _ in range(15):
+            engine.step()
+        (generation,) = requests[number].generations
+        assert generation.sequence is not None
+        engine.preempt(generation.sequence)
+        engine.check_integrity()
+    assert run(engine, *requests) == wanted
+    assert [r.generations[0].metrics.num_preemptions for r in requests] == [1, 0, 2, 0]
+
+
+def test_budgets_are_admitted_so_that_none_is_preempted(needle_f32_dir: Path) -> None:
+    # A sequence holds up to 5 pages a layer while it is read, later 4: two fit into 10.
+    settings = {**EVICTING, "prefix_caching": False}
+    engine = engine_of(needle_f32_dir, {"max_num_batched_tokens": 64}, pool_size=320, **settings)
+    requests = [engine.add_request(prompt_of(150, seed), greedy(40)) for seed in range(5)]
+    most = 0
+    while not all(request.finished for request in requests):
+        engine.step()
+        engine.check_integrity()
+        most = max(most, engine.kv_usage()["num_running"])
+    assert most == 2
+    assert not any(r.generations[0].metrics.num_preemptions for r in requests)
 
 
 def test_a_sequence_that_fills_the_pool_alone_ends_by_length(
@@ -108,7 +135,7 @@ def test_a_sequence_that_fills_the_pool_alone_ends_by_length(
     # 64 slots hold the prompt and 24 tokens; the 25th was computed from them.
     assert len(tokens) == 64 - 40 + 1
     assert request.generations[0].finish_reason == GenerationFinishReason.LENGTH
-    assert engine.cache.used_bytes == 0
+    assert_nothing_held(engine)
 
 
 def test_return_sequences_share_the_prompt_and_part_ways(needle_f32_dir: Path) -> None:
@@ -121,7 +148,8 @@ def test_return_sequences_share_the_prompt_and_part_ways(needle_f32_dir: Path) -
     tight = engine_of(needle_f32_dir, pool_size=8 * 32, **EVICTING)
     assert run(tight, tight.add_request(PROMPTS[2], config)) == first
     assert request.generations[1].metrics.num_evicted_tokens > 0
-    assert engine.cache.used_bytes == tight.cache.used_bytes == 0
+    assert_nothing_held(engine)
+    assert_nothing_held(tight)
 
 
 def test_the_cache_stays_within_its_budget(needle_f32_dir: Path) -> None:
@@ -161,7 +189,7 @@ def test_a_session_reads_only_what_is_new(
         assert reused == (len(history) - 21 if turn else 0)
         history = [*history, *answer, *prompt_of(20, turn)]
     engine.close_session(session)
-    assert engine.cache.used_bytes == 0
+    assert_nothing_held(engine)
 
 
 def test_an_edited_history_is_taken_back_where_the_cache_allows(needle_f32_dir: Path) -> None:
@@ -176,7 +204,7 @@ def test_an_edited_history_is_taken_back_where_the_cache_allows(needle_f32_dir: 
 
 
 def test_an_edited_history_behind_a_cut_starts_over_and_says_so(needle_f32_dir: Path) -> None:
-    engine = engine_of(needle_f32_dir, **EVICTING)
+    engine = engine_of(needle_f32_dir, prefix_caching=False, **EVICTING)
     session = Session()
     prompt = prompt_of(200)
     run(engine, engine.add_request(prompt, greedy(10), session))
@@ -198,9 +226,9 @@ def test_parked_chats_give_way_to_running_sequences(needle_f32_dir: Path) -> Non
     session = Session()
     run(engine, engine.add_request(prompt_of(100), greedy(4), session))
     assert session.token_ids
-    run(engine, engine.add_request(prompt_of(220), greedy(4)))
+    run(engine, engine.add_request(prompt_of(220, 5), greedy(4)))
     assert not session.token_ids
-    assert engine.cache.used_bytes == 0
+    assert_nothing_held(engine)
 
 
 def test_cancelled_requests_leave_no_pages(needle_f32_dir: Path, alone: list[list[int]]) -> None:
@@ -212,7 +240,7 @@ def test_cancelled_requests_leave_no_pages(needle_f32_dir: Path, alone: list[lis
     engine.check_integrity()
     assert run(engine, *requests)[1:4] == alone[1:4]
     assert requests[0].generations[0].finish_reason == GenerationFinishReason.NONE
-    assert engine.cache.used_bytes == 0
+    assert_nothing_held(engine)
 
 
 def test_prompts_that_cannot_run_are_refused(needle_f32_dir: Path) -> None:

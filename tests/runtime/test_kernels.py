@@ -51,6 +51,12 @@ class Layer:
                 out[head, n * PAGE_SIZE : (n + 1) * PAGE_SIZE] = tile
         return out[:, :length]
 
+    def move(self, sources: NDArray[np.int32], targets: NDArray[np.int32] | None = None) -> None:
+        targets = self.table if targets is None else targets
+        kernels.move_tokens(
+            self.keys, self.kind, self.values, self.table, targets, sources, HEAD_SIZE
+        )
+
     def steps(self, number: int) -> Floats:
         """``[H, D]`` the scales of the sequence's page ``number``."""
         return self.keys[self.table[number], :, : 4 * HEAD_SIZE].copy().view(np.float32)
@@ -100,7 +106,7 @@ def test_kept_tokens_move_to_the_front_each_head_its_own(kind: str) -> None:
     rng = np.random.default_rng(2)
     kept = np.stack([np.sort(rng.permutation(120)[:70]) for _ in range(KV_HEADS)]).astype(np.int32)
     keys, values = layer.read_keys(), layer.read_values(120)
-    kernels.move_tokens(layer.keys, layer.kind, layer.values, layer.table, kept, HEAD_SIZE)
+    layer.move(kept)
     wanted_keys = np.take_along_axis(keys, kept[:, :, None], axis=1)
     wanted_values = np.take_along_axis(values, kept[:, :, None], axis=1)
     np.testing.assert_array_equal(layer.read_values(70), wanted_values)
@@ -120,7 +126,7 @@ def test_moved_keys_are_nearly_as_good_as_quantized_once(kind: str) -> None:
     exact = Layer("f32", 128, seed=3).read_keys()
     layer = Layer(kind, 128, seed=3)
     kept = np.stack([np.arange(h, 128, 4) for h in range(KV_HEADS)]).astype(np.int32)
-    kernels.move_tokens(layer.keys, layer.kind, layer.values, layer.table, kept, HEAD_SIZE)
+    layer.move(kept)
     wanted = np.take_along_axis(exact, kept[:, :, None], axis=1)
     moved = layer.read_keys(PAGE_SIZE) - wanted
     for head in range(KV_HEADS):
@@ -144,7 +150,9 @@ def test_what_stays_keeps_its_bytes_unless_a_newcomer_is_out_of_range(kind: str)
     assert not inside.all()
     sources = np.tile(np.arange(PAGE_SIZE, dtype=np.int32), (KV_HEADS, 1))
     sources[:, 5] = 40
-    kernels.move_tokens(layer.keys, layer.kind, layer.values, layer.table, sources, HEAD_SIZE)
+    kernels.move_tokens(
+        layer.keys, layer.kind, layer.values, *2 * (layer.table,), sources, HEAD_SIZE
+    )
     near = (newcomer >= low - 0.49 * step) & (newcomer <= high + 0.49 * step)
     far = (newcomer < low - 0.51 * step) | (newcomer > high + 0.51 * step)
     assert (layer.steps(0) == step)[near].all()
@@ -179,7 +187,9 @@ def test_a_hundred_cuts_cost_a_few_roundings(kind: str) -> None:
         new = place(old, recent)
         sources = np.empty_like(old)
         np.put_along_axis(sources, new, old, axis=1)
-        kernels.move_tokens(layer.keys, layer.kind, layer.values, layer.table, sources, HEAD_SIZE)
+        kernels.move_tokens(
+            layer.keys, layer.kind, layer.values, *2 * (layer.table,), sources, HEAD_SIZE
+        )
         slots[:, :kept], slots[:, kept:] = new, np.arange(kept, kept + fresh)
         ages[:, :kept], ages[:, kept:] = np.take_along_axis(ages, chosen, axis=1) + 1, 0
         exact[:, :kept] = np.take_along_axis(exact, chosen[:, :, None], axis=1)
@@ -200,13 +210,33 @@ def test_a_hundred_cuts_cost_a_few_roundings(kind: str) -> None:
 
 
 @KINDS
+def test_pages_that_are_to_stay_as_they_are_get_others_in_their_place(kind: str) -> None:
+    rng = np.random.default_rng(6)
+    kept = np.stack([np.sort(rng.permutation(96)[:60]) for _ in range(KV_HEADS)]).astype(np.int32)
+    sources = np.empty_like(kept)
+    np.put_along_axis(sources, place(kept, 10), kept, axis=1)
+    alone, shared = Layer(kind, 96), Layer(kind, 96)
+    alone.move(sources)
+    before = shared.keys[shared.table].copy(), shared.values[shared.table].copy()
+    spare = np.setdiff1d(np.arange(len(shared.keys)), shared.table).astype(np.int32)
+    targets = np.array([spare[0], spare[1], shared.table[2]], np.int32)
+    table = shared.table
+    shared.move(sources, targets)
+    np.testing.assert_array_equal(shared.keys[table], before[0])
+    np.testing.assert_array_equal(shared.values[table], before[1])
+    shared.table = targets
+    np.testing.assert_array_equal(shared.read_keys(60), alone.read_keys(60))
+    np.testing.assert_array_equal(shared.read_values(60), alone.read_values(60))
+
+
+@KINDS
 def test_whole_pages_move_without_requantizing(kind: str) -> None:
     layer = Layer(kind, 128)
     pages = np.array([0, 2, 3])
     kept = (pages[:, None] * PAGE_SIZE + np.arange(PAGE_SIZE)).reshape(1, -1)
     before = layer.keys[layer.table[pages]].copy()
     slots = np.tile(kept, (KV_HEADS, 1)).astype(np.int32)
-    kernels.move_tokens(layer.keys, layer.kind, layer.values, layer.table, slots, HEAD_SIZE)
+    layer.move(slots)
     np.testing.assert_array_equal(layer.keys[layer.table[:3]], before)
 
 

@@ -29,7 +29,9 @@ EVERY = list(itertools.product(IMPORTANCE_METHODS, REPRESENTATIVE_RULES))
 
 
 def engine_of(folder: Path, chunk: int = 128, **settings: object) -> PagedEngine:
-    settings = {"pool_size": 2048, "representative_share": 0.5, **settings}
+    # Prefixes kept for others would be counted too.
+    alone = {"pool_size": 2048, "representative_share": 0.5, "prefix_caching": False}
+    settings = alone | settings
     config = KVCacheConfig(**settings)  # type: ignore[arg-type]
     return PagedEngine(folder, Tokenizer(folder), config=config, max_num_batched_tokens=chunk)
 
@@ -65,7 +67,7 @@ class Cutter:
         copy = Sequence(
             list(self.source.tokens), model.layers, 16, accumulates=self.source.accumulates
         )
-        assert cache.copy(self.source, copy)
+        cache.fork(self.source, copy)
         copy.planned_cuts = [PlannedCut(len(PROMPT), config.max_cache_size)]
         compressor.compress(copy, cache)
         cache.check_integrity([self.source, copy])
@@ -306,17 +308,26 @@ def test_what_was_cut_while_reading_is_computed_again_after_a_preemption(
     settings = {**TOKEN, **precise, "prefill_budget": 128}
     config = GenerationConfig(max_new_tokens=8, ignore_eos=True)
 
-    def answer(pool_size: int, count: int) -> list[list[int]]:
-        engine = engine_of(needle_f32_dir, 64, **settings, pool_size=pool_size)
-        requests = [engine.add_request(PROMPT[n:], config) for n in range(count)]
-        while not all(request.finished for request in requests):
+    def answer(preempted_after: int, prefix_caching: bool = False) -> list[int]:
+        engine = engine_of(needle_f32_dir, 64, prefix_caching=prefix_caching, **settings)
+        request = engine.add_request(PROMPT, config)
+        (generation,) = request.generations
+        assert generation.sequence is not None
+        num_steps = 0
+        while not request.finished:
             engine.step()
             engine.check_integrity()
-        if count > 1:
-            assert sum(r.generations[0].metrics.num_preemptions for r in requests)
-        return [r.generations[0].tokens for r in requests]
+            num_steps += 1
+            if num_steps == preempted_after:
+                engine.preempt(generation.sequence)
+        assert generation.metrics.num_preemptions == (preempted_after > 0)
+        assert bool(generation.metrics.num_reused_tokens) == prefix_caching
+        return generation.tokens
 
-    assert answer(256, 3)[0] == answer(2048, 1)[0]
+    wanted = answer(0)
+    for num_steps in (1, 3, 7, 9):
+        assert answer(num_steps) == wanted
+    assert answer(4, prefix_caching=True) == wanted
 
 
 def test_a_later_question_that_fits_the_slack_cuts_nothing(needle_int8_dir: Path) -> None:
