@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 from openvino_genai import ChatHistory
 
-from ov_kvcrush.errors import PromptError
+from ov_kvcrush.errors import ConfigError, PromptError
 from ov_kvcrush.prompts import require_utf8
 
 if TYPE_CHECKING:
     from ov_kvcrush.pipeline import LLMPipeline
+    from ov_kvcrush.prefix import CachedPrefix
     from ov_kvcrush.results import DecodedResults
 
 
@@ -21,10 +22,19 @@ class Chat:
         messages: role and content of each message so far.
     """
 
-    def __init__(self, pipeline: LLMPipeline, system_message: str = "") -> None:
+    def __init__(
+        self, pipeline: LLMPipeline, system_message: str = "", prefix: CachedPrefix | None = None
+    ) -> None:
         from ov_kvcrush.runtime.request import Session
 
+        if prefix is not None and system_message not in ("", prefix.system_message):
+            raise ConfigError(
+                "a chat behind a cached prefix has the system message the prefix was made with",
+                "Give cache_prefix the system message.",
+            )
         self._pipeline = pipeline
+        self._prefix = prefix
+        system_message = prefix.system_message if prefix is not None else system_message
         self._session = Session()
         self.messages: list[dict[str, str]] = []
         if system_message:
@@ -40,10 +50,12 @@ class Chat:
         """
         if not message.strip():
             raise PromptError("the message is empty", "Type a question.")
+        if self._prefix is not None and not any(m["role"] == "user" for m in self.messages):
+            message = self._prefix.text + message
         asked = [*self.messages, {"role": "user", "content": message}]
         require_utf8(*(m["content"] for m in asked))
         results = self._pipeline._generate_history(
-            ChatHistory(asked), generation_config, streamer, kwargs, self._session
+            ChatHistory(asked), generation_config, streamer, kwargs, self._session, self._prefix
         )
         self.messages = [*asked, {"role": "assistant", "content": results.texts[0]}]
         return results

@@ -21,7 +21,7 @@ from openvino_genai import (
 
 from ov_kvcrush.chat import Chat
 from ov_kvcrush.config import KVCacheConfig
-from ov_kvcrush.errors import ConfigError, PromptError
+from ov_kvcrush.errors import ConfigError
 from ov_kvcrush.histories import KeptHistories
 from ov_kvcrush.interop import EngineLimits, read_scheduler_config
 from ov_kvcrush.interrupts import as_streamer, deferred_interrupt
@@ -31,7 +31,14 @@ from ov_kvcrush.loading import (
     load_tokenizer,
     read_positional,
 )
-from ov_kvcrush.prompts import encode_continuing, encode_prompt, token_rows
+from ov_kvcrush.prefix import CachedPrefix, reading_config
+from ov_kvcrush.prompts import (
+    Prompt,
+    encode_continuing,
+    encode_prompt,
+    require_texts,
+    token_rows,
+)
 from ov_kvcrush.results import DecodedResults, EncodedResults, PerfMetrics
 from ov_kvcrush.runtime.generation import resolve_generation_config
 from ov_kvcrush.runtime.request import Generation, Request, Session
@@ -103,6 +110,7 @@ class LLMPipeline:
         inputs: str | Sequence[str] | ChatHistory | ov.Tensor | TokenizedInputs,
         generation_config: GenerationConfig | Mapping[str, Any] | None = None,
         streamer: Any = None,
+        prefix: CachedPrefix | None = None,
         **kwargs: Any,
     ) -> str | DecodedResults | EncodedResults:
         """Generate from a text, several texts, a chat history, or token ids.
@@ -117,6 +125,8 @@ class LLMPipeline:
             generation_config: replaces the pipeline's, or a mapping that changes some of it.
             streamer: called with each piece of text as ``callable``, or a ``StreamerBase``; returns
                 whether to stop, or a ``StreamingStatus``. For one prompt and one sequence.
+            prefix: from :meth:`cache_prefix`: the user's message is its text and then the input, a
+                text or texts, and only that is read.
             kwargs: fields of ``GenerationConfig``.
 
         Returns:
@@ -127,21 +137,18 @@ class LLMPipeline:
             ConfigError, PromptError, UnsupportedError: before anything runs.
             KeyboardInterrupt: Ctrl+C, after the current step; everything is released.
         """
+        if prefix is not None:
+            return self._generate_behind(prefix, inputs, generation_config, streamer, kwargs)
         if isinstance(inputs, ChatHistory):
             return self._generate_history(inputs, generation_config, streamer, kwargs, None)
         if isinstance(inputs, str) and self._chat is not None:
             return self._chat.ask(inputs, generation_config, streamer, **kwargs).texts[0]
         config = resolve_generation_config(self._config, generation_config, kwargs)
         if isinstance(inputs, (ov.Tensor, TokenizedInputs)):
-            generations = self._run([(ids, None) for ids in token_rows(inputs)], config, streamer)
-            return self._encoded(generations)
-        texts = [inputs] if isinstance(inputs, str) else inputs
-        if not (isinstance(texts, Sequence) and texts and all(isinstance(t, str) for t in texts)):
-            raise PromptError(
-                "inputs is neither a text, texts, a ChatHistory nor token ids",
-                "Give a str, a list of str, a ChatHistory, an ov.Tensor or TokenizedInputs.",
-            )
-        prompts = [(encode_prompt(self._tokenizer, text, config), None) for text in texts]
+            prompts = [Prompt(ids) for ids in token_rows(inputs)]
+            return self._encoded(self._run(prompts, config, streamer))
+        texts = require_texts(inputs)
+        prompts = [Prompt(encode_prompt(self._tokenizer, text, config)) for text in texts]
         results = self._decoded(self._run(prompts, config, streamer))
         single = isinstance(inputs, str) and config.num_return_sequences == 1
         return results.texts[0] if single else results
@@ -171,9 +178,34 @@ class LLMPipeline:
 
     # -------------------------------------------------------------- what is ours
 
-    def chat(self, system_message: str = "") -> Chat:
-        """A conversation that keeps its compressed cache between turns."""
-        return Chat(self, system_message)
+    def chat(self, system_message: str = "", prefix: CachedPrefix | None = None) -> Chat:
+        """A conversation that keeps its compressed cache between turns.
+
+        Args:
+            system_message: before the first message; with a ``prefix`` its own.
+            prefix: from :meth:`cache_prefix`: the first message is its text and then the question.
+        """
+        return Chat(self, system_message, prefix)
+
+    def cache_prefix(self, text: str, system_message: str = "") -> CachedPrefix:
+        """Read ``text`` once, cut its cache to the budget, and keep it for any number of questions.
+
+        The user's message of later calls is ``text`` and then their input, so end it as it should
+        stand before a question. Its pages stay until it is closed, whatever else needs room.
+
+        Raises:
+            PromptError: the text is empty, or does not fit the pool.
+            UnsupportedError: this engine keeps no prefixes.
+        """
+        prefix = CachedPrefix(self, self._tokenizer, text, system_message)
+        prompt = Prompt(prefix.token_ids, prefix.session)
+        try:
+            (generation,) = self._run([prompt], reading_config(), None)
+        except BaseException:
+            prefix.close()
+            raise
+        prefix.metrics = generation.metrics
+        return prefix
 
     def describe(self) -> dict[str, Any]:
         """What was really compiled, and what the cache may hold."""
@@ -195,16 +227,39 @@ class LLMPipeline:
         streamer: Any,
         kwargs: Mapping[str, Any],
         session: Session | None,
+        prefix: CachedPrefix | None = None,
     ) -> DecodedResults:
         config = resolve_generation_config(self._config, generation_config, kwargs)
         text = self._tokenizer.apply_chat_template(history, add_generation_prompt=True)
-        if session is None and config.num_return_sequences == 1:
+        if session is None and prefix is None and config.num_return_sequences == 1:
             session, dropped = self._histories.session_for(text)
             for one in dropped:
                 self._close_session(one)
         cached = [] if session is None else session.token_ids
-        prompt = encode_continuing(self._tokenizer, text, cached)
-        return self._decoded(self._run([(prompt, session)], config, streamer))
+        if prefix is not None and not cached:
+            ids = prefix.continue_with(self._tokenizer, text)
+            prompt = Prompt(ids, session, prefix.session)
+        else:
+            prompt = Prompt(encode_continuing(self._tokenizer, text, cached), session)
+        return self._decoded(self._run([prompt], config, streamer))
+
+    def _generate_behind(
+        self,
+        prefix: CachedPrefix,
+        inputs: Any,
+        generation_config: GenerationConfig | Mapping[str, Any] | None,
+        streamer: Any,
+        kwargs: Mapping[str, Any],
+    ) -> str | DecodedResults:
+        config = resolve_generation_config(self._config, generation_config, kwargs)
+        prompts = []
+        for text in require_texts(inputs):
+            spelled = prefix.spell(self._tokenizer, text)
+            ids = prefix.continue_with(self._tokenizer, spelled)
+            prompts.append(Prompt(ids, prefix=prefix.session))
+        results = self._decoded(self._run(prompts, config, streamer))
+        single = isinstance(inputs, str) and config.num_return_sequences == 1
+        return results.texts[0] if single else results
 
     def _close_session(self, session: Session) -> None:
         with self._lock:
@@ -212,7 +267,7 @@ class LLMPipeline:
 
     def _run(
         self,
-        prompts: Sequence[tuple[Sequence[int], Session | None]],
+        prompts: Sequence[Prompt],
         config: GenerationConfig,
         streamer: Any,
     ) -> list[Generation]:
@@ -224,8 +279,10 @@ class LLMPipeline:
         with self._lock, deferred_interrupt() as interrupted:
             requests: list[Request] = []
             try:
-                for ids, session in prompts:
-                    requests.append(self._engine.add_request(ids, config, session))
+                for prompt in prompts:
+                    requests.append(
+                        self._engine.add_request(prompt.ids, config, prompt.session, prompt.prefix)
+                    )
                 stream = None
                 if streamer is not None:
                     sink = as_streamer(streamer, self._tokenizer)

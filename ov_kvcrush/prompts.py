@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import openvino as ov
@@ -12,6 +13,38 @@ from ov_kvcrush.errors import PromptError
 
 if TYPE_CHECKING:
     from openvino_genai import GenerationConfig, Tokenizer
+
+    from ov_kvcrush.runtime.request import Session
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What one request reads, and where its cache begins and stays.
+
+    Attributes:
+        ids: tokens of the whole prompt.
+        session: chat whose cache is continued and kept.
+        prefix: cached prefix it begins with.
+    """
+
+    ids: Sequence[int]
+    session: Session | None = None
+    prefix: Session | None = None
+
+
+def require_texts(inputs: object) -> Sequence[str]:
+    """``inputs`` as texts: a str is one.
+
+    Raises:
+        PromptError: it is something else.
+    """
+    texts = [inputs] if isinstance(inputs, str) else inputs
+    if not (isinstance(texts, Sequence) and texts and all(isinstance(t, str) for t in texts)):
+        raise PromptError(
+            "inputs is neither a text, texts, a ChatHistory nor token ids",
+            "Give a str, a list of str, a ChatHistory, an ov.Tensor or TokenizedInputs.",
+        )
+    return texts
 
 
 def require_utf8(*texts: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence as SequenceOf
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -141,8 +142,11 @@ class CacheBudgets:
         """Whether the chosen layers pass ``budget`` on average; ``held`` is of all layers."""
         return sum(held[n] for n in self.chosen) > budget * len(self.chosen)
 
-    def plan_prompt(self, sequence: Sequence, num_tokens: int) -> None:
-        """Plan the cuts of ``sequence`` up to the end of its prompt, the first ``num_tokens``."""
+    def plan_prompt(self, sequence: Sequence, num_tokens: int, reads_on: bool = False) -> None:
+        """Plan the cuts of ``sequence`` up to the end of its prompt, the first ``num_tokens``.
+
+        ``reads_on``: what is asked about it will only follow.
+        """
         config = self._config
         if not config.evicts:
             return
@@ -159,6 +163,8 @@ class CacheBudgets:
             prefill_budget=config.tokens_kept_in_prefill,
             stretch=self._stretch,
         )
+        if reads_on:
+            sequence.planned_cuts[-1] = replace(sequence.planned_cuts[-1], reads_on=True)
 
     def pages_at_most(self, sequence: Sequence, decoding: bool = False) -> list[list[int]]:
         """Pages by layer at each of the planned cuts and at the end: what the pool has to hold.

@@ -111,6 +111,7 @@ class PagedEngine:
         prompt_ids: SequenceOf[int],
         config: GenerationConfig,
         session: Session | None = None,
+        prefix: Session | None = None,
     ) -> Request:
         """Queue a prompt. See :class:`ov_kvcrush.runtime.request.Engine`."""
         prompt = [int(token) for token in prompt_ids]
@@ -129,7 +130,10 @@ class PagedEngine:
         ]
         lead = generations[0]
         sequence = continue_session(self.cache, session, prompt, lead.metrics)
-        sequence = sequence or self._new_sequence(prompt)
+        if sequence is None:
+            sequence = self._new_sequence(prompt)
+            if prefix is not None:
+                self.prefixes.begin_with(prefix, sequence)
         self._plan_prompt(sequence, session)
         request = Request(self._num_requests, prompt, generations, session)
         self._num_requests += 1
@@ -220,7 +224,8 @@ class PagedEngine:
         )
 
     def _plan_prompt(self, sequence: Sequence, session: Session | None) -> None:
-        self._budgets.plan_prompt(sequence, len(sequence.tokens))
+        is_prefix = session is not None and session.is_prefix
+        self._budgets.plan_prompt(sequence, len(sequence.tokens), reads_on=is_prefix)
         if all(map(self.cache.pool.could_hold, self._budgets.pages_at_most(sequence))):
             return
         message = (
@@ -230,6 +235,8 @@ class PagedEngine:
         if session is not None:
             sequence.planned_cuts = []
             self.cache.park(session, sequence)
+        else:
+            self.cache.release(sequence)
         raise PromptError(message, "Shorten the prompt, or give a larger pool_size.")
 
     def _own(self, sequence: Sequence, request: Request, generation: Generation) -> None:
@@ -335,6 +342,8 @@ class PagedEngine:
             self.cache.release(sequence)
         else:
             request.session.busy = False
+            if request.session.is_prefix:
+                del sequence.tokens[sequence.num_cached :]
             self.cache.park(request.session, sequence)
 
     def _end_exhausted(self, schedule: Schedule) -> list[Request]:

@@ -19,7 +19,7 @@ import openvino as ov
 from openvino_genai import ContinuousBatchingPipeline, GenerationFinishReason, GenerationStatus
 
 from ov_kvcrush.config import KVCacheConfig
-from ov_kvcrush.errors import ConfigError, ModelError, OVKVCrushError, PromptError
+from ov_kvcrush.errors import ConfigError, ModelError, OVKVCrushError, PromptError, UnsupportedError
 from ov_kvcrush.plan import KVPlan
 from ov_kvcrush.runtime.cache_layout import page_bytes
 from ov_kvcrush.runtime.device import require_device, require_properties
@@ -159,8 +159,13 @@ class GenaiEngine:
         prompt_ids: SequenceOf[int],
         config: GenerationConfig,
         session: Session | None = None,
+        prefix: Session | None = None,
     ) -> Request:
         """Queue a prompt. See :class:`ov_kvcrush.runtime.request.Engine`."""
+        if prefix is not None or (session is not None and session.is_prefix):
+            raise UnsupportedError(
+                "the genai engine keeps no prefixes of its own", "Use the paged engine for them."
+            )
         prompt = [int(token) for token in prompt_ids]
         if not prompt:
             raise PromptError("the prompt is empty: it has no tokens", "Give at least one token.")

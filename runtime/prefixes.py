@@ -93,8 +93,8 @@ class Prefixes:
                 )
         self._cache.touch(session)
         self._cache.fork(stored, sequence)
-        sequence.planned_cuts = sequence.planned_cuts[len(stored.cuts) :]
         sequence.rewind_cache_to(length)
+        sequence.planned_cuts = [c for c in sequence.planned_cuts if c.num_cached > length]
         self._cache.trim(sequence)
         sequence.num_reused = length
         self.num_hits += 1
@@ -110,11 +110,12 @@ class Prefixes:
         if stored.tokens[:PAGE_SIZE] != new.tokens[:PAGE_SIZE]:
             return 0  # the usual case, and fast
         common = common_prefix(stored.tokens[: stored.num_cached], new.tokens[:-1])
+        evicting = [cut for cut in new.planned_cuts if cut.num_cached > cut.budget]
         num_made = len(stored.cuts)
-        coming = new.planned_cuts[num_made:]
-        if stored.cuts != new.planned_cuts[:num_made]:
+        if stored.cuts != evicting[:num_made]:
             return 0
         # Queries are not kept with the pages: those a cut looks through are yet to come.
+        coming = evicting[num_made:]
         most = coming[0].num_cached - self._window_size if coming else common
         if num_made or new.accumulates:
             return common if common == stored.num_cached <= most else 0

@@ -108,11 +108,18 @@ class Engine(Protocol):
         prompt_ids: SequenceOf[int],
         config: GenerationConfig,
         session: Session | None = None,
+        prefix: Session | None = None,
     ) -> Request:
         """Queue a prompt; its generations fill while ``step`` is called.
 
+        Args:
+            prompt_ids: all of its tokens.
+            config: settings of the generation.
+            session: chat whose cache is continued, and kept afterwards.
+            prefix: parked cache of the prompt's beginning, where ``session`` has none.
+
         Raises:
-            PromptError: the prompt is empty or can never fit.
+            PromptError: the prompt is empty, can never fit, or does not begin with ``prefix``.
             UnsupportedError: ``config`` asks for what this engine does not offer.
         """
 

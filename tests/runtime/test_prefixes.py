@@ -1,0 +1,203 @@
+"""Prompts that begin alike share pages, cut or not; nobody sees what another one evicts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from openvino_genai import GenerationConfig, Tokenizer
+
+from ov_kvcrush.config import KVCacheConfig
+from ov_kvcrush.errors import PromptError
+from ov_kvcrush.runtime.engine import PagedEngine
+from ov_kvcrush.runtime.prefixes import common_prefix
+from ov_kvcrush.runtime.request import Request, Session
+
+EXACT = {"key_cache_precision": "f32", "value_cache_precision": "f32"}
+EVICTING = {
+    "max_cache_size": 96,
+    "start_size": 8,
+    "recent_size": 24,
+    "decode_slack": 16,
+    "prefill_budget": 128,
+}
+Make = Callable[..., PagedEngine]
+
+
+@pytest.fixture(scope="module")
+def make(needle_f32_dir: Path) -> Make:
+    def engine_of(**settings: object) -> PagedEngine:
+        config = KVCacheConfig(**{**EXACT, "pool_size": 4096, **settings})  # type: ignore[arg-type]
+        properties = {"INFERENCE_PRECISION_HINT": "f32"}
+        tokenizer = Tokenizer(needle_f32_dir)
+        return PagedEngine(
+            needle_f32_dir, tokenizer, config=config, properties=properties,
+            max_num_batched_tokens=128,
+        )  # fmt: skip
+
+    return engine_of
+
+
+def text(length: int, seed: int = 0) -> list[int]:
+    return np.random.default_rng(seed).integers(8, 5000, length).tolist()
+
+
+def ask(
+    engine: PagedEngine,
+    prompt: list[int],
+    session: Session | None = None,
+    prefix: Session | None = None,
+    count: int = 12,
+) -> Request:
+    config = GenerationConfig(max_new_tokens=count, ignore_eos=True)
+    request = engine.add_request(prompt, config, session, prefix)
+    while not request.finished:
+        engine.step()
+        engine.check_integrity()
+    return request
+
+
+def told(request: Request) -> tuple[list[int], int]:
+    """Answer, and tokens of the prompt that were not read."""
+    (generation,) = request.generations
+    return generation.tokens, generation.metrics.num_reused_tokens
+
+
+def read_prefix(engine: PagedEngine, tokens: list[int]) -> Session:
+    session = Session(pinned=True, is_prefix=True)
+    ask(engine, tokens, session, count=1)
+    return session
+
+
+def contents(engine: PagedEngine, session: Session) -> list[bytes]:
+    assert session.sequence is not None
+    return [
+        memory.keys[layer.pages].tobytes() + memory.values[layer.pages].tobytes()
+        for memory, layer in zip(engine.model.memories, session.sequence.layers, strict=True)
+    ]
+
+
+def test_a_second_prompt_reads_only_what_differs(make: Make) -> None:
+    engine, alone = make(), make(prefix_caching=False)
+    system, first, second = text(200), text(40, 1), text(50, 2)
+    ask(engine, system + first)
+    before = engine.cache.used_bytes
+    request = ask(engine, system + second)
+    assert told(request) == (told(ask(alone, system + second))[0], 192)
+    # Six full pages a layer are shared, so three more are needed.
+    assert engine.cache.used_bytes - before == 3 * engine.model.page_bytes
+    assert alone.cache.used_bytes == 0
+
+
+def test_two_chats_with_one_system_prompt_share_it(make: Make) -> None:
+    engine = make()
+    system = text(100)
+    chats = [Session(), Session()]
+    ask(engine, system + text(30, 1), chats[0])
+    assert told(ask(engine, system + text(30, 2), chats[1]))[1] == 96
+    assert engine.prefixes.num_hits == 1
+    assert engine.prefixes.num_hit_tokens == 96
+
+
+def test_requests_that_wait_find_what_others_have_read_meanwhile(make: Make) -> None:
+    engine = make()
+    document, config = text(100), GenerationConfig(max_new_tokens=3, ignore_eos=True)
+    # A step reads 128 tokens: the first alone fits into it.
+    requests = [engine.add_request(document + text(28, n), config) for n in range(1, 4)]
+    while engine.has_unfinished():
+        engine.step()
+        engine.check_integrity()
+    assert [told(request)[1] for request in requests] == [0, 96, 96]
+
+
+def test_what_a_cut_left_of_a_document_serves_the_next_question(make: Make) -> None:
+    engine, alone = make(**EVICTING), make(**EVICTING, prefix_caching=False)
+    # Stretches are 128 tokens: cut at 128, 256, 384, and at the end.
+    document = text(400)
+    ask(engine, document + text(20, 1))
+    request = ask(engine, document + text(30, 2))
+    assert told(request) == (told(ask(alone, document + text(30, 2)))[0], 384)
+
+
+def test_what_is_shared_before_the_first_cut_keeps_clear_of_its_window(make: Make) -> None:
+    engine, alone = make(**EVICTING), make(**EVICTING, prefix_caching=False)
+    start = text(125)
+    ask(engine, start + text(200, 1))
+    request = ask(engine, start + text(200, 2))
+    # The cut at 128 looks through the queries of 112 … 127; a page ends at 96.
+    assert told(request) == (told(ask(alone, start + text(200, 2)))[0], 96)
+
+
+@pytest.mark.parametrize("budget", [{}, EVICTING])
+def test_a_cached_prefix_serves_any_number_of_questions(make: Make, budget: dict[str, int]) -> None:
+    engine = make(**budget, prefix_caching=False)
+    document = text(500)
+    prefix = read_prefix(engine, document)
+    before = contents(engine, prefix)
+    questions = [text(20, 1), text(150, 2), text(9, 3)]
+    answers = [told(ask(engine, document + q, prefix=prefix, count=60)) for q in questions]
+    assert [reused for _, reused in answers] == [500] * 3
+    assert contents(engine, prefix) == before
+    # Whatever was asked in between, and cut, the prefix is as it was.
+    again = [told(ask(engine, document + q, prefix=prefix, count=60)) for q in questions]
+    assert again == answers
+    if not budget:
+        alone = make(prefix_caching=False)
+        assert [a for a, _ in answers] == [
+            told(ask(alone, document + q, count=60))[0] for q in questions
+        ]
+    engine.close_session(prefix)
+    assert engine.cache.used_bytes == 0
+
+
+def test_a_chat_begins_with_a_prefix_and_goes_on_alone(make: Make) -> None:
+    engine = make(**EVICTING)
+    document, chat = text(500), Session()
+    prefix = read_prefix(engine, document)
+    first = ask(engine, document + text(20, 1), chat, prefix)
+    history = [*document, *text(20, 1), *first.generations[0].tokens]
+    reused = told(ask(engine, history + text(20, 2), chat, prefix))[1]
+    assert reused == len(history) - 1
+    # Where the chat has lost its cache it begins with the prefix again.
+    engine.close_session(chat)
+    assert told(ask(engine, history + text(20, 2), chat, prefix))[1] == 500
+
+
+def test_a_prompt_without_the_prefix_is_refused(make: Make) -> None:
+    engine = make()
+    prefix = read_prefix(engine, text(100))
+    config = GenerationConfig(max_new_tokens=1)
+    for prompt in (text(120, 1), text(100), text(50)):
+        with pytest.raises(PromptError, match="does not begin with the cached prefix"):
+            engine.add_request(prompt, config, None, prefix)
+    engine.close_session(prefix)
+    with pytest.raises(PromptError, match="closed"):
+        engine.add_request(text(120), config, None, prefix)
+    engine.check_integrity()
+
+
+def test_where_pages_are_short_prefixes_go_and_pinned_ones_stay(make: Make) -> None:
+    engine = make(pool_size=16 * 32)
+    pinned = read_prefix(engine, text(128))
+    ask(engine, text(120, 1))
+    assert engine.prefixes.num_hits == 0
+    # Four pages are pinned and up to four kept: this takes twelve.
+    assert len(told(ask(engine, text(360, 2)))[0]) == 12
+    assert pinned.sequence is not None
+    assert told(ask(engine, [*text(128), 9], prefix=pinned))[1] == 128
+
+
+def test_what_is_kept_unasked_is_limited(make: Make) -> None:
+    engine = make(pool_size=64 * 32)
+    for seed in range(12):
+        ask(engine, text(100, seed), count=1)
+        assert engine.cache.used_bytes <= engine.cache.max_bytes / 4
+    assert engine.cache.used_bytes > engine.cache.max_bytes / 8
+
+
+def test_common_prefix() -> None:
+    assert common_prefix([1, 2, 3], [1, 2, 4]) == 2
+    assert common_prefix([1, 2], [1, 2, 4]) == 2
+    assert common_prefix([5], [1]) == common_prefix([], [1]) == 0
