@@ -75,6 +75,34 @@ def read_checkpoint(files: Iterable[Path]) -> Checkpoint:
     return Checkpoint(total, parameters, embeddings, vectors)
 
 
+def tensor_shapes(files: Iterable[Path]) -> dict[str, tuple[int, ...]]:
+    """Shapes of the checkpoint's tensors by name.
+
+    Raises:
+        ExportError: a file is damaged.
+    """
+    shapes: dict[str, tuple[int, ...]] = {}
+    for path in files:
+        if path.suffix == ".safetensors":
+            header = _read_header(path)
+            shapes |= {name: tuple(tensor["shape"]) for name, tensor in header.items()}
+        else:
+            shapes |= _shapes_in_pickle(path)
+    return shapes
+
+
+def _shapes_in_pickle(path: Path) -> dict[str, tuple[int, ...]]:
+    import torch  # seconds; most checkpoints do without
+
+    try:
+        stored = torch.load(path, map_location="meta", weights_only=True)
+        return {name: tuple(tensor.shape) for name, tensor in stored.items()}
+    except Exception as error:  # of zipfile, pickle and torch
+        raise ExportError(
+            f"{path} is damaged, or more than weights", "Download the model again."
+        ) from error
+
+
 def _read_header(path: Path) -> dict[str, dict[str, list[int]]]:
     # The format (huggingface/safetensors): length of the header in 8 bytes, the header as JSON.
     with path.open("rb") as stream:

@@ -45,7 +45,13 @@ def export_model(options: ExportOptions, progress: Progress | None = None) -> KV
     precision = options.kv_precision
     compresses = optimum.compresses_afterwards(checked.compression)
     measures = can_try_out(precision)
-    optional = (checked.source.downloads, compresses, measures, options.kv_plan)
+    optional = (
+        checked.source.downloads,
+        options.balance_values,
+        compresses,
+        measures,
+        options.kv_plan,
+    )
     steps = _Steps(progress, 3 + sum(map(bool, optional)))
     with open_workspace(options.output.resolve()) as workspace:
         if checked.source.downloads:
@@ -53,8 +59,16 @@ def export_model(options: ExportOptions, progress: Progress | None = None) -> KV
             download(options, checked.source, progress)
         steps.begin("Convert the tokenizer")
         optimum.convert_tokenizer(options, checked.source.folder, workspace.model)
+        origin, value_basis = options.model, dict[str, Any]()
+        if checked.projections:
+            from ov_kvcrush.export.value_balance import balance_values
+
+            steps.begin("Balance the values")
+            origin, value_basis = balance_values(
+                checked, checked.projections, options, workspace, progress
+            )
         steps.begin("Export to OpenVINO")
-        optimum.export(options, checked.compression, workspace.model)
+        optimum.export(options, origin, checked.compression, workspace.model)
         if compresses:
             steps.begin(f"Compress weights to {checked.compressed_format}")
             optimum.compress(options, checked.compression, workspace.model)
@@ -74,7 +88,9 @@ def export_model(options: ExportOptions, progress: Progress | None = None) -> KV
             precisions, calibration = plan_precisions(
                 workspace.model, layers, options, checked, length, progress
             )
-        plan = write_plan(workspace.model, checked.config, layers, precisions, shares, calibration)
+        plan = write_plan(
+            workspace.model, checked.config, layers, precisions, shares, calibration, value_basis
+        )
         workspace.publish()
     return plan
 
@@ -107,6 +123,7 @@ def estimate_model(options: ExportOptions, progress: Progress | None = None) -> 
         precisions=precisions,
         kv_bytes_per_token=kv_bytes_per_token(checked.layers, precisions),
         context_length=context_length(checked.config),
+        value_basis={"method": "balanced"} if options.balance_values else {},
         weights=_estimated_weights(options, checked),
     )
 

@@ -91,6 +91,7 @@ def write_plan(
     precisions: tuple[LayerPrecision, ...],
     layer_shares: tuple[float, ...],
     calibration: dict[str, Any],
+    value_basis: dict[str, Any],
 ) -> KVPlan:
     """Write the plan of the IR in ``folder``, which must not change any more.
 
@@ -99,6 +100,7 @@ def write_plan(
         precisions: by layer.
         layer_shares: by layer; empty where they were not measured.
         calibration: how the precisions came about; empty where they were given.
+        value_basis: how the values' basis came about; empty where it is the checkpoint's own.
     """
     plan = KVPlan(
         model_type=config.model_type,
@@ -109,6 +111,7 @@ def write_plan(
         context_length=context_length(config),
         layer_shares=layer_shares,
         calibration=calibration,
+        value_basis=value_basis,
         weights=read_weights(folder),
         made_with=_versions(),
     )

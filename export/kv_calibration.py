@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ov_kvcrush.errors import ConfigError
 from ov_kvcrush.export.finish import can_try_out, kv_bytes_per_token
 from ov_kvcrush.export.kv_file import require_layers
 from ov_kvcrush.export.kv_planner import Target, measure_harm
@@ -15,7 +14,7 @@ from ov_kvcrush.export.kv_sensitivity import EXACT, SensitivityTrial, kl_diverge
 from ov_kvcrush.export.kv_text import Text
 from ov_kvcrush.export.options import ExportOptions
 from ov_kvcrush.export.progress import Progress
-from ov_kvcrush.export.text import read_tokens, spread_passages
+from ov_kvcrush.export.text import read_tokens, split_passages
 from ov_kvcrush.plan import LayerGeometry
 from ov_kvcrush.precisions import LayerPrecision
 from ov_kvcrush.runtime.paged_model import PagedModel
@@ -23,8 +22,6 @@ from ov_kvcrush.runtime.paged_model import PagedModel
 if TYPE_CHECKING:
     from ov_kvcrush.export.preflight import Preflight
 
-# Passages from all over the text: one place may be easier than all others.
-_NUM_PASSAGES, _PASSAGE_TOKENS, _LEAST_TOKENS = 4, 512, 32
 _BF16 = LayerPrecision("bf16", "bf16")
 _COMPARED = {
     "bf16 (model and cache)": _BF16,
@@ -63,9 +60,8 @@ def plan_precisions(
         require_layers(checked.precisions, len(layers))
         PagedModel(folder, precisions=checked.precisions)  # refuses what cannot be cut or stored
         return checked.precisions, {}
-    length = min(_PASSAGE_TOKENS, context_length or _PASSAGE_TOKENS)
     target = Target(options.kv_bytes_per_token, options.max_drop)
-    return _calibrate(folder, layers, checked.kv_text, target, length, progress)
+    return _calibrate(folder, layers, checked.kv_text, target, context_length, progress)
 
 
 def _calibrate(
@@ -73,19 +69,10 @@ def _calibrate(
     layers: tuple[LayerGeometry, ...],
     text: Text,
     target: Target,
-    length: int,
+    context_length: int,
     progress: Progress,
 ) -> tuple[tuple[LayerPrecision, ...], dict[str, Any]]:
-    tokens = read_tokens(folder, text)
-    least = 2 * _NUM_PASSAGES * _LEAST_TOKENS
-    if len(tokens) < least:
-        raise ConfigError(
-            f"the calibration text has {len(tokens)} tokens; {least} are the least",
-            "Give a longer text with --kv-dataset, or leave it out for the package's own.",
-        )
-    # The plan is made on half of the passages and judged by those between them.
-    passages = spread_passages(tokens, 2 * _NUM_PASSAGES, length)
-    fitted, judged = passages[0::2], passages[1::2]
+    fitted, judged = split_passages(read_tokens(folder, text), context_length)
     trial = SensitivityTrial(folder, fitted)
     table = measure_harm(
         folder, trial, layers, fitted, lambda share: progress.advance(share * _SHARE_OF_MEASURING)

@@ -222,15 +222,15 @@ def has_tokenizer(folder: Path) -> bool:
     return all((folder / f"openvino_{part}tokenizer.xml").exists() for part in ("", "de"))
 
 
-def export(options: ExportOptions, config: OVConfig | None, target: Path) -> None:
-    """Write the model as OpenVINO IR to ``target``, not yet compressed.
+def export(options: ExportOptions, model: str, config: OVConfig | None, target: Path) -> None:
+    """Write ``model``, a folder or hub id, as OpenVINO IR to ``target``, not yet compressed.
 
     Raises:
         ExportError: Optimum failed.
     """
     with _told_as(f"Optimum could not export {options.model}"):
         main_export(
-            options.model,
+            model,
             target,
             task=TASK,
             framework=options.framework,

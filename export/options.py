@@ -49,8 +49,9 @@ class ExportOptions:
             (see ``kv_file.py``); None gives all layers the same.
         kv_bytes_per_token: most bytes a token may take in all layers together, for ``"auto"``.
         max_drop: most nats a token by which the output may diverge, for ``"auto"``.
-        kv_dataset: calibration text for ``"auto"``: a path, or a data set's name (``HUB_TEXTS``);
-            None takes the package's own.
+        kv_dataset: calibration text for ``"auto"`` and ``balance_values``: a path, or a data set's
+            name (``HUB_TEXTS``); None takes the package's own.
+        balance_values: store values in bases that few bits suit (see ``value_basis.py``).
         overwrite: replace an exported model that is already at ``output``.
 
     Raises:
@@ -90,6 +91,7 @@ class ExportOptions:
     kv_bytes_per_token: float | None = None
     max_drop: float | None = None
     kv_dataset: str | None = None
+    balance_values: bool = False
     overwrite: bool = False
 
     def __post_init__(self) -> None:
@@ -169,6 +171,8 @@ def _check_kv_plan(options: ExportOptions) -> None:
         "--kv-dataset": options.kv_dataset,
     }
     given = [flag for flag, value in targets.items() if value is not None]
+    if options.balance_values and "--kv-dataset" in given:
+        given.remove("--kv-dataset")
     if given and options.kv_plan != "auto":
         raise ConfigError(f"{given[0]} is for a plan that is calibrated", "Add --kv-plan auto.")
     if options.kv_bytes_per_token is not None and options.max_drop is not None:

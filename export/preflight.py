@@ -13,6 +13,7 @@ from ov_kvcrush.errors import ExportError
 from ov_kvcrush.export.kv_file import read_kv_file, require_layers
 from ov_kvcrush.export.kv_text import Text, read_text
 from ov_kvcrush.export.source import Source, find_source
+from ov_kvcrush.export.value_projections import ValueProjections
 from ov_kvcrush.export.workspace import check_output, nearest_folder
 
 if TYPE_CHECKING:
@@ -37,7 +38,8 @@ class Preflight:
         compression: Optimum's configuration of the weights; None leaves it to Optimum.
         layers: estimated attention geometry; empty if the configuration does not tell.
         precisions: of the KV cache by layer, where a file names them; else empty.
-        kv_text: to calibrate the KV cache's precisions on.
+        kv_text: to calibrate the KV cache's precisions on, and to balance its values on.
+        projections: of the values, where they are to be balanced; else None.
         weight_bytes: estimated size of the finished weights.
         compressed_format: for people: what the weights are compressed to; empty for not at all.
     """
@@ -48,6 +50,7 @@ class Preflight:
     layers: tuple[LayerGeometry, ...]
     precisions: tuple[LayerPrecision, ...]
     kv_text: Text
+    projections: ValueProjections | None
     weight_bytes: int
     compressed_format: str
 
@@ -77,6 +80,7 @@ def check(options: ExportOptions, progress: Progress) -> Preflight:
     layers = estimate.estimate_layers(config)
     if layers and precisions:
         require_layers(precisions, len(layers))
+    projections = _value_projections(options, source, config, layers)
     estimate.check_group_sizes(layers, options.value_cache_group_size)
     if options.key_cache_group_size:
         progress.note(
@@ -87,15 +91,38 @@ def check(options: ExportOptions, progress: Progress) -> Preflight:
     settings = _compression_settings(compression, source)
     before = estimate.exported_bytes(source.checkpoint, options)
     after = estimate.compressed_bytes(source.checkpoint, settings) if settings else 0
-    _require_space(nearest_folder(output), before + after, "the export")
+    copied = source.checkpoint.num_bytes if projections else 0
+    _require_space(nearest_folder(output), before + after + copied, "the export")
     if source.download_bytes:
         cache = Path(options.cache_dir or HF_HUB_CACHE).resolve()
         _require_space(nearest_folder(cache), source.download_bytes, "the download")
     kind = settings.get("dtype") or options.weight_format if settings else ""
     weight_bytes = after or before
     return Preflight(
-        source, config, compression, layers, precisions, kv_text, weight_bytes, kind or ""
+        source,
+        config,
+        compression,
+        layers,
+        precisions,
+        kv_text,
+        projections,
+        weight_bytes,
+        kind or "",
     )
+
+
+def _value_projections(
+    options: ExportOptions,
+    source: Source,
+    config: PretrainedConfig,
+    layers: tuple[LayerGeometry, ...],
+) -> ValueProjections | None:
+    if not options.balance_values:
+        return None
+    projections = ValueProjections(config, layers)
+    if not source.downloads:
+        projections.require_in(source.folder, options.variant)
+    return projections
 
 
 def _compression_settings(compression: OVConfig | None, source: Source) -> dict[str, Any]:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ov_kvcrush.errors import ConfigError
 from ov_kvcrush.export.kv_text import Text, read_text
 from ov_kvcrush.loading import load_tokenizer
 
+# Passages from all over the text: one place may be easier than all others.
+_NUM_PASSAGES, _PASSAGE_TOKENS, _LEAST_TOKENS = 4, 512, 32
 
 def read_tokens(folder: Path, text: Text | None = None) -> list[int]:
     """Token ids of ``text``, or of the package's own, for the exported model in ``folder``.
@@ -17,6 +20,29 @@ def read_tokens(folder: Path, text: Text | None = None) -> list[int]:
     content = (text or read_text()).content
     encoded = load_tokenizer(folder).encode(content).input_ids.data[0]
     return [int(token) for token in encoded]
+
+
+def split_passages(
+    tokens: list[int], context_length: int
+) -> tuple[list[list[int]], list[list[int]]]:
+    """Passages from all over a text, to fit something on and, those in between, to judge it by.
+
+    Args:
+        tokens: the text.
+        context_length: tokens the model can read, 0 where that is not known.
+
+    Raises:
+        ConfigError: the text is too short.
+    """
+    least = 2 * _NUM_PASSAGES * _LEAST_TOKENS
+    if len(tokens) < least:
+        raise ConfigError(
+            f"the calibration text has {len(tokens)} tokens; {least} are the least",
+            "Give a longer text with --kv-dataset, or leave it out for the package's own.",
+        )
+    length = min(_PASSAGE_TOKENS, context_length or _PASSAGE_TOKENS)
+    passages = spread_passages(tokens, 2 * _NUM_PASSAGES, length)
+    return passages[0::2], passages[1::2]
 
 
 def spread_passages(tokens: list[int], count: int, length: int) -> list[list[int]]:

@@ -55,6 +55,8 @@ class KVPlan:
             was not measured.
         calibration: how the precisions were chosen, with what it takes to choose them again; empty
             where they were given.
+        value_basis: how the basis was found that values are stored in; empty where it is the
+            checkpoint's own.
         weights: how the weights were made (format, ratio, …) and their ``size_bytes``.
         made_with: versions of the libraries that made it.
     """
@@ -67,6 +69,7 @@ class KVPlan:
     context_length: int
     layer_shares: tuple[float, ...] = ()
     calibration: dict[str, Any] = field(default_factory=dict)
+    value_basis: dict[str, Any] = field(default_factory=dict)
     weights: dict[str, Any] = field(default_factory=dict)
     made_with: dict[str, str] = field(default_factory=dict)
 

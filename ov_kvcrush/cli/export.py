@@ -148,11 +148,20 @@ def export(
     kv_dataset: Annotated[
         str | None,
         _option(
-            "auto: calibration text, a text or .jsonl file, or wikitext2, c4 from the hub.",
+            "auto, --balance-values: calibration text: a text or .jsonl file, or wikitext2, c4 "
+            "from the hub.",
             metavar="FILE|NAME",
             panel=_KV,
         ),
     ] = None,
+    balance_values: Annotated[
+        bool,
+        _option(
+            "Store values in bases that u4 suits: the same function, fitted to calibration text.",
+            "--balance-values",
+            panel=_KV,
+        ),
+    ] = False,
     dry_run: Annotated[
         bool,
         _option("Check everything and show estimates; export nothing.", "--dry-run", panel=_RUN),
@@ -181,7 +190,7 @@ def export(
 
     - `ov-kvcrush export -m ./llama --value-cache-precision u4 --dry-run llama-kv-u4`
 
-    - `ov-kvcrush export -m ./llama --weight-format int8 --kv-plan auto llama-kv-auto`
+    - `ov-kvcrush export -m ./llama --weight-format int8 --kv-plan auto --balance-values llama-auto`
     """
     given = dict(locals())
     for name, reason in _REFUSED.items():

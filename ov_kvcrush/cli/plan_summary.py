@@ -75,6 +75,15 @@ def budget_line(shares: tuple[float, ...]) -> str:
     return f"{', '.join(parts)} (1 is an even share)"
 
 
+def basis_line(basis: dict[str, Any]) -> str:
+    """How the values' basis was found, and what is predicted of it if that is known."""
+    cost = basis.get("predicted_cost")
+    if not cost:
+        return str(basis["method"])
+    least, most = (f"{100 * share:.0f}" for share in (min(cost), max(cost)))
+    return f"{basis['method']}: rounding costs {least}–{most} % of before (predicted)"
+
+
 def megabytes(num_bytes: float) -> str:
     """``num_bytes`` in MB (10^6 bytes)."""
     return f"{num_bytes / 1e6:,.1f} MB"
@@ -95,6 +104,8 @@ def _rows(plan: KVPlan) -> list[tuple[str, str]]:
         )
         for tokens in LENGTHS
     ]
+    if plan.value_basis:
+        rows.append(("Value basis", basis_line(plan.value_basis)))
     if plan.layer_shares:
         rows.append(("Layer budgets", budget_line(plan.layer_shares)))
     return rows
