@@ -1,0 +1,49 @@
+"""Why keys are not smoothed at export: the plugin's scales are a channel's own, and undo it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from ov_kvcrush.export import ExportOptions, export_model
+from ov_kvcrush.precisions import LayerPrecision
+from ov_kvcrush.runtime.paged_model import PagedModel
+from tests.model_factory import make_model
+from tests.runtime.test_paged_model import F32, batch
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # the tracer's
+
+KV_HEADS, QUERIES_A_HEAD, HALF = 2, 2, 8
+
+
+@pytest.mark.parametrize("kind", ["u8", "u4"])
+def test_scales_of_keys_change_no_bit(kind: str, tmp_path: Path) -> None:
+    source = make_model(tmp_path / "source")
+    smoothed = make_model(tmp_path / "smoothed")
+    path = smoothed / "model.safetensors"
+    tensors = load_file(path)
+    # Powers of two, so that they round nothing; equal within a rotary pair, so that RoPE lets them
+    # through. Keys times these, queries divided by them: the same function.
+    exponents = torch.arange(KV_HEADS * HALF).reshape(KV_HEADS, HALF) % 7 - 3
+    scales = torch.exp2(exponents.float()).repeat(1, 2)
+    for name, tensor in tensors.items():
+        if "k_proj" in name:
+            tensor *= scales.reshape(-1, 1)
+        elif "q_proj" in name:
+            tensor /= scales.repeat_interleave(QUERIES_A_HEAD, dim=0).reshape(-1, 1)
+    save_file(tensors, path, {"format": "pt"})
+
+    tokens = np.random.default_rng(1).integers(8, 5000, 80).tolist()
+    found = []
+    for folder in (source, smoothed):
+        output = tmp_path / "exported" / folder.name
+        export_model(ExportOptions(model=str(folder), output=output, weight_format="fp32"))
+        model = PagedModel(output, precisions=LayerPrecision(kind, kind), properties=F32)
+        model.reserve([3] * len(model.layers))
+        logits, _ = model.forward(batch(model, tokens, 0, [len(tokens) - 1]))
+        found.append(logits.copy())
+    np.testing.assert_array_equal(found[0], found[1])
