@@ -3,8 +3,10 @@
 python benchmarks/value_bases.py
 
 Copies of the repository's model, all the same function, are exported with int8 weights and read the
-calibration text's judging passages on the plugin. "outliers" are made: two channels of each head's
-values times 20, the output projection divided by it, as large models have them and this one has not.
+calibration text's judging passages on the plugin. Printed is KL divergence in thousandths of a nat:
+under "weights" from the trained model in fp32, under the caches from the same export with a cache
+in f32. "outliers" are made: two channels of each head's values times 20, the output projection
+divided by it, as large models have them and this one has not.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ from transformers import AutoConfig
 
 from ov_kvcrush.export import ExportOptions, optimum
 from ov_kvcrush.export.estimate import estimate_layers
-from ov_kvcrush.export.kv_sensitivity import EXACT, kl_divergence, read_output
+from ov_kvcrush.export.kv_sensitivity import EXACT, Output, kl_divergence, read_output
 from ov_kvcrush.export.text import read_tokens, split_passages
 from ov_kvcrush.export.value_balance import Balance, find_balance, write_balanced
 from ov_kvcrush.export.value_basis import balanced_basis, spreading_matrix
@@ -45,6 +47,7 @@ OUTLIERS, FACTOR = (5, 41), 20.0
 
 Tensors = dict[str, torch.Tensor]
 Fitted = list[list[int]]
+Find = Callable[[Path, ValueProjections, Fitted], Balance]
 
 
 def main() -> None:
@@ -58,11 +61,24 @@ def main() -> None:
         folder = Path(scratch)
         outliers = copy_with(folder / "outliers", add_outliers)
         smoothed = copy_with(folder / "smoothed", smooth_keys)
-        show("model", "values", [f"{name:>10}" for name in CACHES])
-        for model, source in (("trained", NEEDLE), ("outliers", outliers)):
-            for name, find in BASES.items():
-                show(model, name, measure(source, find, folder, weight_format))
-        show("trained", "none, keys smoothed", measure(smoothed, None, folder, weight_format))
+        trained = export(NEEDLE, None, folder, "fp32")
+        reference = read(trained, EXACT)
+        shutil.rmtree(trained)
+
+        def row(model: str, source: Path, values: str, find: Find | None) -> None:
+            exported = export(source, find, folder, weight_format)
+            exact = read(exported, EXACT)
+            found = [divergence(reference, exact)]
+            found += [divergence(exact, read(exported, cache)) for cache in CACHES.values()]
+            show(model, values, [f"{1000 * nats:>10.2f}" for nats in found])
+            shutil.rmtree(exported)
+
+        show("model", "values", [f"{name:>10}" for name in ("weights", *CACHES)])
+        for name, find in BASES.items():
+            row("trained", NEEDLE, name, find)
+        for name, find in BASES.items():
+            row("outliers", outliers, name, find)
+        row("trained", smoothed, "none, keys smoothed", None)
 
 
 def show(model: str, values: str, cells: list[str]) -> None:
@@ -70,39 +86,38 @@ def show(model: str, values: str, cells: list[str]) -> None:
     print(f"{model:<9} {values:<22}", *cells, file=sys.__stdout__, flush=True)
 
 
-def measure(
-    source: Path,
-    find: Callable[[Path, ValueProjections, Fitted], Balance] | None,
-    folder: Path,
-    weight_format: str,
-) -> list[str]:
-    """KL divergence by cache, in thousandths of a nat, from the same model with a cache in f32."""
+def export(source: Path, find: Find | None, folder: Path, weight_format: str) -> Path:
+    """The model in ``source``, its values in the bases found, as OpenVINO IR."""
     exported, copy = folder / "exported", folder / "copy"
     options = ExportOptions(model=str(source), output=exported, weight_format=weight_format)
     optimum.convert_tokenizer(options, source, exported)
-    fitted, judged = split_passages(read_tokens(exported), 0)
     if find is not None:
         config = AutoConfig.from_pretrained(source)
         projections = ValueProjections(config, estimate_layers(config))
+        fitted, _ = split_passages(read_tokens(exported), 0)
         write_balanced(source, copy, projections, find(source, projections, fitted))
         source = copy
     compression = optimum.compression(options)
     optimum.export(options, str(source), compression, exported)
     if compression is not None and optimum.compresses_afterwards(compression):
         optimum.compress(options, compression, exported)
-    layers = len(estimate_layers(AutoConfig.from_pretrained(source)))
-    wanted = [read_output(exported, [EXACT] * layers, [one]) for one in judged]
-    shown = []
-    for cache in CACHES.values():
-        found = [read_output(exported, [cache] * layers, [one]) for one in judged]
-        divergences = [
-            kl_divergence(exact.log_probabilities, output.log_probabilities)
-            for exact, output in zip(wanted, found, strict=True)
-        ]
-        shown.append(f"{1000 * np.mean(divergences):>10.2f}")
-    shutil.rmtree(exported)
     shutil.rmtree(copy, ignore_errors=True)
-    return shown
+    return exported
+
+
+def read(exported: Path, cache: LayerPrecision) -> list[Output]:
+    """What the model says to each judging passage."""
+    _, judged = split_passages(read_tokens(exported), 0)
+    precisions = [cache] * AutoConfig.from_pretrained(NEEDLE).num_hidden_layers
+    return [read_output(exported, precisions, [passage]) for passage in judged]
+
+
+def divergence(wanted: list[Output], found: list[Output]) -> float:
+    """Mean KL divergence, in nats a token."""
+    pairs = zip(wanted, found, strict=True)
+    return float(
+        np.mean([kl_divergence(a.log_probabilities, b.log_probabilities) for a, b in pairs])
+    )
 
 
 def rotated(source: Path, projections: ValueProjections, fitted: Fitted) -> Balance:
@@ -130,7 +145,7 @@ def from_weights(source: Path, projections: ValueProjections, fitted: Fitted) ->
     return Balance(tuple(bases), ())
 
 
-BASES: dict[str, Callable[[Path, ValueProjections, Fitted], Balance] | None] = {
+BASES: dict[str, Find | None] = {
     "none": None,
     "Hadamard": rotated,
     "balanced, weights only": from_weights,

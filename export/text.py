@@ -11,6 +11,7 @@ from ov_kvcrush.loading import load_tokenizer
 # Passages from all over the text: one place may be easier than all others.
 _NUM_PASSAGES, _PASSAGE_TOKENS, _LEAST_TOKENS = 4, 512, 32
 
+
 def read_tokens(folder: Path, text: Text | None = None) -> list[int]:
     """Token ids of ``text``, or of the package's own, for the exported model in ``folder``.
 
