@@ -12,6 +12,7 @@ divided by it, as large models have them and this one has not.
 from __future__ import annotations
 
 import argparse
+import logging
 import shutil
 import sys
 import tempfile
@@ -56,7 +57,8 @@ def main() -> None:
     parser.add_argument("--weight-format", default="int8", help="default int8")
     weight_format = parser.parse_args().weight_format
     warnings.simplefilter("ignore")
-    # NNCF reports on stdout.
+    logging.getLogger("nncf").setLevel(logging.WARNING)
+    # NNCF shows its progress on stdout.
     with tempfile.TemporaryDirectory() as scratch, redirect_stdout(sys.stderr):
         folder = Path(scratch)
         outliers = copy_with(folder / "outliers", add_outliers)

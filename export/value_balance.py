@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ov_kvcrush.errors import ExportError
 from ov_kvcrush.export.checkpoint import tensor_shapes, weight_files
 from ov_kvcrush.export.estimate import context_length
 from ov_kvcrush.export.text import read_tokens, split_passages
@@ -88,11 +89,20 @@ def find_balance(
         passages: token ids.
         variant: of its weight files.
         on_progress: told what share is read, 0 to 1.
+
+    Raises:
+        ExportError: transformers cannot load it, or it computes what is no number.
     """
     import torch
     from transformers import AutoModelForCausalLM
 
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype="auto", variant=variant)
+    try:
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype="auto", variant=variant)
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[-1:] or [type(error).__name__]
+        raise ExportError(
+            f"transformers cannot load {folder}: {reason[0]}", "Download the model again."
+        ) from error
     moments: dict[int, Floats] = {}
     sensitivities: dict[int, Floats] = {}
 
@@ -116,6 +126,12 @@ def find_balance(
         for count, tokens in enumerate(passages, start=1):
             model.base_model(input_ids=torch.tensor([list(tokens)]), use_cache=False)
             on_progress(count / len(passages))
+    for number, moment in moments.items():
+        if not np.isfinite(moment).all():
+            raise ExportError(
+                f"values of layer {number} are no numbers on the calibration text",
+                "Leave --balance-values out, or give another text with --kv-dataset.",
+            )
     heads = [list(zip(moments[n], sensitivities[n], strict=True)) for n in sorted(moments)]
     bases = [np.stack([balanced_basis(*head) for head in layer]) for layer in heads]
     cost = []

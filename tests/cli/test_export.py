@@ -10,11 +10,12 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from ov_kvcrush.cli import run
-from ov_kvcrush.cli.plan_summary import budget_line, precision_ranges
+from ov_kvcrush.cli.plan_summary import basis_line, budget_line, precision_ranges
 from ov_kvcrush.plan import KVPlan
 from ov_kvcrush.precisions import LayerPrecision
 
@@ -388,6 +389,20 @@ def test_layers_that_are_stored_alike_are_shown_as_a_range() -> None:
 )
 def test_the_layers_with_large_budgets_are_named(shares: tuple[float, ...], line: str) -> None:
     assert budget_line(shares) == f"{line} (1 is an even share)"
+
+
+@pytest.mark.parametrize(
+    ("basis", "line"),
+    [
+        ({"method": "balanced"}, "balanced"),
+        (
+            {"method": "balanced", "predicted_cost": [0.678, 0.341, 0.5]},
+            "balanced: rounding costs 34–68 % of before (predicted)",
+        ),
+    ],
+)
+def test_the_basis_of_values_is_told(basis: dict[str, Any], line: str) -> None:
+    assert basis_line(basis) == line
 
 
 def test_optimums_spelling_of_cache_dir_is_taken(

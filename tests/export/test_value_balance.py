@@ -190,6 +190,33 @@ def test_an_export_balances_and_says_so(tiny_source_dir: Path, tmp_path: Path) -
     assert KVPlan.from_dict(stored) == plain
 
 
+def test_the_copy_takes_its_place_on_the_disk(
+    tiny_source_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    needed: list[int] = []
+    monkeypatch.setattr(
+        "ov_kvcrush.export.preflight._require_space",
+        lambda folder, num_bytes, what: needed.append(num_bytes),
+    )
+    for balance in (False, True):
+        estimate_model(
+            ExportOptions(
+                model=str(tiny_source_dir), output=tmp_path / "out", balance_values=balance
+            )
+        )
+    stored = load_file(tiny_source_dir / "model.safetensors").values()
+    assert needed[1] - needed[0] == sum(tensor.nbytes for tensor in stored)
+
+
+def test_values_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
+    source = make_model(tmp_path / "source")
+    tensors = load_file(source / "model.safetensors")
+    tensors["model.layers.1.self_attn.v_proj.weight"][0, 0] = float("nan")
+    save_file(tensors, source / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ExportError, match="values of layer 1 are no numbers"):
+        balanced_copy(source, tmp_path / "target")
+
+
 class TestRefusals:
     def refuse(self, model: Path, tmp_path: Path, message: str) -> None:
         chosen = ExportOptions(model=str(model), output=tmp_path / "out", balance_values=True)
