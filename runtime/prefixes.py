@@ -21,7 +21,7 @@ from ov_kvcrush.runtime.sequence import Sequence
 # What is kept unasked: so many prefixes, and such a part of the pool. Where pages are short they go
 # before anything else does.
 _MAX_KEPT = 32
-_MAX_POOL_SHARE = 0.25
+_MAX_POOL_SHARE = 0.5
 
 
 class Prefixes:

@@ -178,6 +178,28 @@ def test_a_prompt_without_the_prefix_is_refused(make: Make) -> None:
     engine.check_integrity()
 
 
+@pytest.mark.parametrize("budget", [{}, EVICTING])
+def test_sharing_and_preempting_change_no_answer(make: Make, budget: dict[str, int]) -> None:
+    draw, documents = np.random.default_rng(8), [text(n, n) for n in (90, 230, 310)]
+    prompts = [documents[n % 3] + text(int(draw.integers(5, 80)), n) for n in range(9)]
+    config = GenerationConfig(max_new_tokens=30, ignore_eos=True)
+    alone = make(**budget, prefix_caching=False)
+    wanted = [told(ask(alone, prompt, count=30))[0] for prompt in prompts]
+    # All of them together hold more than the pool does.
+    engine = make(**budget, pool_size=1536)
+    requests = [engine.add_request(prompt, config) for prompt in prompts]
+    num_steps = 0
+    while engine.has_unfinished():
+        engine.step()
+        engine.check_integrity()
+        num_steps += 1
+        running = [g.sequence for r in requests if not r.finished for g in r.generations]
+        if num_steps % 9 == 0 and (holding := [s for s in running if s and s.num_cached]):
+            engine.preempt(holding[int(draw.integers(len(holding)))])
+    assert [told(request)[0] for request in requests] == wanted
+    assert engine.prefixes.num_hits >= 6
+
+
 def test_where_pages_are_short_prefixes_go_and_pinned_ones_stay(make: Make) -> None:
     engine = make(pool_size=16 * 32)
     pinned = read_prefix(engine, text(128))
@@ -191,10 +213,10 @@ def test_where_pages_are_short_prefixes_go_and_pinned_ones_stay(make: Make) -> N
 
 def test_what_is_kept_unasked_is_limited(make: Make) -> None:
     engine = make(pool_size=64 * 32)
-    for seed in range(12):
+    for seed in range(20):
         ask(engine, text(100, seed), count=1)
-        assert engine.cache.used_bytes <= engine.cache.max_bytes / 4
-    assert engine.cache.used_bytes > engine.cache.max_bytes / 8
+        assert engine.cache.used_bytes <= engine.cache.max_bytes / 2
+    assert engine.cache.used_bytes > engine.cache.max_bytes / 4
 
 
 def test_common_prefix() -> None:

@@ -1,0 +1,161 @@
+"""A thousand random operations of many users: no page is ever lost, and the ceiling holds."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+from openvino_genai import GenerationConfig, Tokenizer
+
+from ov_kvcrush.config import KVCacheConfig
+from ov_kvcrush.errors import PromptError
+from ov_kvcrush.runtime.engine import PagedEngine
+from ov_kvcrush.runtime.request import Request, Session
+
+NUM_OPERATIONS = 1000
+EVICTING = {"max_cache_size": 96, "start_size": 8, "recent_size": 24, "decode_slack": 16}
+CASES = {
+    "u8/u8, everything kept": {},
+    "u4/u4, cut while reading": {**EVICTING, "prefill_budget": 128},
+    "u8/u4, whole pages": {
+        "max_cache_size": 128, "start_size": 32, "recent_size": 32, "granularity": "page",
+        "decode_slack": 32,
+    },
+    "u8/u8, all attention summed": {**EVICTING, "importance": "h2o"},
+}  # fmt: skip
+
+
+class Users:
+    """Random users of one engine, and what they hold."""
+
+    def __init__(self, engine: PagedEngine, seed: int) -> None:
+        self.engine = engine
+        self.draw = random.Random(seed)
+        self.running: list[Request] = []
+        self.finished: list[Request] = []
+        self.chats: list[tuple[Session, list[int]]] = []
+        self.prefixes: list[tuple[Session, list[int]]] = []
+        # Some begin alike, in full or in part.
+        self.documents = [self.tokens(self.draw.randrange(40, 400)) for _ in range(4)]
+
+    def tokens(self, count: int) -> list[int]:
+        return [self.draw.randrange(8, 5000) for _ in range(count)]
+
+    def act(self) -> None:
+        kinds = {
+            self.step: 12, self.arrive: 4, self.chat: 3, self.cancel: 1, self.preempt: 1,
+            self.share: 2, self.cache_prefix: 1, self.close_chat: 1, self.close_prefix: 1,
+        }  # fmt: skip
+        self.draw.choices(list(kinds), list(kinds.values()))[0]()
+
+    def step(self) -> None:
+        self.engine.step()
+        for request in [r for r in self.running if r.finished]:
+            self.running.remove(request)
+            self.finished.append(request)
+
+    def add(
+        self, prompt: list[int], session: Session | None = None, prefix: Session | None = None
+    ) -> None:
+        count = self.draw.randrange(1, 40)
+        sequences = 1 if session or self.draw.random() < 0.8 else 3
+        config = GenerationConfig(
+            max_new_tokens=count, ignore_eos=True, do_sample=sequences > 1,
+            num_return_sequences=sequences,
+        )  # fmt: skip
+        try:
+            self.running.append(self.engine.add_request(prompt, config, session, prefix))
+        except PromptError as error:
+            if "does not fit" not in str(error):
+                raise
+
+    def arrive(self) -> None:
+        document = self.draw.choice(self.documents)
+        start = document[: self.draw.randrange(len(document))]
+        self.add([*start, *self.tokens(self.draw.randrange(1, 120))])
+
+    def chat(self) -> None:
+        idle = [number for number, (session, _) in enumerate(self.chats) if not session.busy]
+        if not idle or self.draw.random() < 0.3:
+            self.chats.append((Session(), list(self.draw.choice(self.documents))))
+            idle = [len(self.chats) - 1]
+        session, history = self.chats[self.draw.choice(idle)]
+        if session.token_ids and self.draw.random() < 0.8:
+            history[:] = session.token_ids
+        history += self.tokens(self.draw.randrange(1, 60))
+        self.add(list(history), session)
+
+    def share(self) -> None:
+        ready = [(s, tokens) for s, tokens in self.prefixes if s.sequence is not None]
+        if ready:
+            session, tokens = self.draw.choice(ready)
+            self.add([*tokens, *self.tokens(self.draw.randrange(1, 60))], prefix=session)
+
+    def cache_prefix(self) -> None:
+        if len(self.prefixes) < 3:
+            session, document = (
+                Session(pinned=True, is_prefix=True),
+                self.draw.choice(self.documents),
+            )
+            config = GenerationConfig(max_new_tokens=1)
+            try:
+                self.running.append(self.engine.add_request(document, config, session))
+            except PromptError:
+                return
+            self.prefixes.append((session, document))
+
+    def cancel(self) -> None:
+        if self.running:
+            request = self.running.pop(self.draw.randrange(len(self.running)))
+            self.engine.cancel(request)
+            if request.session is not None and request.session.is_prefix:
+                # Broken off, it holds less than its text.
+                self.forget(self.prefixes, request.session)
+
+    def preempt(self) -> None:
+        sequences = [g.sequence for r in self.running for g in r.generations if g.sequence]
+        if holding := [s for s in sequences if s.num_cached]:
+            self.engine.preempt(self.draw.choice(holding))
+
+    def close_chat(self) -> None:
+        if idle := [session for session, _ in self.chats if not session.busy]:
+            self.forget(self.chats, self.draw.choice(idle))
+
+    def close_prefix(self) -> None:
+        if idle := [session for session, _ in self.prefixes if not session.busy]:
+            self.forget(self.prefixes, self.draw.choice(idle))
+
+    def forget(self, which: list[tuple[Session, list[int]]], session: Session) -> None:
+        self.engine.close_session(session)
+        which[:] = [one for one in which if one[0] is not session]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_random_operations_lose_no_page(needle_int8_dir: Path, case: str) -> None:
+    key, value = case.partition(",")[0].split("/")
+    config = KVCacheConfig(
+        key_cache_precision=key, value_cache_precision=value, pool_size=1024, **CASES[case]
+    )  # type: ignore[arg-type]
+    engine = PagedEngine(
+        needle_int8_dir, Tokenizer(needle_int8_dir), config=config,
+        max_num_batched_tokens=128, max_num_seqs=6,
+    )  # fmt: skip
+    users = Users(engine, seed=len(case))
+    for _ in range(NUM_OPERATIONS):
+        users.act()
+        engine.check_integrity()
+        assert engine.cache.used_bytes <= engine.cache.max_bytes
+    for request in users.running:
+        engine.cancel(request)
+    for session, _ in [*users.chats, *users.prefixes]:
+        engine.close_session(session)
+    engine.prefixes.clear()
+    engine.check_integrity()
+    assert engine.cache.used_bytes == 0
+    assert not engine.has_unfinished()
+    # It was no idle run.
+    assert len(users.finished) > 30
+    assert engine.prefixes.num_hits > 10
+    preemptions = [g.metrics.num_preemptions for r in users.finished for g in r.generations]
+    assert sum(preemptions) > 3
