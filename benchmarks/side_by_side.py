@@ -27,7 +27,7 @@ from ov_kvcrush.runtime.cache_layout import PAGE_SIZE
 from ov_kvcrush.runtime.request import Session
 
 PROMPT, BUDGET, ANSWER, QUESTION = 4096, 1024, 32, 32
-LONG_PROMPT = 16384
+LONG_PROMPT, LONG_HISTORY = 16384, 8000
 PRECISION = "u8"
 # openvino_genai's total, and what its eviction knows of ours.
 THEIRS = KVCacheConfig(
@@ -46,6 +46,7 @@ OURS = replace(
     max_cache_size=BUDGET + PAGE_SIZE - DEFAULT.decode_slack,
     granularity=DEFAULT.granularity,
     representatives=DEFAULT.representatives,
+    prefix_caching=False,  # the same prompt may come again
 )
 FULL = replace(OURS, max_cache_size=0)
 
@@ -72,10 +73,10 @@ class Case:
     prompt: int = PROMPT
 
 
-def second_turn(ours: Ours, turn: int) -> Run:
-    """Go on with a chat whose history is as long as the other cases' prompt."""
+def second_turn(ours: Ours, turn: int, history: int = PROMPT) -> Run:
+    """Go on with a chat of so many tokens."""
     session = Session()
-    first = tokens(PROMPT - ANSWER, turn)
+    first = tokens(history - ANSWER, turn)
     answer = ours.generate(first, ANSWER, session).tokens
     run = ours.generate(first + answer + tokens(QUESTION, turn), 4, session)
     ours.engine.close_session(session)
@@ -139,6 +140,14 @@ CASES = {
         # Whatever the first answer was: nothing of it is kept, the whole history is read again.
         lambda side, turn: side.generate(tokens(PROMPT + QUESTION, turn), 4),
         lambda turns: [ttft(turns, 0.1)],
+    ),
+    "long-chat": Case(
+        "second turn at 8,000 tokens of history, 1,024 tokens of cache",
+        True,
+        lambda side, turn: second_turn(side, turn, LONG_HISTORY),
+        lambda side, turn: side.generate(tokens(LONG_HISTORY + QUESTION, turn), 4),
+        lambda turns: [ttft(turns, 0.05)],
+        LONG_HISTORY,
     ),
     "long": Case(
         "16,384 tokens in, 4 out, 1,024 tokens of cache",
