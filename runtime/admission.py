@@ -35,13 +35,18 @@ class Admission:
         if not running or not self._budgets.evicts:
             return True
         self._bounds = {s: self._bounds[s] for s in running if s in self._bounds}
-        pinned = sum(
-            self._cache.bytes_of(session.sequence)
-            for session in self._cache.parked
-            if session.pinned and session.sequence is not None
-        )
         bounds = sum(self._bound(one) for one in [*running, sequence])
-        return bounds + pinned <= self._cache.max_bytes
+        return bounds + self._cache.pinned_bytes <= self._cache.max_bytes
+
+    def could_ever(self, sequence: Sequence) -> bool:
+        """Whether the prompt of ``sequence`` would fit if nothing else were there but prefixes."""
+        stages = self._budgets.pages_at_most(sequence)
+        if not all(map(self._cache.pool.could_hold, stages)):
+            return False
+        # What it holds already it shares with a prefix.
+        taken = self._cache.pinned_bytes - self._cache.bytes_of(sequence)
+        most = max(map(self._cache.bytes_of_pages, stages))
+        return most + max(0, taken) <= self._cache.max_bytes
 
     def _bound(self, sequence: Sequence) -> int:
         """Bytes of the pages that ``sequence`` will hold at most from now on."""

@@ -96,9 +96,10 @@ class PagedEngine:
         )
         window = self._compressor.window_size if self._compressor else 0
         self.prefixes = Prefixes(self.cache, window, self.config.prefix_caching)
+        self._admission = Admission(self.cache, self._budgets)
         self._scheduler = Scheduler(
             self.cache,
-            Admission(self.cache, self._budgets),
+            self._admission,
             self.prefixes,
             max_num_batched_tokens,
             max_num_seqs,
@@ -226,12 +227,14 @@ class PagedEngine:
     def _plan_prompt(self, sequence: Sequence, session: Session | None) -> None:
         is_prefix = session is not None and session.is_prefix
         self._budgets.plan_prompt(sequence, len(sequence.tokens), reads_on=is_prefix)
-        if all(map(self.cache.pool.could_hold, self._budgets.pages_at_most(sequence))):
+        if self._admission.could_ever(sequence):
             return
         message = (
             f"a prompt of {len(sequence.tokens)} tokens does not fit the KV cache: "
             f"the pool holds {self._pool_tokens} tokens"
         )
+        if pinned := self.cache.pinned_bytes:
+            message += f", {pinned / self.cache.max_bytes:.0%} of it cached prefixes"
         if session is not None:
             sequence.planned_cuts = []
             self.cache.park(session, sequence)

@@ -156,6 +156,12 @@ class KVCache:
         """Bytes of so many pages of each layer."""
         return sum(n * page for n, page in zip(pages, self.pool.page_bytes, strict=True))
 
+    @property
+    def pinned_bytes(self) -> int:
+        """Bytes of the parked pages that nobody else may have."""
+        pinned = [s.sequence for s in self._parked if s.pinned and s.sequence is not None]
+        return sum(map(self.bytes_of, pinned))
+
     def bytes_for(self, num_tokens: int) -> int:
         """Bytes of the pages ``num_tokens`` take where nothing is evicted."""
         return pages_for(num_tokens) * sum(self.pool.page_bytes)

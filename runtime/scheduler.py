@@ -105,7 +105,18 @@ class Scheduler:
             count = min(sequence.next_stretch, left)
             step.chunks.append(Chunk(sequence, count))
             left -= count
+        if self.waiting and not (self.running or step.exhausted):
+            self._force_first(step)
         return step
+
+    def _force_first(self, step: Schedule) -> None:
+        """Nothing runs, and yet the first one finds no room: those behind it give up theirs."""
+        holding = [s for s in list(self.waiting)[1:] if s.num_cached]
+        if holding:
+            self.preempt(holding[-1])
+            step.preempted.append(holding[-1])
+        elif self.waiting[0] not in step.preempted:
+            step.exhausted = self.waiting[0]
 
     def preempt(self, victim: Sequence) -> None:
         """Let ``victim`` give up its cache and wait at the front, to compute it again."""

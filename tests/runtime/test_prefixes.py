@@ -211,6 +211,35 @@ def test_where_pages_are_short_prefixes_go_and_pinned_ones_stay(make: Make) -> N
     assert told(ask(engine, [*text(128), 9], prefix=pinned))[1] == 128
 
 
+def test_what_pinned_prefixes_leave_no_room_for_is_refused(make: Make) -> None:
+    engine = make(pool_size=16 * 32)
+    document = text(320)
+    prefix = read_prefix(engine, document)
+    with pytest.raises(PromptError, match="holds 512 tokens, 62% of it cached prefixes"):
+        ask(engine, text(250, 1))
+    # What begins with it needs only the rest.
+    assert len(told(ask(engine, document + text(150, 1), prefix=prefix))[0]) == 12
+    engine.close_session(prefix)
+    assert len(told(ask(engine, text(250, 1)))[0]) == 12
+
+
+def test_chats_that_wait_give_way_where_nothing_runs(make: Make) -> None:
+    engine = make(pool_size=16 * 32)
+    chats = [Session(), Session(), Session()]
+    for seed, chat in enumerate(chats):
+        ask(engine, text(120, seed), chat, count=1)
+    config = GenerationConfig(max_new_tokens=5, ignore_eos=True)
+    # Each holds four pages a layer; the first to go on needs another eight, and none runs.
+    longer = [text(120, seed) + text(250, 9 + seed) for seed in range(3)]
+    requests = [
+        engine.add_request(prompt, config, chat) for prompt, chat in zip(longer, chats, strict=True)
+    ]
+    for _ in range(200):
+        engine.step()
+        engine.check_integrity()
+    assert [len(told(request)[0]) for request in requests] == [5, 5, 5]
+
+
 def test_what_is_kept_unasked_is_limited(make: Make) -> None:
     engine = make(pool_size=64 * 32)
     for seed in range(20):
