@@ -77,7 +77,7 @@ class Ours:
     def generate(self, prompt: Sequence[int], count: int, session: Session | None = None) -> Run:
         """Generate ``count`` tokens, going on from the cache of ``session`` if it is given."""
         begun = time.perf_counter()
-        request = self.engine.add_request(prompt, _greedy(count), session)
+        request = self.engine.add_request(prompt, greedy(count), session)
         while not request.finished:
             self.engine.step()
         (generation,) = request.generations
@@ -100,7 +100,7 @@ class Genai:
 
     def generate(self, prompt: Sequence[int], count: int) -> Run:
         """Generate ``count`` tokens; its own prefix caching may know the prompt's beginning."""
-        result = self._pipeline.generate(_tensor(prompt), _greedy(count))
+        result = self._pipeline.generate(prompt_tensor(prompt), greedy(count))
         return Run(result.tokens[0], *_times(result.perf_metrics, count))
 
 
@@ -134,7 +134,7 @@ class EvictingGenai:
 
     def generate(self, prompt: Sequence[int], count: int) -> Run:
         """Generate ``count`` tokens; the whole prompt is prefilled."""
-        (result,) = self._pipeline.generate([_tensor(prompt)], [_greedy(count)])
+        (result,) = self._pipeline.generate([prompt_tensor(prompt)], [greedy(count)])
         held = len(prompt)
         for _ in range(count - 1):
             held = self._eviction.kept(held + 1)
@@ -149,11 +149,11 @@ class EvictingGenai:
         return -(-num_tokens // PAGE_SIZE) * self._page_bytes
 
 
-def _greedy(count: int) -> GenerationConfig:
+def greedy(count: int) -> GenerationConfig:
     return GenerationConfig(max_new_tokens=count, ignore_eos=True)
 
 
-def _tensor(prompt: Sequence[int]) -> ov.Tensor:
+def prompt_tensor(prompt: Sequence[int]) -> ov.Tensor:
     return ov.Tensor(np.array([prompt], np.int64))
 
 
