@@ -43,6 +43,13 @@ class UnsupportedError(OVKVCrushError, NotImplementedError):
     """A feature of the wider ecosystem that this engine does not offer."""
 
 
+class EngineClosedError(OVKVCrushError):
+    """A request that was running when its engine was closed, or came after."""
+
+    def __init__(self) -> None:
+        super().__init__("the engine was closed before the answer was finished")
+
+
 class ExportError(OVKVCrushError):
     """An export that cannot start or did not finish."""
 

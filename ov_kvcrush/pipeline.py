@@ -231,17 +231,26 @@ class LLMPipeline:
     ) -> DecodedResults:
         config = resolve_generation_config(self._config, generation_config, kwargs)
         text = self._tokenizer.apply_chat_template(history, add_generation_prompt=True)
+        with self._lock:
+            prompt = self._encode_history(text, config, session, prefix)
+        return self._decoded(self._run([prompt], config, streamer))
+
+    def _encode_history(
+        self,
+        text: str,
+        config: GenerationConfig,
+        session: Session | None,
+        prefix: CachedPrefix | None = None,
+    ) -> Prompt:
+        """A templated history, and the session it goes on from; the lock is held."""
         if session is None and prefix is None and config.num_return_sequences == 1:
             session, dropped = self._histories.session_for(text)
             for one in dropped:
-                self._close_session(one)
+                self._engine.close_session(one)
         cached = [] if session is None else session.token_ids
         if prefix is not None and not cached:
-            ids = prefix.continue_with(self._tokenizer, text)
-            prompt = Prompt(ids, session, prefix.session)
-        else:
-            prompt = Prompt(encode_continuing(self._tokenizer, text, cached), session)
-        return self._decoded(self._run([prompt], config, streamer))
+            return Prompt(prefix.continue_with(self._tokenizer, text), session, prefix.session)
+        return Prompt(encode_continuing(self._tokenizer, text, cached), session)
 
     def _generate_behind(
         self,
@@ -292,10 +301,7 @@ class LLMPipeline:
                 for request in requests:
                     if not request.finished:
                         self._engine.cancel(request)
-        # Several sequences of a prompt come best first, as in openvino_genai.
-        ranked = [sorted(r.generations, key=lambda g: -g.score) for r in requests]
-        self._last = [generation for generations in ranked for generation in generations]
-        return self._last
+        return self._ranked(requests)
 
     def _drive(
         self,
@@ -311,6 +317,19 @@ class LLMPipeline:
                 break
         if stream is not None:
             stream.end()
+
+    def _ranked(self, requests: Sequence[Request]) -> list[Generation]:
+        """Sequences of finished requests, those of a prompt best first, as in openvino_genai.
+
+        Raises:
+            OVKVCrushError: what ended a request before it had any answer.
+        """
+        for request in requests:
+            if request.error is not None:
+                raise request.error
+        ranked = [sorted(r.generations, key=lambda g: -g.score) for r in requests]
+        self._last = [generation for generations in ranked for generation in generations]
+        return self._last
 
     def _decoded(self, generations: Sequence[Generation]) -> DecodedResults:
         return DecodedResults(

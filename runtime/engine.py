@@ -229,18 +229,22 @@ class PagedEngine:
         self._budgets.plan_prompt(sequence, len(sequence.tokens), reads_on=is_prefix)
         if self._admission.could_ever(sequence):
             return
+        error = self._too_long(sequence)
+        if session is not None:
+            sequence.planned_cuts = []
+            self.cache.park(session, sequence)
+        else:
+            self.cache.release(sequence)
+        raise error
+
+    def _too_long(self, sequence: Sequence) -> PromptError:
         message = (
             f"a prompt of {len(sequence.tokens)} tokens does not fit the KV cache: "
             f"the pool holds {self._pool_tokens} tokens"
         )
         if pinned := self.cache.pinned_bytes:
             message += f", {pinned / self.cache.max_bytes:.0%} of it cached prefixes"
-        if session is not None:
-            sequence.planned_cuts = []
-            self.cache.park(session, sequence)
-        else:
-            self.cache.release(sequence)
-        raise PromptError(message, "Shorten the prompt, or give a larger pool_size.")
+        return PromptError(message, "Shorten the prompt, or give a larger pool_size.")
 
     def _own(self, sequence: Sequence, request: Request, generation: Generation) -> None:
         self._owners[sequence] = (request, generation)
@@ -354,5 +358,7 @@ class PagedEngine:
             return []
         request, generation = self._owners[schedule.exhausted]
         generation.finish_reason = GenerationFinishReason.LENGTH
+        if not generation.tokens:
+            request.error = self._too_long(schedule.exhausted)
         self._settle([request])
         return [request]

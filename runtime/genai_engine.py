@@ -286,7 +286,7 @@ class GenaiEngine:
             one, GenerationFinishReason.LENGTH if out_of_memory else GenerationFinishReason.STOP
         )
         if out_of_memory and not any(g.tokens for g in one.request.generations):
-            raise _too_long(one.request.prompt_ids)
+            one.request.error = _too_long(one.request.prompt_ids)
 
     def _leave(self, one: _Running, reason: GenerationFinishReason) -> None:
         """Forget ``one``; generations without a finish reason get ``reason``."""

@@ -7,6 +7,7 @@ from collections.abc import Sequence as SequenceOf
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+from ov_kvcrush.errors import OVKVCrushError
 from ov_kvcrush.metrics import GenerationMetrics
 from ov_kvcrush.runtime.sampler import Sampler
 from ov_kvcrush.runtime.stopping import StopChecker
@@ -87,12 +88,14 @@ class Request:
         prompt_ids: tokens of the whole prompt.
         generations: ``num_return_sequences`` of them.
         session: chat cache to continue and leave behind, if any.
+        error: what ended it before it had any answer, if something of its own did.
     """
 
     request_id: int
     prompt_ids: list[int]
     generations: list[Generation]
     session: Session | None = None
+    error: OVKVCrushError | None = None
 
     @property
     def finished(self) -> bool:

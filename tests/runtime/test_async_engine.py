@@ -1,0 +1,353 @@
+"""The engine in its thread: real inference, many at once, cancelled, failing, closed at work."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import random
+import threading
+from collections.abc import Coroutine, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import pytest
+from openvino_genai import GenerationConfig, GenerationFinishReason, Tokenizer
+
+from ov_kvcrush.config import KVCacheConfig
+from ov_kvcrush.errors import ConfigError, EngineClosedError, PromptError
+from ov_kvcrush.runtime.async_engine import AsyncEngine, AsyncRequest
+from ov_kvcrush.runtime.engine import PagedEngine
+from ov_kvcrush.runtime.request import Request, Session
+
+T = TypeVar("T")
+EXACT = {"key_cache_precision": "f32", "value_cache_precision": "f32"}
+F32 = {"INFERENCE_PRECISION_HINT": "f32"}
+LENGTHS = (150, 40, 220, 90, 33, 64, 12, 130)
+ENOUGH = 120  # seconds; what takes longer hangs
+
+
+def run(coroutine: Coroutine[Any, Any, T]) -> T:
+    return asyncio.run(asyncio.wait_for(coroutine, ENOUGH))
+
+
+def prompt_of(length: int, seed: int = 0) -> list[int]:
+    return np.random.default_rng(seed).integers(8, 5000, length).tolist()
+
+
+PROMPTS = [prompt_of(length, seed) for seed, length in enumerate(LENGTHS)]
+
+
+def greedy(count: int = 24, **settings: object) -> GenerationConfig:
+    return GenerationConfig(max_new_tokens=count, ignore_eos=True, **settings)
+
+
+@pytest.fixture(scope="module")
+def paged(needle_f32_dir: Path) -> PagedEngine:
+    # A pool that is short: sequences wait and are preempted.
+    config = KVCacheConfig(**EXACT, pool_size=768)
+    return PagedEngine(needle_f32_dir, Tokenizer(needle_f32_dir), config=config, properties=F32)
+
+
+@pytest.fixture(scope="module")
+def alone(paged: PagedEngine) -> list[list[int]]:
+    """What each prompt gives synchronously, one after the other."""
+    answers = []
+    for prompt in PROMPTS:
+        request = paged.add_request(prompt, greedy())
+        while not request.finished:
+            paged.step()
+        answers.append(list(request.generations[0].tokens))
+    return answers
+
+
+@pytest.fixture
+def engine(paged: PagedEngine, alone: list[list[int]]) -> Iterator[AsyncEngine]:
+    with AsyncEngine(paged) as engine:
+        yield engine
+    paged.check_integrity()
+    assert not paged.has_unfinished()
+
+
+async def read(request: AsyncRequest) -> list[int]:
+    tokens: list[int] = []
+    async for new in request:
+        assert new
+        tokens += new
+    return tokens
+
+
+async def at_rest(engine: AsyncEngine) -> bool:
+    return not await asyncio.wrap_future(engine.call(lambda e: e.has_unfinished()))
+
+
+# ------------------------------------------------------------------ tokens
+
+
+def test_many_at_once_get_what_each_gets_alone(engine: AsyncEngine, alone: list[list[int]]) -> None:
+    async def serve() -> list[list[int]]:
+        return await asyncio.gather(*(read(engine.add_request(p, greedy())) for p in PROMPTS))
+
+    assert run(serve()) == alone
+
+
+def test_requests_arrive_and_are_cancelled_while_others_run(
+    engine: AsyncEngine, alone: list[list[int]]
+) -> None:
+    chance = random.Random(0)
+
+    async def client(number: int) -> None:
+        await asyncio.sleep(chance.random() * 0.3)
+        which = number % len(PROMPTS)
+        request = engine.add_request(PROMPTS[which], greedy())
+        tokens: list[int] = []
+        leaves_after = chance.choice([None, 0, 1, 5, 20])
+        how = chance.choice(["break", "cancel"])
+        async for new in request:
+            tokens += new
+            if leaves_after is not None and len(tokens) > leaves_after:
+                if how == "break":
+                    break
+                request.cancel()
+                leaves_after = None
+        assert tokens == alone[which][: len(tokens)]
+        if how == "cancel":
+            finished = (await request).generations[0]
+            assert finished.tokens == tokens
+
+    async def serve() -> None:
+        await asyncio.gather(*(client(number) for number in range(40)))
+        while not await at_rest(engine):
+            await asyncio.sleep(0.01)
+
+    run(serve())
+
+
+def test_the_result_has_all_sequences_and_their_metrics(engine: AsyncEngine) -> None:
+    async def serve() -> Request:
+        config = greedy(5, do_sample=True, num_return_sequences=3)
+        return await engine.add_request(PROMPTS[1], config)
+
+    request = run(serve())
+    assert [len(g.tokens) for g in request.generations] == [5, 5, 5]
+    assert all(g.metrics.ttft > 0 for g in request.generations)
+
+
+def test_tokens_that_a_stop_string_may_take_back_are_held(
+    engine: AsyncEngine, needle_f32_dir: Path, alone: list[list[int]]
+) -> None:
+    text = Tokenizer(needle_f32_dir).decode(alone[0][:12])
+    stop = text[len(text) // 2 :].strip()[:6]
+
+    async def serve() -> tuple[list[int], Request]:
+        request = engine.add_request(PROMPTS[0], greedy(stop_strings={stop}))
+        return await read(request), await request
+
+    tokens, request = run(serve())
+    assert tokens == request.generations[0].tokens
+    assert request.generations[0].finish_reason == GenerationFinishReason.STOP
+
+
+def test_any_event_loop_and_thread_will_do(engine: AsyncEngine, alone: list[list[int]]) -> None:
+    found: dict[int, list[int]] = {}
+
+    def client(number: int) -> None:
+        found[number] = run(read_one(number))
+
+    async def read_one(number: int) -> list[int]:
+        return await read(engine.add_request(PROMPTS[number], greedy()))
+
+    threads = [threading.Thread(target=client, args=(n,)) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(ENOUGH)
+    assert [found[n] for n in range(4)] == alone[:4]
+
+
+def test_a_session_goes_on_from_its_cache(engine: AsyncEngine) -> None:
+    session = Session()
+
+    async def serve() -> int:
+        first = await engine.add_request(PROMPTS[2], greedy(4), session)
+        history = [*PROMPTS[2], *first.generations[0].tokens, *PROMPTS[4]]
+        second = await engine.add_request(history, greedy(4), session)
+        await asyncio.wrap_future(engine.call(lambda e: e.close_session(session)))
+        return second.generations[0].metrics.num_reused_tokens
+
+    assert run(serve()) >= len(PROMPTS[2])
+
+
+# ------------------------------------------------------------------ leaving early
+
+
+def test_a_cancelled_request_keeps_its_tokens(engine: AsyncEngine) -> None:
+    async def serve() -> Request:
+        request = engine.add_request(PROMPTS[0], greedy(100_000))
+        async for _ in request:
+            break
+        return await request
+
+    request = run(serve())
+    assert request.generations[0].tokens
+    assert request.generations[0].finish_reason == GenerationFinishReason.NONE
+
+
+@pytest.mark.parametrize("reads", [True, False])
+def test_a_cancelled_task_cancels_its_request(engine: AsyncEngine, reads: bool) -> None:
+    async def serve() -> None:
+        request = engine.add_request(PROMPTS[0], greedy(100_000))
+        task = asyncio.ensure_future(read(request) if reads else request.result())
+        await asyncio.sleep(0.2)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert (await request).generations[0].finish_reason == GenerationFinishReason.NONE
+
+    run(serve())
+
+
+def test_a_handle_that_nobody_holds_is_cancelled(engine: AsyncEngine) -> None:
+    async def serve() -> None:
+        request = engine.add_request(PROMPTS[0], greedy(100_000))
+        await asyncio.sleep(0.1)
+        assert not await at_rest(engine)
+        del request
+        gc.collect()
+        assert await at_rest(engine)
+
+    run(serve())
+
+
+def test_readers_whose_loop_has_gone_are_cancelled(engine: AsyncEngine) -> None:
+    kept: list[object] = []
+
+    async def begin() -> None:
+        # Kept, so that only its loop tells that the reader is gone.
+        tokens = engine.add_request(PROMPTS[0], greedy(100_000)).tokens()
+        kept.append(tokens)
+        await tokens.__anext__()
+        reader = tokens.__anext__()
+        reader.send(None)
+        kept.append(reader)
+
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(begin())
+    loop.close()
+
+    async def wait() -> None:
+        while not await at_rest(engine):
+            await asyncio.sleep(0.01)
+
+    run(wait())
+
+
+# ------------------------------------------------------------------ errors
+
+
+def test_an_error_belongs_to_its_request(engine: AsyncEngine, alone: list[list[int]]) -> None:
+    async def serve() -> list[Any]:
+        return await asyncio.gather(
+            read(engine.add_request(PROMPTS[0], greedy())),
+            read(engine.add_request([], greedy())),
+            engine.add_request(prompt_of(2000), greedy()).result(),
+            read(engine.add_request(PROMPTS[1], greedy(2, do_sample=True, num_return_sequences=2))),
+            read(engine.add_request(PROMPTS[3], greedy())),
+            return_exceptions=True,
+        )
+
+    first, empty, long, several, last = run(serve())
+    assert (first, last) == (alone[0], alone[3])
+    assert isinstance(empty, PromptError)
+    assert isinstance(long, PromptError)
+    assert isinstance(several, ConfigError)
+
+
+def test_tokens_are_read_once(engine: AsyncEngine) -> None:
+    async def serve() -> None:
+        request = engine.add_request(PROMPTS[4], greedy(3))
+        await read(request)
+        with pytest.raises(ConfigError, match="once"):
+            await read(request)
+
+    run(serve())
+
+
+def test_a_failing_step_ends_all_that_run_and_no_more(
+    paged: PagedEngine, alone: list[list[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forward, fails = paged.model.forward, threading.Event()
+
+    def failing(batch: Any) -> Any:
+        if fails.is_set():
+            raise RuntimeError("the plugin fell over")
+        return forward(batch)
+
+    monkeypatch.setattr(paged.model, "forward", failing)
+    session = Session()
+
+    async def serve(engine: AsyncEngine) -> list[Any]:
+        requests = [engine.add_request(p, greedy(100)) for p in PROMPTS[:3]]
+        requests.append(engine.add_request(PROMPTS[3], greedy(100), session))
+        async for _ in requests[0].tokens():
+            fails.set()
+        raise AssertionError("it must not end well")
+
+    with AsyncEngine(paged) as engine:
+        with pytest.raises(RuntimeError, match="fell over"):
+            run(serve(engine))
+        paged.check_integrity()
+        fails.clear()
+        assert session.sequence is None
+        assert not session.busy
+
+        async def again() -> list[int]:
+            return await read(engine.add_request(PROMPTS[0], greedy()))
+
+        assert run(again()) == alone[0]
+    assert paged.cache.used_bytes == 0
+
+
+# ------------------------------------------------------------------ the end
+
+
+def test_closing_at_work_leaves_nobody_waiting(paged: PagedEngine) -> None:
+    async def serve() -> list[Any]:
+        engine = AsyncEngine(paged)
+        reading = [
+            asyncio.ensure_future(read(engine.add_request(p, greedy(100_000)))) for p in PROMPTS
+        ]
+        await asyncio.sleep(0.2)
+        await asyncio.to_thread(engine.close)
+        ended = await asyncio.gather(*reading, return_exceptions=True)
+        with pytest.raises(EngineClosedError):
+            engine.add_request(PROMPTS[0], greedy())
+        with pytest.raises(EngineClosedError):
+            engine.call(lambda e: e.describe())
+        engine.close()
+        return list(ended)
+
+    assert all(isinstance(one, EngineClosedError) for one in run(serve()))
+    paged.check_integrity()
+    assert paged.cache.used_bytes == 0
+
+
+def test_an_engine_that_nobody_holds_ends_its_thread(paged: PagedEngine) -> None:
+    engine = AsyncEngine(paged)
+    request = engine.add_request(PROMPTS[0], greedy(100_000))
+    del engine
+    gc.collect()
+    assert not [t for t in threading.enumerate() if t.name == "ov-kvcrush engine"]
+    with pytest.raises(EngineClosedError):
+        run(request.result())
+    assert paged.cache.used_bytes == 0
+
+
+def test_a_call_gets_the_engine_and_passes_on_what_it_raises(engine: AsyncEngine) -> None:
+    assert engine.call(lambda e: e.describe()["engine"]).result(ENOUGH) == "paged"
+
+    def wrong(_: object) -> None:
+        raise ValueError("wrong")
+
+    with pytest.raises(ValueError, match="wrong"):
+        engine.call(wrong).result(ENOUGH)
