@@ -305,6 +305,7 @@ def test_a_failing_step_ends_all_that_run_and_no_more(
             return await read(engine.add_request(PROMPTS[0], greedy()))
 
         assert run(again()) == alone[0]
+    paged.prefixes.clear()
     assert paged.cache.used_bytes == 0
 
 
@@ -329,6 +330,7 @@ def test_closing_at_work_leaves_nobody_waiting(paged: PagedEngine) -> None:
 
     assert all(isinstance(one, EngineClosedError) for one in run(serve()))
     paged.check_integrity()
+    paged.prefixes.clear()
     assert paged.cache.used_bytes == 0
 
 
@@ -340,6 +342,7 @@ def test_an_engine_that_nobody_holds_ends_its_thread(paged: PagedEngine) -> None
     assert not [t for t in threading.enumerate() if t.name == "ov-kvcrush engine"]
     with pytest.raises(EngineClosedError):
         run(request.result())
+    paged.prefixes.clear()
     assert paged.cache.used_bytes == 0
 
 
