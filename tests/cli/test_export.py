@@ -352,6 +352,8 @@ def test_a_stopped_export_leaves_what_was_there(
         cwd=ROOT,
         stderr=subprocess.PIPE,
         text=True,
+        # nohup, if the tests run under it, ignores closed terminals, and so would the export.
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),
     )
     assert process.stderr is not None
     for line in process.stderr:
