@@ -212,9 +212,15 @@ class LLMPipeline:
         return self._engine.describe()
 
     def get_metrics(self) -> dict[str, Any]:
-        """KV cache in use now, and what the last call's sequences cost."""
+        """What the engine holds now and has done since it was made, as JSON values.
+
+        ``kv_cache``: bytes of the pool, in use, and by kind of owner; ``requests``: running,
+        waiting, ended, preempted; ``tokens``: read, reused, generated, kept and evicted;
+        ``ttft_seconds`` and ``tpot_seconds``: cumulative histograms as Prometheus has them; what an
+        engine does not tell is None. ``last``: what the last call's sequences cost.
+        """
         return {
-            "kv_cache": self._engine.kv_usage(),
+            **self._engine.metrics().to_dict(),
             "last": [generation.metrics.to_dict() for generation in self._last],
         }
 

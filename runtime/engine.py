@@ -23,6 +23,7 @@ from ov_kvcrush.runtime.byte_budget import buy_tokens
 from ov_kvcrush.runtime.cache_layout import PAGE_SIZE
 from ov_kvcrush.runtime.compressor import Compressor
 from ov_kvcrush.runtime.continuation import continue_session
+from ov_kvcrush.runtime.engine_metrics import EndedSequences, EngineMetrics
 from ov_kvcrush.runtime.model_setup import make_cache, open_model
 from ov_kvcrush.runtime.prefixes import Prefixes
 from ov_kvcrush.runtime.request import Generation, Request, Session
@@ -106,6 +107,7 @@ class PagedEngine:
         )
         self._owners: dict[Sequence, tuple[Request, Generation]] = {}
         self._num_requests = 0
+        self._ended = EndedSequences()
 
     def add_request(
         self,
@@ -195,14 +197,21 @@ class PagedEngine:
             "kv_cache_config": self.config.to_dict(),
         }
 
-    def kv_usage(self) -> dict[str, Any]:
-        """Bytes of KV cache in use now and at most."""
-        return {
-            "used_bytes": self.cache.used_bytes,
-            "pool_bytes": self.cache.max_bytes,
-            "num_running": len(self._scheduler.running),
-            "num_waiting": len(self._scheduler.waiting),
-        }
+    def metrics(self) -> EngineMetrics:
+        """What is held now and what has been done."""
+        return self._ended.snapshot(
+            used_bytes=self.cache.used_bytes,
+            pool_bytes=self.cache.max_bytes,
+            owners={
+                "running": sum(map(self.cache.bytes_of, self._scheduler.running)),
+                "waiting": sum(map(self.cache.bytes_of, self._scheduler.waiting)),
+                "chats": self.cache.parked_bytes(prefixes=False),
+                "prefixes": self.cache.parked_bytes(prefixes=True),
+            },
+            num_running=len(self._scheduler.running),
+            num_waiting=len(self._scheduler.waiting),
+            num_prefix_hits=self.prefixes.num_hits,
+        )
 
     def check_integrity(self) -> None:
         """Prove that every page is free or owned once; RuntimeError otherwise."""
@@ -342,6 +351,8 @@ class PagedEngine:
         metrics.kv_bytes = self.cache.bytes_of(sequence)
         metrics.kv_bytes_full = self.cache.bytes_for(sequence.num_cached)
         metrics.num_evicted_tokens = sequence.num_cached - sequence.num_kept
+        cancelled = generation.finish_reason == GenerationFinishReason.NONE
+        self._ended.add(metrics, cancelled)
         del self._owners[sequence]
         self._scheduler.remove(sequence)
         if request.session is None:

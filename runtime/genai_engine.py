@@ -23,6 +23,7 @@ from ov_kvcrush.errors import ConfigError, ModelError, OVKVCrushError, PromptErr
 from ov_kvcrush.plan import KVPlan
 from ov_kvcrush.runtime.cache_layout import page_bytes
 from ov_kvcrush.runtime.device import require_device, require_properties
+from ov_kvcrush.runtime.engine_metrics import EndedSequences, EngineMetrics
 from ov_kvcrush.runtime.genai_eviction import GenaiEviction
 from ov_kvcrush.runtime.genai_settings import (
     page_size_of,
@@ -148,6 +149,7 @@ class GenaiEngine:
             ) from error
         self._running: dict[int, _Running] = {}
         self._num_requests = 0
+        self._ended = EndedSequences()
         self._reported_page_bytes = 0
         self._planned_page_bytes = 0
         if plan is not None and self._precision is not None and self._device == "CPU":
@@ -239,13 +241,24 @@ class GenaiEngine:
             "kv_cache_config": self.config.to_dict(),
         }
 
-    def kv_usage(self) -> dict[str, Any]:
-        """Bytes of KV cache in use in the last step, 0 where nothing runs, and the pool's bytes."""
+    def metrics(self) -> EngineMetrics:
+        """What was held in the last step, nothing where nothing runs, and what has been done."""
         pool, used = self._reported_pool()
         # openvino_genai counts an element of u4 as a byte; what the plan says is right.
         factor = self._page_bytes / self._reported_page_bytes if self._reported_page_bytes else 1.0
         in_use = used if self._running else 0.0
-        return {"used_bytes": round(in_use * factor), "pool_bytes": round(pool * factor)}
+        used_bytes = round(in_use * factor)
+        scheduled = self._pipeline.get_metrics().scheduled_requests
+        num_running = min(scheduled, len(self._running))
+        return self._ended.snapshot(
+            used_bytes=used_bytes,
+            pool_bytes=round(pool * factor),
+            owners={"running": used_bytes},
+            num_running=num_running,
+            num_waiting=len(self._running) - num_running,
+            num_prefix_hits=None,
+            tells_preemptions=False,
+        )
 
     # ------------------------------------------------------------------ a request's tokens
 
@@ -302,6 +315,8 @@ class GenaiEngine:
             metrics.kv_bytes = self._bytes_for(cache.length)
             metrics.kv_bytes_full = self._bytes_for(cache.length + cache.num_evicted)
             metrics.kv_bytes_peak = self._bytes_for(cache.peak)
+            cancelled = generation.finish_reason == GenerationFinishReason.NONE
+            self._ended.add(metrics, cancelled)
 
     # ------------------------------------------------------------------ bytes
 

@@ -162,6 +162,11 @@ class KVCache:
         pinned = [s.sequence for s in self._parked if s.pinned and s.sequence is not None]
         return sum(map(self.bytes_of, pinned))
 
+    def parked_bytes(self, prefixes: bool) -> int:
+        """Bytes of the pages of parked prefixes, or of parked chats."""
+        kept = [s.sequence for s in self._parked if s.is_prefix == prefixes]
+        return sum(self.bytes_of(sequence) for sequence in kept if sequence is not None)
+
     def bytes_for(self, num_tokens: int) -> int:
         """Bytes of the pages ``num_tokens`` take where nothing is evicted."""
         return pages_for(num_tokens) * sum(self.pool.page_bytes)

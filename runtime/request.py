@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from ov_kvcrush.errors import OVKVCrushError
 from ov_kvcrush.metrics import GenerationMetrics
+from ov_kvcrush.runtime.engine_metrics import EngineMetrics
 from ov_kvcrush.runtime.sampler import Sampler
 from ov_kvcrush.runtime.stopping import StopChecker
 
@@ -141,5 +142,5 @@ class Engine(Protocol):
     def describe(self) -> dict[str, Any]:
         """What was really compiled and how much it holds, as JSON values."""
 
-    def kv_usage(self) -> dict[str, Any]:
-        """Bytes and pages of KV cache in use now, as JSON values."""
+    def metrics(self) -> EngineMetrics:
+        """What it holds now and what it has done."""

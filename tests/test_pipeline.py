@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import json
 import os
 import signal
 import subprocess
@@ -96,6 +97,16 @@ def test_ids_give_ids(ours: LLMPipeline, theirs: genai.LLMPipeline) -> None:
     assert mine.tokens == wanted.tokens
     one = ov.Tensor(tokens.input_ids.data[:1])
     assert ours.generate(one, max_new_tokens=8).tokens == mine.tokens[:1]
+
+
+def test_metrics_can_be_had_as_json(ours: LLMPipeline) -> None:
+    before = ours.get_metrics()
+    ours.generate([TEXT, "Hello"], max_new_tokens=4, ignore_eos=True)
+    after = json.loads(json.dumps(ours.get_metrics()))
+    assert after["requests"]["finished"] == before["requests"]["finished"] + 2
+    assert after["tokens"]["generated"] == before["tokens"]["generated"] + 8
+    assert after["ttft_seconds"]["count"] == after["ttft_seconds"]["buckets"]["+Inf"]
+    assert len(after["last"]) == 2
 
 
 def test_untemplated_text_is_read_as_it_is(ours: LLMPipeline, theirs: genai.LLMPipeline) -> None:

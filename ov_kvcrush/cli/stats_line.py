@@ -28,10 +28,15 @@ def stats_line(metrics: GenerationMetrics, description: Mapping[str, Any]) -> st
 
 
 def remarks(results: DecodedResults, config: GenerationConfig) -> list[str]:
-    """A line for each thing that was not as usual: history read anew, answer cut off."""
+    """A line for each thing that was not as usual: text read anew, answer cut off."""
     metrics, lines = results.metrics[0], []
     if metrics.restarted:
         lines.append(f"The history was read anew: {metrics.restarted}.")
+    if metrics.num_preemptions:
+        times = f" {metrics.num_preemptions} times" if metrics.num_preemptions > 1 else ""
+        lines.append(
+            f"The KV cache's pool was full: what was read was dropped and read anew{times}."
+        )
     if results.finish_reasons[0].name == "LENGTH":
         lines.append(f"The answer was cut off: {_limit(metrics, config)}.")
     return lines

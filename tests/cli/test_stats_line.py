@@ -62,6 +62,17 @@ def test_a_history_read_anew_is_told_with_its_reason() -> None:
     assert lines == ["The history was read anew: the history differs at token 3."]
 
 
+def test_a_full_pool_is_told() -> None:
+    told = [
+        remarks(
+            results(GenerationFinishReason.STOP, metrics(num_preemptions=n)), GenerationConfig()
+        )
+        for n in (1, 2)
+    ]
+    assert told[0] == ["The KV cache's pool was full: what was read was dropped and read anew."]
+    assert told[1][0].endswith("read anew 2 times.")
+
+
 @pytest.mark.parametrize(
     ("limits", "reason"),
     [

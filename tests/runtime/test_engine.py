@@ -121,7 +121,7 @@ def test_budgets_are_admitted_so_that_none_is_preempted(needle_f32_dir: Path) ->
     while not all(request.finished for request in requests):
         engine.step()
         engine.check_integrity()
-        most = max(most, engine.kv_usage()["num_running"])
+        most = max(most, engine.metrics().num_running)
     assert most == 2
     assert not any(r.generations[0].metrics.num_preemptions for r in requests)
 

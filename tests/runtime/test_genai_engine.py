@@ -151,14 +151,14 @@ def test_the_blocks_it_keeps_are_those_we_report(
     for prompt_length, count in ((600, 70), (100, 190), (256, 40), (289, 5)):
         request = engine.add_request(prompt_of(prompt_length), greedy(count))
         engine.step()
-        page_bytes = engine.kv_usage()["pool_bytes"] // (2048 // PAGE)
+        page_bytes = engine.metrics().pool_bytes // (2048 // PAGE)
         held = prompt_length
         while True:
             engine.step()
             held += 1
             if request.finished:
                 break
-            assert engine.kv_usage()["used_bytes"] == -(-held // PAGE) * page_bytes
+            assert engine.metrics().used_bytes == -(-held // PAGE) * page_bytes
             held = engine.eviction.kept(held)
             assert held < config.max_cache_size + PAGE
         held = engine.eviction.kept(held)
@@ -257,7 +257,7 @@ def test_cancelling_keeps_the_tokens_so_far_and_frees_the_pages(evicting: GenaiE
     request = evicting.add_request(prompt_of(500), greedy(100))
     while len(request.generations[0].tokens) < 3:
         evicting.step()
-    used = evicting.kv_usage()["used_bytes"]
+    used = evicting.metrics().used_bytes
     evicting.cancel(request)
     evicting.cancel(request)
     assert request.finished
@@ -266,7 +266,7 @@ def test_cancelling_keeps_the_tokens_so_far_and_frees_the_pages(evicting: GenaiE
     assert not evicting.has_unfinished()
     again = evicting.add_request(prompt_of(100), greedy(2))
     evicting.step()
-    assert 0 < evicting.kv_usage()["used_bytes"] < used
+    assert 0 < evicting.metrics().used_bytes < used
     evicting.cancel(again)
 
 
@@ -379,6 +379,6 @@ def test_kv_bytes_are_the_paged_engines(
     ours, theirs = (request.generations[0].metrics for request in requests)
     assert theirs.kv_bytes == ours.kv_bytes
     assert genai.describe()["kv_bytes_per_token"] == paged.describe()["kv_bytes_per_token"]
-    assert genai.kv_usage()["pool_bytes"] == paged.kv_usage()["pool_bytes"]
+    assert genai.metrics().pool_bytes == paged.metrics().pool_bytes
     assert genai.describe()["key_cache_precision"] == key
     assert genai.describe()["value_cache_precision"] == value
