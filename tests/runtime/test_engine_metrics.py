@@ -40,6 +40,11 @@ def test_the_pool_is_told_by_its_owners(needle_int8_dir: Path) -> None:
     engine = engine_of(needle_int8_dir, KVCacheConfig(pool_size=1024), max_num_seqs=1)
     session = Session()
     finish(engine, engine.add_request(prompt_of(100), greedy(3), session))
+    # What the prompt left for others to begin with shares all pages but the last of each layer.
+    both = engine.metrics()
+    assert both.owners["prefixes"] == engine.cache.bytes_for(100)
+    assert both.used_bytes == engine.cache.bytes_for(128 + 32)
+    engine.prefixes.clear()
     chat = engine.metrics()
     assert chat.owners["chats"] == chat.used_bytes == engine.cache.bytes_for(102)
     running = engine.add_request(prompt_of(200, 1), greedy(50))
@@ -49,10 +54,13 @@ def test_the_pool_is_told_by_its_owners(needle_int8_dir: Path) -> None:
     assert (now.num_running, now.num_waiting) == (1, 1)
     assert now.owners["running"] == engine.cache.bytes_for(200)
     assert now.owners["waiting"] == 0
-    assert sum(now.owners.values()) == now.used_bytes <= now.pool_bytes
+    assert now.owners["prefixes"] == engine.cache.bytes_for(200)
+    shared = engine.cache.bytes_for(200)
+    assert sum(now.owners.values()) - shared == now.used_bytes <= now.pool_bytes
     engine.cancel(running)
     finish(engine, waiting)
     engine.close_session(session)
+    engine.prefixes.clear()
     end = engine.metrics()
     assert (end.num_finished, end.num_cancelled) == (2, 1)
     assert (end.num_running, end.num_waiting, end.used_bytes) == (0, 0, 0)
