@@ -20,6 +20,7 @@ class Chat:
 
     Attributes:
         messages: role and content of each message so far.
+        session: its cache.
     """
 
     def __init__(
@@ -28,14 +29,11 @@ class Chat:
         from ov_kvcrush.runtime.request import Session
 
         if prefix is not None and system_message not in ("", prefix.system_message):
-            raise ConfigError(
-                "a chat behind a cached prefix has the system message the prefix was made with",
-                "Give cache_prefix the system message.",
-            )
+            raise _system_message_of_prefix()
         self._pipeline = pipeline
         self._prefix = prefix
         system_message = prefix.system_message if prefix is not None else system_message
-        self._session = Session()
+        self.session = Session()
         self.messages: list[dict[str, str]] = []
         if system_message:
             self.messages.append({"role": "system", "content": system_message})
@@ -55,7 +53,7 @@ class Chat:
         asked = [*self.messages, {"role": "user", "content": message}]
         require_utf8(*(m["content"] for m in asked))
         results = self._pipeline._generate_history(
-            ChatHistory(asked), generation_config, streamer, kwargs, self._session, self._prefix
+            ChatHistory(asked), generation_config, streamer, kwargs, self.session, self._prefix
         )
         self.messages = [*asked, {"role": "assistant", "content": results.texts[0]}]
         return results
@@ -69,7 +67,9 @@ class Chat:
         if len(self.messages) < 2 or self.messages[-1]["role"] != "assistant":
             raise PromptError("there is no answer to take back", "Ask something first.")
         *self.messages, question, _ = self.messages
-        return question["content"]
+        is_first = not any(m["role"] == "user" for m in self.messages)
+        read = self._prefix.text if self._prefix is not None and is_first else ""
+        return question["content"].removeprefix(read)
 
     def clear(self) -> None:
         """Forget all messages but the system message, and free the cache."""
@@ -77,11 +77,24 @@ class Chat:
         self.close()
 
     def set_system_message(self, system_message: str) -> None:
-        """Replace the system message, or remove it if empty; the next turn reads all anew."""
+        """Replace the system message, or remove it if empty; the next turn reads all anew.
+
+        Raises:
+            ConfigError: the chat is behind a cached prefix, which comes after its system message.
+        """
+        if self._prefix is not None:
+            raise _system_message_of_prefix()
         rest = [m for m in self.messages if m["role"] != "system"]
         first = [{"role": "system", "content": system_message}] if system_message else []
         self.messages = first + rest
 
     def close(self) -> None:
         """Free the cache. The conversation stays, and would be read anew."""
-        self._pipeline._close_session(self._session)
+        self._pipeline._close_session(self.session)
+
+
+def _system_message_of_prefix() -> ConfigError:
+    return ConfigError(
+        "a chat behind a cached prefix has the system message the prefix was made with",
+        "Give cache_prefix the system message.",
+    )

@@ -50,6 +50,10 @@ class EngineClosedError(OVKVCrushError):
         super().__init__("the engine was closed before the answer was finished")
 
 
+class SessionError(OVKVCrushError):
+    """A session file that cannot be written, or from which this engine cannot go on."""
+
+
 class ExportError(OVKVCrushError):
     """An export that cannot start or did not finish."""
 

@@ -21,7 +21,7 @@ from openvino_genai import (
 
 from ov_kvcrush.chat import Chat
 from ov_kvcrush.config import KVCacheConfig
-from ov_kvcrush.errors import ConfigError
+from ov_kvcrush.errors import ConfigError, SessionError
 from ov_kvcrush.histories import KeptHistories
 from ov_kvcrush.interop import EngineLimits, read_scheduler_config
 from ov_kvcrush.interrupts import as_streamer, deferred_interrupt
@@ -43,6 +43,7 @@ from ov_kvcrush.results import DecodedResults, EncodedResults, PerfMetrics
 from ov_kvcrush.runtime.generation import resolve_generation_config
 from ov_kvcrush.runtime.request import Generation, Request, Session
 from ov_kvcrush.runtime.stopping import TokenStream
+from ov_kvcrush.sessions import SessionSummary, read_what, write_what
 
 
 class LLMPipeline:
@@ -206,6 +207,46 @@ class LLMPipeline:
             raise
         prefix.metrics = generation.metrics
         return prefix
+
+    def save_session(
+        self,
+        path: str | Path,
+        what: Chat | CachedPrefix | None = None,
+        *,
+        overwrite: bool = False,
+    ) -> SessionSummary:
+        """Write a chat or a cached prefix with its cache to a file, whole or not at all.
+
+        Args:
+            path: replaced if it holds a session of the same kind; by convention ``*.safetensors``.
+            what: None is the conversation of ``start_chat``.
+            overwrite: replace whatever file is there.
+
+        Raises:
+            SessionError: there is nothing to save, another file is there, or it cannot be written.
+            UnsupportedError: this engine keeps no caches.
+        """
+        what = what or self._chat
+        if what is None:
+            raise SessionError(
+                "there is no conversation to save", "Give a chat or prefix, or call start_chat."
+            )
+        with self._lock:
+            return write_what(self._engine, Path(path), what, overwrite)
+
+    def load_session(self, path: str | Path) -> Chat | CachedPrefix:
+        """What :meth:`save_session` wrote, with its cache, as if it had never been away.
+
+        A chat whose cache had been given up is read anew in its next turn. The budget may be
+        another one than when it was saved: the cache is cut to it when it is due.
+
+        Raises:
+            SessionError: the file is damaged, of another model or precision, or does not fit the
+                pool; nothing is loaded then.
+            UnsupportedError: this engine keeps no caches.
+        """
+        with self._lock:
+            return read_what(self, self._engine, self._tokenizer, Path(path))
 
     def describe(self) -> dict[str, Any]:
         """What was really compiled, and what the cache may hold."""

@@ -58,6 +58,22 @@ class CacheMemory:
         self.keys[target] = self.keys[source]
         self.values[target] = self.values[source]
 
+    def copy_keys(self, pages: Sequence[int], num_tokens: int) -> NDArray[np.uint8]:
+        """A copy of ``keys`` at ``pages``, which ``num_tokens`` fill from the front.
+
+        The rows behind them are zero: what lies there may be of another sequence.
+        """
+        keys = self.keys[list(pages)]
+        rows = num_tokens - (len(pages) - 1) * PAGE_SIZE
+        keys[-1:, :, self.layout.key_header_bytes + rows * self.layout.key_row_bytes :] = 0
+        return keys
+
+    def copy_values(self, pages: Sequence[int], num_tokens: int) -> NDArray[np.uint8]:
+        """The same of ``values``."""
+        values = self.values[list(pages)]
+        values[-1:, :, num_tokens - (len(pages) - 1) * PAGE_SIZE :] = 0
+        return values
+
     def give_back(self, pages: Sequence[int]) -> None:
         """Tell the operating system that the content of ``pages`` is no longer needed."""
         if not _CAN_RETURN:

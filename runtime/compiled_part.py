@@ -59,6 +59,11 @@ class CompiledPart:
         """Type the plugin computes in."""
         return str(self._compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name())
 
+    @property
+    def num_logits(self) -> int:
+        """Logits of a row; of the last part."""
+        return int(self._compiled.output("logits").partial_shape[-1].get_length())
+
     def reserve(self, layer_pages: Sequence[int]) -> list[CacheMemory]:
         """Make and bind the cache: address space for so many pages of each of its layers."""
         for number, layout, num_pages in zip(self.layers, self.layouts, layer_pages, strict=True):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from collections.abc import Sequence as SequenceOf
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,12 +15,13 @@ from openvino_genai import GenerationFinishReason
 
 from ov_kvcrush.config import KVCacheConfig
 from ov_kvcrush.errors import ConfigError, PromptError
-from ov_kvcrush.plan import KVPlan
+from ov_kvcrush.plan import KVPlan, fingerprint
 from ov_kvcrush.precisions import describe_precisions
 from ov_kvcrush.runtime.admission import Admission
 from ov_kvcrush.runtime.batch import build_batch, num_query_rows
 from ov_kvcrush.runtime.budgets import CacheBudgets
 from ov_kvcrush.runtime.byte_budget import buy_tokens
+from ov_kvcrush.runtime.cache_identity import CacheIdentity
 from ov_kvcrush.runtime.cache_layout import PAGE_SIZE
 from ov_kvcrush.runtime.compressor import Compressor
 from ov_kvcrush.runtime.continuation import continue_session
@@ -29,6 +31,7 @@ from ov_kvcrush.runtime.prefixes import Prefixes
 from ov_kvcrush.runtime.request import Generation, Request, Session
 from ov_kvcrush.runtime.scheduler import Chunk, Schedule, Scheduler
 from ov_kvcrush.runtime.sequence import Sequence
+from ov_kvcrush.runtime.session import StoredSession, load_into, open_session, write_session
 
 if TYPE_CHECKING:
     from openvino_genai import GenerationConfig, Tokenizer
@@ -69,6 +72,12 @@ class PagedEngine:
         self._max_num_seqs = max_num_seqs
         plan = KVPlan.load(folder)
         self.model = open_model(folder, device, self.config, properties, plan)
+        self._identity = CacheIdentity(
+            plan.fingerprint if plan else fingerprint(folder),
+            self.model.vocab_size,
+            self.model.layers,
+            self.model.precisions,
+        )
         shares = plan.layer_shares if plan else ()
         self._budgets = CacheBudgets(self.config, self.model.layers, shares, max_num_batched_tokens)
         if self.config.kv_budget_mb is not None:
@@ -178,6 +187,23 @@ class PagedEngine:
     def close_session(self, session: Session) -> None:
         """Free what ``session`` holds."""
         self.cache.drop(session)
+
+    def save_session(self, session: Session, path: Path, about: Mapping[str, Any]) -> None:
+        """Write what ``session`` has cached, and ``about``, to ``path``."""
+        settings = self.config.to_dict()
+        memories = self.model.memories
+        write_session(path, about, session.sequence, memories, self._identity, settings)
+
+    def open_session(self, path: Path) -> AbstractContextManager[StoredSession]:
+        """The session in the file at ``path``, proved to be one of this model."""
+        return open_session(path, self.model.memories, self._identity)
+
+    def load_session(self, stored: StoredSession, session: Session) -> None:
+        """Let ``session``, which has nothing cached, hold what was ``stored``."""
+        if stored.state is not None:
+            sequence = self._new_sequence(stored.token_ids)
+            load_into(sequence, stored, self.cache)
+            self.cache.park(session, sequence)
 
     def describe(self) -> dict[str, Any]:
         """What was really compiled and how much it holds."""

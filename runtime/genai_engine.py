@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 from collections.abc import Sequence as SequenceOf
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,6 +38,8 @@ from ov_kvcrush.runtime.request import Generation, Request, Session
 
 if TYPE_CHECKING:
     from openvino_genai import GenerationConfig, GenerationHandle, Tokenizer
+
+    from ov_kvcrush.runtime.session import StoredSession
 
 
 @dataclass
@@ -223,6 +225,18 @@ class GenaiEngine:
     def close_session(self, session: Session) -> None:
         """Nothing to free: no session holds a cache here."""
 
+    def save_session(self, session: Session, path: Path, about: Mapping[str, Any]) -> None:
+        """Refused: no session holds a cache here."""
+        raise _no_sessions()
+
+    def open_session(self, path: Path) -> AbstractContextManager[StoredSession]:
+        """Refused: no session holds a cache here."""
+        raise _no_sessions()
+
+    def load_session(self, stored: StoredSession, session: Session) -> None:
+        """Refused: no session holds a cache here."""
+        raise _no_sessions()
+
     def describe(self) -> dict[str, Any]:
         """What openvino_genai was given, with the sizes its eviction really works with."""
         precision = self._precision
@@ -369,3 +383,10 @@ def _readable_errors() -> Iterator[None]:
 def _reason(error: RuntimeError) -> str:
     lines = [line for line in str(error).strip().splitlines() if line.strip()]
     return lines[-1].strip() if lines else type(error).__name__
+
+
+def _no_sessions() -> UnsupportedError:
+    return UnsupportedError(
+        "the genai engine keeps no cache between requests that could be saved or loaded",
+        "Use the paged engine (engine='paged').",
+    )

@@ -83,6 +83,11 @@ class PagedModel:
         return self.page_bytes / PAGE_SIZE
 
     @property
+    def vocab_size(self) -> int:
+        """Token ids there are."""
+        return self._parts[-1].num_logits
+
+    @property
     def inference_precision(self) -> str:
         """Type the plugin computes in."""
         return self._parts[0].inference_precision

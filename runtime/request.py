@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from collections.abc import Sequence as SequenceOf
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ov_kvcrush.errors import OVKVCrushError
@@ -17,6 +20,7 @@ if TYPE_CHECKING:
     from openvino_genai import GenerationConfig, GenerationFinishReason, Tokenizer
 
     from ov_kvcrush.runtime.sequence import Sequence
+    from ov_kvcrush.runtime.session import StoredSession
 
 
 class Session:
@@ -138,6 +142,29 @@ class Engine(Protocol):
 
     def close_session(self, session: Session) -> None:
         """Free what ``session`` holds."""
+
+    def save_session(self, session: Session, path: Path, about: Mapping[str, Any]) -> None:
+        """Write what ``session`` has cached, and ``about``, to ``path``, whole or not at all.
+
+        Raises:
+            SessionError: it cannot be written.
+            UnsupportedError: this engine keeps no caches.
+        """
+
+    def open_session(self, path: Path) -> AbstractContextManager[StoredSession]:
+        """The session in the file at ``path``, proved to be whole and one of this model.
+
+        Raises:
+            SessionError: it is not.
+            UnsupportedError: this engine keeps no caches.
+        """
+
+    def load_session(self, stored: StoredSession, session: Session) -> None:
+        """Let ``session``, which has nothing cached, hold what was ``stored``.
+
+        Raises:
+            SessionError: there is no room for it, or this engine's policy needs what it has not.
+        """
 
     def describe(self) -> dict[str, Any]:
         """What was really compiled and how much it holds, as JSON values."""

@@ -76,12 +76,16 @@ class LayerCache:
             self._attention[:, begin:end] = 0
         self.length = end
 
-    def hold_copy_of(self, other: LayerCache) -> None:
-        """Hold the same tokens as ``other`` in the same slots."""
-        self._positions = other.positions.copy()
-        self._slots = other.slots.copy()
-        self._attention = None if other.attention is None else other.attention.copy()
-        self.length = other.length
+    def hold(
+        self,
+        positions: NDArray[np.int32],
+        slots: NDArray[np.int32],
+        attention: NDArray[np.float32] | None,
+    ) -> None:
+        """Hold copies of the attributes of these names, on the pages already on the table."""
+        self._positions, self._slots = positions.copy(), slots.copy()
+        self._attention = None if attention is None else attention.copy()
+        self.length = positions.shape[1]
 
     def keep(self, chosen: NDArray[np.int32], slots: NDArray[np.int32]) -> None:
         """Hold only the tokens ``chosen [H, K]``, which the kernels have moved to ``slots [H, K]``.
@@ -232,7 +236,7 @@ class Sequence:
     def clone_into(self, other: Sequence) -> None:
         """Make ``other`` hold what this one holds, on the pages already on its tables."""
         for mine, its in zip(self.layers, other.layers, strict=True):
-            its.hold_copy_of(mine)
+            its.hold(mine.positions, mine.slots, mine.attention)
         if self.window is not None and other.window is not None:
             other.window.copy_from(self.window)
         other.num_cached = self.num_cached

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ov_kvcrush.errors import OVKVCrushError
+from ov_kvcrush.files import replacing
+from ov_kvcrush.sessions import are_messages
 
 FORMAT = "ov-kvcrush-conversation"
 VERSION = 1
@@ -35,15 +36,11 @@ def write_conversation(
         "messages": messages,
         "generation_config": dict(settings),
     }
-    path = path.resolve()  # replace what a link points to, not the link
-    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
+    text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
     try:
-        partial.write_text(
-            json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
-        )
-        os.replace(partial, path)
+        with replacing(path) as stream:
+            stream.write(text.encode())
     except OSError as error:
-        partial.unlink(missing_ok=True)
         raise OVKVCrushError(f"cannot write {path}: {error.strerror}") from error
 
 
@@ -65,7 +62,7 @@ def read_conversation(path: Path) -> tuple[list[dict[str, str]], dict[str, Any]]
             path, f"its version is {content.get('version')!r}; this release reads {VERSION}"
         )
     messages, settings = content.get("messages"), content.get("generation_config")
-    if not isinstance(messages, list) or not all(map(_is_message, messages)):
+    if not are_messages(messages):
         raise _not_a_conversation(path, "its messages are not objects of role and content")
     if not _take_turns([message["role"] for message in messages]):
         raise _not_a_conversation(path, "its questions and answers do not take turns")
@@ -86,14 +83,6 @@ def read_text(path: Path) -> str:
         raise OVKVCrushError(f"cannot read {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise OVKVCrushError(f"{path} is not a text file in UTF-8") from error
-
-
-def _is_message(value: Any) -> bool:
-    return (
-        isinstance(value, dict)
-        and value.keys() == {"role", "content"}
-        and all(isinstance(part, str) for part in value.values())
-    )
 
 
 def _take_turns(roles: list[str]) -> bool:

@@ -1,0 +1,59 @@
+"""Files that appear whole or not at all, whatever happens to who writes them."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """A stream whose content is at ``path`` when the ``with`` ends without an exception.
+
+    Until then, and after a kill or a power cut at any moment, ``path`` is what it was. What a kill
+    leaves beside it is removed by the next one to write there.
+
+    Raises:
+        OSError: it cannot be written; ``path`` is what it was.
+    """
+    path = path.resolve()  # replace what a link points to, not the link
+    _remove_abandoned(path)
+    partial = path.with_name(f".{path.name}.partial-{secrets.token_hex(8)}")
+    with partial.open("xb") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX)
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+            os.replace(partial, path)
+        except BaseException:
+            partial.unlink(missing_ok=True)
+            raise
+    _sync_folder(path.parent)
+
+
+def _remove_abandoned(path: Path) -> None:
+    """Remove what processes that were killed have left of ``path``: nobody holds its lock."""
+    name = re.compile(rf"\.{re.escape(path.name)}\.partial-[0-9a-f]+")
+    with suppress(OSError):  # a folder that cannot be listed may still be written to
+        for partial in path.parent.iterdir():
+            if name.fullmatch(partial.name) and partial.is_file():
+                with partial.open("rb") as stream, suppress(OSError):
+                    fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    partial.unlink()
+
+
+def _sync_folder(folder: Path) -> None:
+    # Or a power cut may undo the renaming.
+    with suppress(OSError):  # not every file system can
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

@@ -1,0 +1,153 @@
+"""Chats and cached prefixes as session files: what is saved beside the cache, and what is not."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeGuard
+
+from ov_kvcrush.chat import Chat
+from ov_kvcrush.errors import ConfigError, OVKVCrushError, SessionError
+from ov_kvcrush.prefix import CachedPrefix
+from ov_kvcrush.prompts import encode_continuing
+from ov_kvcrush.runtime.session import StoredSession, read_about
+
+if TYPE_CHECKING:
+    from openvino_genai import Tokenizer
+
+    from ov_kvcrush.pipeline import LLMPipeline
+    from ov_kvcrush.runtime.request import Engine
+
+CHAT, PREFIX = "chat", "prefix"
+
+
+@dataclass(frozen=True)
+class SessionSummary:
+    """What a session file holds.
+
+    Attributes:
+        kind: ``chat`` or ``prefix``.
+        num_tokens: that its cache has read; 0 where the cache had been given up.
+        num_kept: that each layer holds of them, on average.
+        file_bytes: size of the file.
+    """
+
+    kind: str
+    num_tokens: int
+    num_kept: int
+    file_bytes: int
+
+
+def write_what(
+    engine: Engine, path: Path, what: Chat | CachedPrefix, overwrite: bool
+) -> SessionSummary:
+    """Save ``what``. See :meth:`LLMPipeline.save_session`."""
+    about = _about(what)
+    if what.session.busy:
+        raise SessionError("the session is still answering", "Save it when the answer has ended.")
+    if path.exists() and not overwrite:
+        _require_replaceable(path, about["kind"])
+    engine.save_session(what.session, path, about)
+    sequence = what.session.sequence
+    return SessionSummary(
+        about["kind"],
+        0 if sequence is None else sequence.num_cached,
+        0 if sequence is None else sequence.num_kept,
+        path.stat().st_size,
+    )
+
+
+def read_what(
+    pipeline: LLMPipeline, engine: Engine, tokenizer: Tokenizer, path: Path
+) -> Chat | CachedPrefix:
+    """Load what is at ``path``. See :meth:`LLMPipeline.load_session`."""
+    with engine.open_session(path) as stored:
+        kind = stored.about.get("kind")
+        what: Chat | CachedPrefix
+        if kind == CHAT:
+            what = _read_chat(pipeline, stored, path)
+        elif kind == PREFIX:
+            what = _read_prefix(pipeline, tokenizer, stored, path)
+        else:
+            raise _unusable(path, f"it is neither a chat nor a prefix, but {kind!r}")
+        engine.load_session(stored, what.session)
+    return what
+
+
+def kind_of(path: Path) -> str:
+    """``chat`` or ``prefix``, as the file at ``path`` says; the rest of it is not looked at.
+
+    Raises:
+        SessionError: it is no session file.
+    """
+    return str(read_about(path).get("kind"))
+
+
+def are_messages(messages: object) -> TypeGuard[list[dict[str, str]]]:
+    """Whether ``messages`` are a list of objects of role and content."""
+    return isinstance(messages, list) and all(
+        isinstance(message, dict)
+        and message.keys() == {"role", "content"}
+        and all(isinstance(part, str) for part in message.values())
+        for message in messages
+    )
+
+
+def _about(what: Chat | CachedPrefix) -> dict[str, Any]:
+    if isinstance(what, CachedPrefix):
+        if what.session.sequence is None:
+            raise SessionError(
+                "the cached prefix is closed or was given up", "Make it again with cache_prefix."
+            )
+        return {"kind": PREFIX, "text": what.text, "system_message": what.system_message}
+    if not isinstance(what, Chat):
+        raise ConfigError(
+            f"a session is a chat or a cached prefix, not a {type(what).__name__}",
+            "Give what chat() or cache_prefix() made.",
+        )
+    if not any(message["role"] == "user" for message in what.messages):
+        raise SessionError("nothing has been said yet that could be saved", "Ask something first.")
+    return {"kind": CHAT, "messages": what.messages}
+
+
+def _require_replaceable(path: Path, kind: str) -> None:
+    try:
+        there = kind_of(path)
+    except OVKVCrushError:
+        raise SessionError(
+            f"{path} exists and is not a saved session", "Choose another name."
+        ) from None
+    if there != kind:
+        raise SessionError(
+            f"{path} is a saved {there} and is not replaced by a {kind}", "Choose another name."
+        )
+
+
+def _read_chat(pipeline: LLMPipeline, stored: StoredSession, path: Path) -> Chat:
+    messages = stored.about.get("messages")
+    if not are_messages(messages):
+        raise _unusable(path, "its messages are not objects of role and content")
+    chat = Chat(pipeline)
+    chat.messages = messages
+    return chat
+
+
+def _read_prefix(
+    pipeline: LLMPipeline, tokenizer: Tokenizer, stored: StoredSession, path: Path
+) -> CachedPrefix:
+    text, system_message = (stored.about.get(name) for name in ("text", "system_message"))
+    if not (isinstance(text, str) and text and isinstance(system_message, str)):
+        raise _unusable(path, "it does not say which text it is of")
+    if stored.state is None or stored.state.num_cached != len(stored.token_ids):
+        raise _unusable(path, "its cache has not read all of its text")
+    prefix = CachedPrefix(pipeline, tokenizer, text, system_message, stored.token_ids)
+    if encode_continuing(tokenizer, prefix.spelled, []) != prefix.token_ids:
+        raise SessionError(
+            f"{path} was saved with another tokenizer or chat template: its text has other tokens",
+            "Load the model with the tokenizer it was saved with.",
+        )
+    return prefix
+
+
+def _unusable(path: Path, reason: str) -> SessionError:
+    return SessionError(f"{path} is not a usable session: {reason}", "Use another copy of it.")
