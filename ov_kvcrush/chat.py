@@ -21,6 +21,7 @@ class Chat:
     Attributes:
         messages: role and content of each message so far.
         session: its cache.
+        prefix: cached prefix it begins behind, if any.
     """
 
     def __init__(
@@ -31,7 +32,7 @@ class Chat:
         if prefix is not None and system_message not in ("", prefix.system_message):
             raise _system_message_of_prefix()
         self._pipeline = pipeline
-        self._prefix = prefix
+        self.prefix = prefix
         system_message = prefix.system_message if prefix is not None else system_message
         self.session = Session()
         self.messages: list[dict[str, str]] = []
@@ -48,12 +49,12 @@ class Chat:
         """
         if not message.strip():
             raise PromptError("the message is empty", "Type a question.")
-        if self._prefix is not None and not any(m["role"] == "user" for m in self.messages):
-            message = self._prefix.text + message
+        if self.prefix is not None and not any(m["role"] == "user" for m in self.messages):
+            message = self.prefix.text + message
         asked = [*self.messages, {"role": "user", "content": message}]
         require_utf8(*(m["content"] for m in asked))
         results = self._pipeline._generate_history(
-            ChatHistory(asked), generation_config, streamer, kwargs, self.session, self._prefix
+            ChatHistory(asked), generation_config, streamer, kwargs, self.session, self.prefix
         )
         self.messages = [*asked, {"role": "assistant", "content": results.texts[0]}]
         return results
@@ -68,7 +69,7 @@ class Chat:
             raise PromptError("there is no answer to take back", "Ask something first.")
         *self.messages, question, _ = self.messages
         is_first = not any(m["role"] == "user" for m in self.messages)
-        read = self._prefix.text if self._prefix is not None and is_first else ""
+        read = self.prefix.text if self.prefix is not None and is_first else ""
         return question["content"].removeprefix(read)
 
     def clear(self) -> None:
@@ -82,7 +83,7 @@ class Chat:
         Raises:
             ConfigError: the chat is behind a cached prefix, which comes after its system message.
         """
-        if self._prefix is not None:
+        if self.prefix is not None:
             raise _system_message_of_prefix()
         rest = [m for m in self.messages if m["role"] != "system"]
         first = [{"role": "system", "content": system_message}] if system_message else []

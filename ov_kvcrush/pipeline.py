@@ -41,7 +41,7 @@ from ov_kvcrush.prompts import (
 )
 from ov_kvcrush.results import DecodedResults, EncodedResults, PerfMetrics
 from ov_kvcrush.runtime.generation import resolve_generation_config
-from ov_kvcrush.runtime.request import Generation, Request, Session
+from ov_kvcrush.runtime.request import Generation, Request, Session, share_read
 from ov_kvcrush.runtime.stopping import TokenStream
 from ov_kvcrush.sessions import SessionSummary, read_what, write_what
 
@@ -188,11 +188,17 @@ class LLMPipeline:
         """
         return Chat(self, system_message, prefix)
 
-    def cache_prefix(self, text: str, system_message: str = "") -> CachedPrefix:
+    def cache_prefix(
+        self,
+        text: str,
+        system_message: str = "",
+        progress: Callable[[float], None] | None = None,
+    ) -> CachedPrefix:
         """Read ``text`` once, cut its cache to the budget, and keep it for any number of questions.
 
         The user's message of later calls is ``text`` and then their input, so end it as it should
         stand before a question. Its pages stay until it is closed, whatever else needs room.
+        ``progress`` is called with the share that has been read, 0 to 1, as it grows.
 
         Raises:
             PromptError: the text is empty, or does not fit the pool.
@@ -201,7 +207,7 @@ class LLMPipeline:
         prefix = CachedPrefix(self, self._tokenizer, text, system_message)
         prompt = Prompt(prefix.token_ids, prefix.session)
         try:
-            (generation,) = self._run([prompt], reading_config(), None)
+            (generation,) = self._run([prompt], reading_config(), None, progress)
         except BaseException:
             prefix.close()
             raise
@@ -326,6 +332,7 @@ class LLMPipeline:
         prompts: Sequence[Prompt],
         config: GenerationConfig,
         streamer: Any,
+        progress: Callable[[float], None] | None = None,
     ) -> list[Generation]:
         if streamer is not None and (len(prompts) > 1 or config.num_return_sequences > 1):
             raise ConfigError(
@@ -343,7 +350,7 @@ class LLMPipeline:
                 if streamer is not None:
                     sink = as_streamer(streamer, self._tokenizer)
                     stream = TokenStream(sink, requests[0].generations[0].checker)
-                self._drive(requests, stream, interrupted)
+                self._drive(requests, stream, interrupted, progress)
             finally:
                 for request in requests:
                     if not request.finished:
@@ -355,9 +362,12 @@ class LLMPipeline:
         requests: Sequence[Request],
         stream: TokenStream | None,
         interrupted: Callable[[], bool],
+        progress: Callable[[float], None] | None,
     ) -> None:
         while not all(request.finished for request in requests):
             self._engine.step()
+            if progress is not None:
+                progress(sum(map(share_read, requests)) / len(requests))
             if interrupted():
                 raise KeyboardInterrupt
             if stream is not None and stream.advance() != StreamingStatus.RUNNING:

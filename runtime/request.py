@@ -108,6 +108,14 @@ class Request:
         return all(g.finish_reason is not None for g in self.generations)
 
 
+def share_read(request: Request) -> float:
+    """How much of the prompt of ``request`` is in the cache, 0 to 1."""
+    sequence = request.generations[0].sequence
+    if sequence is None:
+        return 0.0
+    return min(1.0, sequence.num_cached / len(request.prompt_ids))
+
+
 class Engine(Protocol):
     """Runs requests a step at a time."""
 

@@ -24,6 +24,7 @@ from ov_kvcrush.errors import ConfigError, OVKVCrushError, did_you_mean
 COMMANDS = {
     "export": "ov_kvcrush.cli.export",
     "chat": "ov_kvcrush.cli.chat",
+    "crush": "ov_kvcrush.cli.crush",
     "eval": "ov_kvcrush.cli.eval",
 }
 

@@ -117,6 +117,21 @@ def read_cache_options(given: Mapping[str, Any]) -> KVCacheConfig:
     return config
 
 
+def spell_cache_options(config: KVCacheConfig) -> list[str]:
+    """The flags that give ``config``, as words of a command line."""
+    words: list[str] = []
+    for field in dataclasses.fields(config):
+        value, flag = getattr(config, field.name), _flag(field.name)
+        if value == field.default:
+            continue
+        if isinstance(value, bool):
+            words.append(flag if value else flag.replace("--", "--no-", 1))
+        else:
+            text = ",".join(f"{n:g}" for n in value) if isinstance(value, tuple) else str(value)
+            words += [flag, text]
+    return words
+
+
 def parse_layer_budgets(text: str) -> str | tuple[float, ...]:
     """A name, or the numbers of a list with commas; what is neither is left to the config."""
     try:

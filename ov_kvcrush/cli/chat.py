@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -12,6 +13,7 @@ import typer
 from ov_kvcrush.cli.cache_options import cache_options
 from ov_kvcrush.cli.common import Verbose
 from ov_kvcrush.cli.generation_options import generation_options
+from ov_kvcrush.cli.kept_session import KeptSession, check_session_file
 from ov_kvcrush.cli.model_options import (
     Device,
     EngineName,
@@ -52,6 +54,15 @@ def chat(
             "generation_config, config. With --prompt or piped input.",
         ),
     ] = False,
+    session: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Go on from this file (*.safetensors) if it exists, and save to it when the chat "
+            "ends; or begin behind the document that ov-kvcrush crush left in it.",
+            show_default=False,
+        ),
+    ] = None,
     engine: EngineName = "paged",
     properties: Properties = None,
     verbose: Verbose = False,
@@ -75,7 +86,11 @@ def chat(
     - `ov-kvcrush chat qwen3 --system "Answer in one sentence." --temperature 0.7`
 
     - `ov-kvcrush chat qwen3 --prompt "What changed?" --json < CHANGES.txt`
+
+    - `ov-kvcrush chat qwen3 --max-cache-size 1024 --session monday.safetensors`
     """
+    if session is not None:
+        check_session_file(session, engine)
     message = _one_message(prompt)
     if as_json and message is None:
         raise ConfigError(
@@ -88,16 +103,18 @@ def chat(
     from ov_kvcrush.cli.chat_terminal import ChatTerminal
     from ov_kvcrush.cli.conversation import Conversation
 
-    conversation = Conversation(pipeline, generation, system)
-    if message is None:
-        ChatTerminal(conversation).run()
-        return
+    kept = KeptSession(session, pipeline, system)
+    conversation = Conversation(pipeline, generation, system, kept.chat)
+    terminal = ChatTerminal(conversation)
+    show = _show_nothing if as_json else terminal.note
     try:
-        if as_json:
-            _print_json(conversation, message)
-        else:
-            terminal = ChatTerminal(conversation)
-            terminal.show_turn(lambda streamer: conversation.ask(message, streamer))
+        with kept.saved_at_end(conversation, show):
+            if message is None:
+                terminal.run()
+            elif as_json:
+                _print_json(conversation, message)
+            else:
+                terminal.show_turn(lambda streamer: conversation.ask(message, streamer))
     except BrokenPipeError:
         # The reader, head for instance, has gone. Python flushes stdout once more at the end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -120,6 +137,10 @@ def _one_message(prompt: str | None) -> str | None:
             "nothing to answer: stdin is empty", "Pipe a prompt in, or give --prompt TEXT."
         )
     return "\n\n".join(parts)
+
+
+def _show_nothing(_: str) -> None:
+    """Beside JSON nothing is said."""
 
 
 def _print_json(conversation: Conversation, message: str) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from ov_kvcrush.cli.conversation import Conversation, Streamer
 from ov_kvcrush.cli.conversation_file import read_conversation, read_text, write_conversation
 from ov_kvcrush.cli.generation_options import imply_sampling
+from ov_kvcrush.cli.kept_session import count_messages, is_session_name, load_chat, save_chat
 from ov_kvcrush.cli.stats_line import megabytes
 from ov_kvcrush.config import KVCacheConfig
 from ov_kvcrush.errors import ConfigError, OVKVCrushError, PromptError, did_you_mean
@@ -162,16 +163,25 @@ def _read(screen: Screen, file: str) -> None:
 def _save(screen: Screen, file: str) -> None:
     path = Path(file).expanduser()
     conversation = screen.conversation
+    if is_session_name(path):
+        screen.note(save_chat(conversation, path))
+        return
     write_conversation(path, conversation.chat.messages, conversation.settings)
-    screen.note(f"Saved {_count(conversation)} to {path}. The KV cache is not saved.")
+    screen.note(f"Saved {count_messages(conversation.chat)} to {path}. The KV cache is not saved.")
 
 
 def _load(screen: Screen, file: str) -> None:
     path = Path(file).expanduser()
+    if is_session_name(path):
+        chat, note = load_chat(screen.conversation.pipeline, path)
+        screen.conversation.replace_chat(chat)
+        screen.note(note)
+        return
     messages, settings = read_conversation(path)
     screen.conversation.restore(messages, settings)
     screen.note(
-        f"Loaded {_count(screen.conversation)} from {path}. The next turn reads the history anew."
+        f"Loaded {count_messages(screen.conversation.chat)} from {path}. "
+        "The next turn reads the history anew."
     )
 
 
@@ -184,8 +194,10 @@ COMMANDS: Mapping[str, Command] = {
     "/set": Command("NAME VALUE", "Changes a generation setting; /show lists them.", _set),
     "/show": Command("", "Shows settings, engine, KV cache and its use.", _show),
     "/read": Command("FILE", "Puts a text file before your next message.", _read),
-    "/save": Command("FILE", "Saves messages and settings as JSON.", _save),
-    "/load": Command("FILE", "Continues a saved conversation.", _load),
+    "/save": Command(
+        "FILE", "Saves as JSON with settings; as .safetensors with the KV cache.", _save
+    ),
+    "/load": Command("FILE", "Continues what was saved; .safetensors with its KV cache.", _load),
 }
 
 
@@ -208,8 +220,3 @@ def _shown(value: Any) -> str:
     if value is None or isinstance(value, str):
         return value or "-"
     return f"{value:,}" if type(value) is int else json.dumps(value)
-
-
-def _count(conversation: Conversation) -> str:
-    count = len(conversation.chat.messages)
-    return f"{count} message{'' if count == 1 else 's'}"

@@ -11,6 +11,7 @@ from ov_kvcrush.errors import ConfigError, PromptError
 from ov_kvcrush.runtime.generation import SERVED, resolve_generation_config
 
 if TYPE_CHECKING:
+    from ov_kvcrush.chat import Chat
     from ov_kvcrush.pipeline import LLMPipeline
     from ov_kvcrush.results import DecodedResults
 
@@ -30,6 +31,7 @@ class Conversation:
         pipeline: the model.
         settings: changes to its generation config.
         system_message: may be empty.
+        chat: to go on with, instead of a new one with that system message.
 
     Attributes:
         pipeline: the model.
@@ -42,10 +44,14 @@ class Conversation:
     """
 
     def __init__(
-        self, pipeline: LLMPipeline, settings: Mapping[str, Any], system_message: str = ""
+        self,
+        pipeline: LLMPipeline,
+        settings: Mapping[str, Any],
+        system_message: str = "",
+        chat: Chat | None = None,
     ) -> None:
         self.pipeline = pipeline
-        self.chat = pipeline.chat(system_message)
+        self.chat = chat or pipeline.chat(system_message)
         self.settings: dict[str, Any] = {}
         self.change_settings(settings)
         self.attached: list[str] = []
@@ -117,9 +123,15 @@ class Conversation:
             ConfigError, UnsupportedError: a setting cannot be used; nothing has changed then.
         """
         self._resolve(settings)
-        self.clear()
         self.settings = dict(settings)
-        self.chat.messages = messages
+        chat = self.pipeline.chat()
+        chat.messages = messages
+        self.replace_chat(chat)
+
+    def replace_chat(self, chat: Chat) -> None:
+        """Go on with ``chat``; the cache of the one before is freed, the settings stay."""
+        self.clear()
+        self.chat = chat
 
     def describe_settings(self) -> dict[str, Any]:
         """All settings of the next answer by name, as JSON values; None where nothing limits."""

@@ -72,6 +72,10 @@ class Terminal:
         time.sleep(0.5)
         self.type(CTRL_C)
 
+    def signal(self, number: int) -> None:
+        """Send the process a signal."""
+        self._process.send_signal(number)
+
     def wait(self) -> int:
         """The exit code."""
         return self._process.wait(_TIMEOUT)

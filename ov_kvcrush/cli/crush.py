@@ -1,0 +1,213 @@
+"""``ov-kvcrush crush``: reads a document once and keeps its crushed cache in a file."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ov_kvcrush.cli.cache_options import cache_options, spell_cache_options
+from ov_kvcrush.cli.common import Verbose
+from ov_kvcrush.cli.kept_session import check_session_file
+from ov_kvcrush.cli.model_options import ModelDir, Properties, load_pipeline, parse_properties
+from ov_kvcrush.cli.progress import StepProgress
+from ov_kvcrush.cli.stats_line import megabytes
+from ov_kvcrush.config import KVCacheConfig
+from ov_kvcrush.errors import ConfigError, OVKVCrushError, PromptError, SessionError
+from ov_kvcrush.plan import KVPlan
+
+if TYPE_CHECKING:
+    from ov_kvcrush.pipeline import LLMPipeline
+    from ov_kvcrush.prefix import CachedPrefix
+    from ov_kvcrush.sessions import SessionSummary
+
+app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
+
+_STDIN = "-"
+
+
+@app.command()
+@cache_options
+def crush(
+    model_dir: ModelDir,
+    document: Annotated[
+        str, typer.Argument(metavar="DOC", help="Text file in UTF-8; - is what is piped in.")
+    ],
+    output: Annotated[
+        Path,
+        typer.Option(
+            "-o",
+            "--output",
+            metavar="FILE",
+            help="File to make (*.safetensors).",
+            show_default=False,
+        ),
+    ],
+    system: Annotated[
+        str,
+        typer.Option(
+            metavar="TEXT", help="System message of the chats about it.", show_default=False
+        ),
+    ] = "",
+    overwrite: Annotated[
+        bool,
+        typer.Option("--overwrite", help="Replace whatever FILE is, not just another document."),
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the summary as JSON on stdout.")
+    ] = False,
+    properties: Properties = None,
+    verbose: Verbose = False,
+    *,
+    kv_cache_config: KVCacheConfig,
+) -> None:
+    """Read a document once, crush its KV cache to a budget, and keep that in a file.
+
+    Chats begin behind it with `ov-kvcrush chat MODEL_DIR --session FILE`: none of them reads the
+    document again. While it is read its cache is cut too, so the memory it takes is bounded.
+
+    Examples:
+
+    - `ov-kvcrush crush qwen3 report.txt -o report.safetensors --max-cache-size 1024`
+
+    - `pdftotext report.pdf - | ov-kvcrush crush qwen3 - -o report.safetensors --kv-budget-mb 40`
+    """
+    if not kv_cache_config.evicts:
+        raise ConfigError(
+            "nothing says how far to crush the document", "Add --max-cache-size TOKENS."
+        )
+    check_session_file(output)
+    text = _read_document(document)
+    _check_output(output, overwrite)
+    pipeline = load_pipeline(
+        model_dir, "CPU", "paged", kv_cache_config, parse_properties(properties or [])
+    )
+    _require_context(pipeline, model_dir, text)
+    try:
+        with StepProgress("Prepare") as progress:
+            progress.step(1, 2, f"Read and crush {_name(document)}")
+            # As a file that a chat's /read attaches stands before its question.
+            prefix = pipeline.cache_prefix(f"{text}\n\n", system, progress.advance)
+            progress.step(2, 2, f"Write {output}")
+            summary = pipeline.save_session(output, prefix, overwrite=overwrite)
+    except KeyboardInterrupt:
+        print(f"interrupted: nothing was written to {output}", file=sys.stderr)
+        raise
+    command = ["ov-kvcrush", "chat", str(model_dir), "--session", str(output)]
+    following = shlex.join([*command, *spell_cache_options(kv_cache_config)])
+    show = _print_json if as_json else _print_summary
+    show(_figures(pipeline, prefix, summary, document, output, following))
+
+
+def _read_document(document: str) -> str:
+    """The text, without what is blank around it.
+
+    Raises:
+        OVKVCrushError: it cannot be read, is empty, or is not UTF-8.
+    """
+    from ov_kvcrush.cli.conversation_file import read_text
+
+    if document == _STDIN:
+        try:
+            text = sys.stdin.read()
+        except UnicodeDecodeError as error:
+            raise PromptError("what is piped in is not text in UTF-8") from error
+    else:
+        text = read_text(Path(document))
+    text = text.strip()
+    if not text:
+        raise PromptError(f"{_name(document)} is empty", "Give a text to read.")
+    return text
+
+
+def _check_output(output: Path, overwrite: bool) -> None:
+    """Refuse, before a document is read for minutes, what would not be replaced in the end."""
+    from ov_kvcrush.sessions import PREFIX, kind_of
+
+    if output.is_dir():
+        raise SessionError(f"{output} is a folder", "Give the name of a file.")
+    if not output.exists() or overwrite:
+        return
+    try:
+        kind = kind_of(output)
+    except OVKVCrushError:
+        kind = "file of another kind"
+    if kind != PREFIX:
+        raise SessionError(
+            f"{output} exists and is no crushed document, but a {kind}",
+            "Choose another name, or add --overwrite.",
+        )
+
+
+def _require_context(pipeline: LLMPipeline, model_dir: Path, text: str) -> None:
+    plan = KVPlan.load(model_dir)
+    num_tokens = pipeline.get_tokenizer().encode(text).input_ids.shape[1]
+    if plan is not None and 0 < plan.context_length < num_tokens:
+        raise PromptError(
+            f"the document has {num_tokens:,} tokens, and the model was made to read "
+            f"{plan.context_length:,}",
+            "Split it.",
+        )
+
+
+def _figures(
+    pipeline: LLMPipeline,
+    prefix: CachedPrefix,
+    summary: SessionSummary,
+    document: str,
+    output: Path,
+    following: str,
+) -> dict[str, Any]:
+    description = pipeline.describe()
+    if prefix.metrics is None:
+        raise RuntimeError("a prefix that was just read says nothing of what it cost")
+    metrics = prefix.metrics.to_dict()
+    return {
+        "document": document,
+        "output": str(output),
+        "num_tokens": summary.num_tokens,
+        "num_kept": summary.num_kept,
+        "kv_bytes": metrics["kv_bytes"],
+        "kv_bytes_full": metrics["kv_bytes_full"],
+        "kv_bytes_peak": metrics["kv_bytes_peak"],
+        "file_bytes": summary.file_bytes,
+        "seconds": metrics["duration_ms"] / 1e3,
+        "key_cache_precision": description["key_cache_precision"],
+        "value_cache_precision": description["value_cache_precision"],
+        "kv_cache_config": description["kv_cache_config"],
+        "next": following,
+    }
+
+
+def _print_json(figures: dict[str, Any]) -> None:
+    print(json.dumps(figures, indent=2))
+
+
+def _print_summary(figures: dict[str, Any]) -> None:
+    evicted = figures["num_tokens"] - figures["num_kept"]
+    kept = (
+        f"{figures['num_kept']:,} of them kept, {evicted:,} evicted"
+        if evicted
+        else "all of them kept: they fit the budget"
+    )
+    rows = {
+        "Document": f"{figures['num_tokens']:,} tokens, read in {figures['seconds']:,.1f} s",
+        "Tokens": kept,
+        "KV cache": f"{megabytes(figures['kv_bytes'])} of {megabytes(figures['kv_bytes_full'])}, "
+        f"at most {megabytes(figures['kv_bytes_peak'])} meanwhile, "
+        f"K {figures['key_cache_precision']} V {figures['value_cache_precision']}",
+        "On disk": megabytes(figures["file_bytes"]),
+    }
+    print(figures["output"])
+    width = max(map(len, rows))
+    for name, value in rows.items():
+        print(f"  {name:<{width}}  {value}")
+    print(f"Next: {figures['next']}")
+
+
+def _name(document: str) -> str:
+    return "what is piped in" if document == _STDIN else document

@@ -1,0 +1,161 @@
+"""The session file of a chat: what the chat begins with, and what is saved of it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ov_kvcrush.cli.stats_line import megabytes
+from ov_kvcrush.errors import ConfigError, SessionError, UnsupportedError
+
+if TYPE_CHECKING:
+    from ov_kvcrush.chat import Chat
+    from ov_kvcrush.cli.conversation import Conversation
+    from ov_kvcrush.pipeline import LLMPipeline
+
+_SUFFIX = ".safetensors"
+
+
+def is_session_name(path: Path) -> bool:
+    """Whether a file of this name is a session: it ends in ``.safetensors``."""
+    return path.suffix == _SUFFIX
+
+
+def check_session_file(path: Path, engine: str = "paged") -> None:
+    """Refuse, before a model is loaded, what no session could be read from or written to later.
+
+    Raises:
+        ConfigError: the name does not end as those of sessions do.
+        SessionError: its folder is missing or may not be written.
+        UnsupportedError: ``engine`` keeps no sessions.
+    """
+    if engine != "paged":
+        raise UnsupportedError(
+            f"the {engine} engine keeps no sessions", "Leave --engine out, or --session."
+        )
+    if not is_session_name(path):
+        raise ConfigError(
+            f"{path} is not named like a session file", f"Choose a name that ends in {_SUFFIX}."
+        )
+    folder = path.resolve().parent
+    if not folder.is_dir():
+        raise SessionError(f"there is no folder {folder} for {path.name}", "Make it first.")
+    if not os.access(folder, os.W_OK):
+        raise SessionError(f"nothing can be written in {folder}", "Choose another folder.")
+
+
+def load_chat(pipeline: LLMPipeline, path: Path) -> tuple[Chat, str]:
+    """The chat in the file at ``path``, or one behind the document in it; and a note about it.
+
+    Raises:
+        SessionError: as ``LLMPipeline.load_session``.
+    """
+    from ov_kvcrush.prefix import CachedPrefix
+
+    loaded = pipeline.load_session(path)
+    if isinstance(loaded, CachedPrefix):
+        return pipeline.chat(prefix=loaded), (
+            f"{path} holds a document of {len(loaded.token_ids):,} tokens, already read: "
+            "ask about it."
+        )
+    cached = len(loaded.session.token_ids)
+    cache = f"with the KV cache of {cached:,} tokens" if cached else "without a KV cache"
+    anew = "" if cached else " The next turn reads the history anew."
+    return loaded, f"Loaded {count_messages(loaded)} {cache} from {path}.{anew}"
+
+
+def save_chat(conversation: Conversation, path: Path) -> str:
+    """Save the chat to the file at ``path``; a note about it.
+
+    Raises:
+        SessionError: as ``LLMPipeline.save_session``.
+    """
+    summary = conversation.pipeline.save_session(path, conversation.chat)
+    messages = count_messages(conversation.chat)
+    if not summary.num_tokens:
+        return (
+            f"Saved {messages} to {path}, without a KV cache: it had been given up. "
+            "The next turn after loading reads the history anew."
+        )
+    return (
+        f"Saved {messages} with the KV cache, {summary.num_kept:,} of {summary.num_tokens:,} "
+        f"tokens, to {path}: {megabytes(summary.file_bytes)}."
+    )
+
+
+def count_messages(chat: Chat) -> str:
+    """How many messages ``chat`` has, in words."""
+    count = len(chat.messages)
+    return f"{count} message{'' if count == 1 else 's'}"
+
+
+class KeptSession:
+    """What ``--session FILE`` does; without it, nothing.
+
+    Args:
+        path: the file, or None.
+        pipeline: the model.
+        system_message: that was asked for.
+
+    Attributes:
+        chat: to go on with; None for a new one.
+
+    Raises:
+        SessionError: the file cannot be gone on from; it stays as it is.
+        ConfigError: it has another system message than was asked for.
+    """
+
+    def __init__(self, path: Path | None, pipeline: LLMPipeline, system_message: str) -> None:
+        self._path = path
+        self.chat: Chat | None = None
+        self._note = ""
+        self._is_document = False
+        if path is None or not os.path.lexists(path):
+            return
+        self.chat, self._note = load_chat(pipeline, path)
+        own = "".join(m["content"] for m in self.chat.messages if m["role"] == "system")
+        if system_message and system_message != own:
+            raise ConfigError(
+                f"--system is not the system message of {path}", "Leave --system out."
+            )
+        self._is_document = self.chat.prefix is not None
+
+    @contextmanager
+    def saved_at_end(
+        self, conversation: Conversation, show: Callable[[str], None]
+    ) -> Iterator[None]:
+        """Save the chat when the ``with`` ends, however it does; ``show`` gets notes about it.
+
+        A document is never replaced by a chat about it.
+        """
+        if self._path is None:
+            yield
+            return
+        if self._note:
+            show(self._note)
+        if self._is_document:
+            show(f"The chat is not saved to {self._path}: /save OTHER{_SUFFIX} keeps it.")
+            yield
+            return
+        before = list(conversation.chat.messages)
+        try:
+            yield
+        finally:
+            self._save(conversation, before, show)
+
+    def _save(
+        self,
+        conversation: Conversation,
+        before: list[dict[str, str]],
+        show: Callable[[str], None],
+    ) -> None:
+        messages = conversation.chat.messages
+        if messages == before or self._path is None:
+            return
+        if any(message["role"] == "user" for message in messages):
+            show(save_chat(conversation, self._path))
+        else:
+            show(f"There is nothing to save; {self._path} is as it was.")
