@@ -103,3 +103,24 @@ def test_layers_keep_their_budget_or_their_window(folder: Path, prompt: list[int
         engine.check_integrity()
     engine.prefixes.clear()
     assert engine.cache.used_bytes == 0
+
+
+def test_prompts_that_begin_alike_answer_as_if_alone(folder: Path, prompt: list[int]) -> None:
+    def answer(engine: PagedEngine, tokens: list[int]) -> tuple[list[int], int]:
+        request = engine.add_request(tokens, GREEDY)
+        while not request.finished:
+            engine.step()
+            engine.check_integrity()
+        (generation,) = request.generations
+        return generation.tokens, generation.metrics.num_reused_tokens
+
+    second = [*prompt[:-10], *prompt[5:15]]
+    sharing, alone = engine_of(folder), engine_of(folder, prefix_caching=False)
+    assert answer(sharing, prompt)[1] == 0
+    found, num_reused = answer(sharing, second)
+    assert found == answer(alone, second)[0]
+    # A window that has slid on has dropped the pages a shorter beginning would need.
+    if any(layer.sliding_window for layer in sharing.model.layers):
+        assert num_reused in (0, (len(prompt) - 10) // 32 * 32)
+    else:
+        assert num_reused == (len(prompt) - 10) // 32 * 32

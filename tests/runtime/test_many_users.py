@@ -9,7 +9,7 @@ import pytest
 from openvino_genai import GenerationConfig, Tokenizer
 
 from ov_kvcrush.config import KVCacheConfig
-from ov_kvcrush.errors import PromptError
+from ov_kvcrush.errors import PromptError, SessionError
 from ov_kvcrush.runtime.engine import PagedEngine
 from ov_kvcrush.runtime.request import Request, Session
 
@@ -29,8 +29,11 @@ CASES = {
 class Users:
     """Random users of one engine, and what they hold."""
 
-    def __init__(self, engine: PagedEngine, seed: int) -> None:
+    def __init__(self, engine: PagedEngine, seed: int, folder: Path) -> None:
         self.engine = engine
+        self.folder = folder
+        self.saved: list[Path] = []
+        self.num_loaded = 0
         self.draw = random.Random(seed)
         self.running: list[Request] = []
         self.finished: list[Request] = []
@@ -46,6 +49,7 @@ class Users:
         kinds = {
             self.step: 12, self.arrive: 4, self.chat: 3, self.cancel: 1, self.preempt: 1,
             self.share: 2, self.cache_prefix: 1, self.close_chat: 1, self.close_prefix: 1,
+            self.save: 1, self.load: 1,
         }  # fmt: skip
         self.draw.choices(list(kinds), list(kinds.values()))[0]()
 
@@ -105,6 +109,30 @@ class Users:
                 return
             self.prefixes.append((session, document))
 
+    def save(self) -> None:
+        holding = [s for s, _ in [*self.chats, *self.prefixes] if not s.busy and s.sequence]
+        if holding:
+            session = self.draw.choice(holding)
+            path = self.folder / f"{self.draw.randrange(4)}.safetensors"
+            self.engine.save_session(session, path, {"prefix": session.is_prefix})
+            self.saved.append(path)
+
+    def load(self) -> None:
+        if not self.saved:
+            return
+        with self.engine.open_session(self.draw.choice(self.saved)) as stored:
+            is_prefix = stored.about["prefix"]
+            session = Session(pinned=is_prefix, is_prefix=is_prefix)
+            try:
+                self.engine.load_session(stored, session)
+            except SessionError as error:
+                if "has no room" not in str(error):
+                    raise
+                return
+            self.num_loaded += 1
+            which = self.prefixes if is_prefix else self.chats
+            which.append((session, stored.token_ids))
+
     def cancel(self) -> None:
         if self.running:
             request = self.running.pop(self.draw.randrange(len(self.running)))
@@ -132,7 +160,7 @@ class Users:
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_random_operations_lose_no_page(needle_int8_dir: Path, case: str) -> None:
+def test_random_operations_lose_no_page(needle_int8_dir: Path, tmp_path: Path, case: str) -> None:
     key, value = case.partition(",")[0].split("/")
     config = KVCacheConfig(
         key_cache_precision=key, value_cache_precision=value, pool_size=1024, **CASES[case]
@@ -141,7 +169,7 @@ def test_random_operations_lose_no_page(needle_int8_dir: Path, case: str) -> Non
         needle_int8_dir, Tokenizer(needle_int8_dir), config=config,
         max_num_batched_tokens=128, max_num_seqs=6,
     )  # fmt: skip
-    users = Users(engine, seed=len(case))
+    users = Users(engine, len(case), tmp_path)
     for _ in range(NUM_OPERATIONS):
         users.act()
         engine.check_integrity()
@@ -159,3 +187,4 @@ def test_random_operations_lose_no_page(needle_int8_dir: Path, case: str) -> Non
     assert engine.prefixes.num_hits > 10
     preemptions = [g.metrics.num_preemptions for r in users.finished for g in r.generations]
     assert sum(preemptions) > 3
+    assert users.num_loaded > 3
