@@ -135,6 +135,23 @@ def test_a_prefix_answers_as_before(pipe: LLMPipeline, tmp_path: Path) -> None:
     used_bytes(pipe)
 
 
+def test_a_chat_behind_a_prefix_goes_on_without_it(pipe: LLMPipeline, tmp_path: Path) -> None:
+    path = tmp_path / "chat.safetensors"
+    with pipe.cache_prefix(f"{TEXT}\n\n") as prefix:
+        chat = pipe.chat(prefix=prefix)
+        chat.ask("Which is room 3?", **ENDLESS)
+        pipe.save_session(path, chat)
+        wanted = chat.ask("And room 7?", **ENDLESS).texts
+        chat.close()
+    loaded = pipe.load_session(path)
+    assert isinstance(loaded, Chat)
+    assert loaded.prefix is None
+    results = loaded.ask("And room 7?", **ENDLESS)
+    assert results.texts == wanted
+    assert results.metrics[0].num_reused_tokens > len(prefix.token_ids)
+    loaded.close()
+
+
 def test_a_prefix_that_is_closed_cannot_be_saved(pipe: LLMPipeline, tmp_path: Path) -> None:
     prefix = pipe.cache_prefix(TEXT)
     prefix.close()
