@@ -262,3 +262,16 @@ def test_page_granularity_wants_multiples_of_the_page(needle_f32_dir: Path) -> N
     with pytest.raises(ConfigError, match="100 is not a multiple of the page size 32"):
         engine_of(needle_f32_dir, granularity="page", max_cache_size=100, start_size=32,
                   recent_size=32)  # fmt: skip
+
+
+def test_a_long_prompt_holds_up_nobody(needle_f32_dir: Path) -> None:
+    engine = engine_of(needle_f32_dir, {"max_num_batched_tokens": 64})
+    talking = [engine.add_request(prompt_of(20, seed), greedy(40)) for seed in range(3)]
+    engine.step()
+    reading = engine.add_request(prompt_of(500, 9), greedy(4))
+    while not reading.generations[0].tokens:
+        before = [len(request.generations[0].tokens) for request in talking]
+        engine.step()
+        assert [len(r.generations[0].tokens) for r in talking] == [n + 1 for n in before]
+    # 61 tokens of the prompt fit beside the three in each step.
+    assert len(talking[0].generations[0].tokens) == 1 + -(-500 // 61)

@@ -1,0 +1,112 @@
+"""``cache_prefix``: a text is read once, and questions about it are answered as if with it."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from pathlib import Path
+
+import numpy as np
+import pytest
+from openvino_genai import ChatHistory
+
+from ov_kvcrush import AsyncLLMPipeline, KVCacheConfig, LLMPipeline
+from ov_kvcrush.errors import ConfigError, PromptError, UnsupportedError
+
+EXACT = {"INFERENCE_PRECISION_HINT": "f32"}
+QUESTIONS = [f"What is the number of room {n}?" for n in (3, 17, 40)]
+SETTINGS = {"max_new_tokens": 12, "do_sample": False}
+
+
+def document() -> str:
+    numbers = np.random.default_rng(2).integers(100, 999, 60)
+    return " ".join(f"Room {n} is {number}." for n, number in enumerate(numbers)) + "\n\n"
+
+
+@pytest.fixture(scope="module")
+def pipe(needle_f32_dir: Path) -> LLMPipeline:
+    config = KVCacheConfig(prefix_caching=False)
+    return LLMPipeline(needle_f32_dir, "CPU", EXACT, kv_cache_config=config)
+
+
+@pytest.fixture(scope="module")
+def read(pipe: LLMPipeline) -> list[str]:
+    """What the questions are answered where the document is read with each."""
+    return [str(pipe.generate(document() + question, **SETTINGS)) for question in QUESTIONS]
+
+
+def used_bytes(pipe: LLMPipeline) -> int:
+    return int(pipe.get_metrics()["kv_cache"]["used_bytes"])
+
+
+def test_questions_behind_a_prefix_are_answered_alike(pipe: LLMPipeline, read: list[str]) -> None:
+    with pipe.cache_prefix(document()) as prefix:
+        assert [pipe.generate(q, prefix=prefix, **SETTINGS) for q in QUESTIONS] == read
+        reused = pipe.get_metrics()["last"][0]["num_reused_tokens"]
+        assert reused == len(prefix.token_ids)
+        assert pipe.generate(QUESTIONS, prefix=prefix, **SETTINGS).texts == read
+        assert pipe.get_metrics()["kv_cache"]["prefixes_bytes"] == used_bytes(pipe) > 0
+    assert used_bytes(pipe) == 0
+
+
+def test_a_chat_behind_a_prefix_reads_only_its_questions(
+    pipe: LLMPipeline, read: list[str]
+) -> None:
+    with pipe.cache_prefix(document(), "You read numbers.") as prefix:
+        chat = pipe.chat(prefix=prefix)
+        assert chat.messages[0] == {"role": "system", "content": "You read numbers."}
+        first = chat.ask(QUESTIONS[0], **SETTINGS)
+        plain = pipe.chat("You read numbers.")
+        assert plain.ask(document() + QUESTIONS[0], **SETTINGS).texts == first.texts
+        assert first.metrics[0].num_reused_tokens == len(prefix.token_ids)
+        assert chat.ask(QUESTIONS[1], **SETTINGS).metrics[0].restarted == ""
+        chat.close()
+        plain.close()
+
+
+def test_a_crushed_prefix_keeps_to_the_budget(needle_f32_dir: Path) -> None:
+    config = KVCacheConfig(max_cache_size=96, start_size=8, recent_size=24)
+    pipe = LLMPipeline(needle_f32_dir, "CPU", EXACT, kv_cache_config=config)
+    prefix = pipe.cache_prefix(document())
+    assert prefix.metrics is not None
+    assert prefix.metrics.num_prompt_tokens > 300
+    assert prefix.metrics.kv_tokens <= 96
+    first = [pipe.generate(q, prefix=prefix, **SETTINGS) for q in QUESTIONS]
+    assert first == [pipe.generate(q, prefix=prefix, **SETTINGS) for q in QUESTIONS]
+    assert pipe.get_metrics()["requests"]["prefix_hits"] == 6
+    # One that nobody holds any more gives way like all that is kept unasked.
+    session = prefix.session
+    del prefix
+    gc.collect()
+    assert not session.pinned
+
+
+def test_many_ask_at_once(pipe: LLMPipeline, read: list[str]) -> None:
+    async def serve() -> list[str]:
+        async with AsyncLLMPipeline(pipe) as server:
+            prefix = await server.cache_prefix(document())
+            answers = [server.generate(q, prefix=prefix, **SETTINGS) for q in QUESTIONS]
+            history = ChatHistory([{"role": "user", "content": document() + QUESTIONS[0]}])
+            answers.append(server.generate(history, prefix=prefix, **SETTINGS))
+            texts = [(await answer).texts[0] for answer in answers]
+            await server.close_session(prefix.session)
+            return texts
+
+    assert asyncio.run(asyncio.wait_for(serve(), 120)) == [*read, read[0]]
+    assert used_bytes(pipe) == 0
+
+
+def test_mistakes_are_told(pipe: LLMPipeline, needle_f32_dir: Path) -> None:
+    with pytest.raises(PromptError, match="text of a prefix is empty"):
+        pipe.cache_prefix("")
+    with pipe.cache_prefix("Some text. ") as prefix:
+        with pytest.raises(ConfigError, match="system message the prefix was made with"):
+            pipe.chat("Another one.", prefix=prefix)
+        with pytest.raises(PromptError, match="neither a text"):
+            pipe.generate(7, prefix=prefix)  # type: ignore[arg-type]
+    with pytest.raises(PromptError, match="closed"):
+        pipe.generate("What?", prefix=prefix)
+    assert used_bytes(pipe) == 0
+    theirs = LLMPipeline(needle_f32_dir, engine="genai")
+    with pytest.raises(UnsupportedError, match="keeps no prefixes"):
+        theirs.cache_prefix("Some text. ")
