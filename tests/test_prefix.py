@@ -110,3 +110,20 @@ def test_mistakes_are_told(pipe: LLMPipeline, needle_f32_dir: Path) -> None:
     theirs = LLMPipeline(needle_f32_dir, engine="genai")
     with pytest.raises(UnsupportedError, match="keeps no prefixes"):
         theirs.cache_prefix("Some text. ")
+
+
+def test_a_chat_of_many_turns_holds_no_more_than_of_few(needle_int8_dir: Path) -> None:
+    config = KVCacheConfig(max_cache_size=128, start_size=16, recent_size=32, decode_slack=64)
+    pipe = LLMPipeline(needle_int8_dir, kv_cache_config=config)
+    system = "You keep the numbers of rooms. " * 8
+    pipe.chat(system).ask("Are you there?", max_new_tokens=4)
+    chat, held = pipe.chat(system), list[int]()
+    for turn in range(80):
+        answer = chat.ask(f"Room {turn} is {turn * 37 % 997}. Say so.", max_new_tokens=8)
+        assert answer.metrics[0].restarted == ""
+        assert (answer.metrics[0].num_reused_tokens > 0) or turn
+        held.append(used_bytes(pipe))
+    assert max(held[40:]) <= max(held[10:40])
+    assert pipe.get_metrics()["requests"]["prefix_hits"] >= 1
+    chat.close()
+    pipe._engine.check_integrity()  # type: ignore[attr-defined]
