@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from ov_kvcrush.config import KVCacheConfig
 from ov_kvcrush.plan import LayerGeometry
-from ov_kvcrush.runtime.cache_layout import PAGE_SIZE
+from ov_kvcrush.runtime.cache_layout import PAGE_SIZE, pages_for
 from ov_kvcrush.runtime.cut_plan import PlannedCut, plan_cuts, stretch_between_cuts
-from ov_kvcrush.runtime.sequence import Sequence, pages_for
+from ov_kvcrush.runtime.sequence import Sequence
 from ov_kvcrush.selection import (
     IMPORTANCE_METHODS,
     LayerBudgets,

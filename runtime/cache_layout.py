@@ -72,6 +72,11 @@ class CacheLayout:
         )
 
 
+def pages_for(tokens: int) -> int:
+    """Pages that ``tokens`` tokens take."""
+    return -(-tokens // PAGE_SIZE)
+
+
 def page_bytes(layer: LayerGeometry, precision: LayerPrecision) -> tuple[int, int]:
     """Bytes of one page of ``layer``: (keys, values)."""
     layout = CacheLayout.of(layer, precision)

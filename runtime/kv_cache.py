@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from collections.abc import Sequence as SequenceOf
 
-from ov_kvcrush.runtime.cache_layout import PAGE_SIZE
+from ov_kvcrush.runtime.cache_layout import PAGE_SIZE, pages_for
 from ov_kvcrush.runtime.cache_memory import CacheMemory
 from ov_kvcrush.runtime.page_pool import PagePool
 from ov_kvcrush.runtime.request import Session
-from ov_kvcrush.runtime.sequence import Sequence, pages_for
+from ov_kvcrush.runtime.sequence import Sequence
 
 
 class KVCache:

@@ -11,10 +11,10 @@ import psutil
 from ov_kvcrush.config import KVCacheConfig
 from ov_kvcrush.plan import KVPlan
 from ov_kvcrush.precisions import LayerPrecision
+from ov_kvcrush.runtime.cache_layout import pages_for
 from ov_kvcrush.runtime.kv_cache import KVCache
 from ov_kvcrush.runtime.page_pool import PagePool
 from ov_kvcrush.runtime.paged_model import PagedModel
-from ov_kvcrush.runtime.sequence import pages_for
 
 # Without a pool size, this part of the free memory may become KV cache.
 _POOL_SHARE_OF_FREE_MEMORY = 0.5

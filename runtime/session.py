@@ -16,9 +16,10 @@ import numpy as np
 from ov_kvcrush.errors import SessionError
 from ov_kvcrush.files import replacing
 from ov_kvcrush.runtime.cache_identity import CacheIdentity
+from ov_kvcrush.runtime.cache_layout import pages_for
 from ov_kvcrush.runtime.cache_memory import CacheMemory
 from ov_kvcrush.runtime.kv_cache import KVCache
-from ov_kvcrush.runtime.sequence import Sequence, pages_for
+from ov_kvcrush.runtime.sequence import Sequence
 from ov_kvcrush.runtime.sequence_state import SequenceState, StateError
 from ov_kvcrush.runtime.tensor_file import (
     DamagedFileError,
