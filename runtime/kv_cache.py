@@ -122,7 +122,10 @@ class KVCache:
         return tuple(self._parked)
 
     def park(self, session: Session, sequence: Sequence) -> None:
-        """Leave ``sequence`` with ``session``, which may come back for it."""
+        """Leave ``sequence`` with ``session``, which may come back for it, if it holds anything."""
+        if not sequence.num_cached:
+            self.release(sequence)
+            return
         self.trim(sequence)
         session.sequence = sequence
         self._parked.append(session)

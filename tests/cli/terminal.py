@@ -73,7 +73,8 @@ class Terminal:
         self.type(CTRL_C)
 
     def signal(self, number: int) -> None:
-        """Send the process a signal."""
+        """Send the process a signal, as late as a person would (see above)."""
+        time.sleep(0.5)
         self._process.send_signal(number)
 
     def wait(self) -> int:
