@@ -12,7 +12,7 @@ from openvino_genai import ChatHistory, GenerationConfig, TextStreamer, Tokenize
 from ov_kvcrush.errors import ConfigError, PromptError
 from ov_kvcrush.pipeline import LLMPipeline
 from ov_kvcrush.prefix import CachedPrefix, reading_config
-from ov_kvcrush.prompts import encode_prompt
+from ov_kvcrush.prompts import Prompt
 from ov_kvcrush.results import DecodedResults
 from ov_kvcrush.runtime.async_engine import AsyncEngine, AsyncRequest
 from ov_kvcrush.runtime.generation import resolve_generation_config
@@ -112,20 +112,16 @@ class AsyncLLMPipeline:
                 return engine.add_request(prompt.ids, config, prompt.session, prompt.prefix)
 
             return add
-        if isinstance(inputs, str) and prefix is not None:
-            spelled = prefix.spell(pipeline.get_tokenizer(), inputs)
-            prompt = prefix.continue_with(pipeline.get_tokenizer(), spelled)
-        elif isinstance(inputs, str):
-            prompt = encode_prompt(pipeline.get_tokenizer(), inputs, config)
+        if isinstance(inputs, str):
+            prompt = pipeline._encode_text(inputs, config, prefix)
         elif isinstance(inputs, Sequence) and all(isinstance(one, int) for one in inputs):
-            prompt = list(inputs)
+            prompt = Prompt(list(inputs), prefix=None if prefix is None else prefix.session)
         else:
             raise PromptError(
                 "inputs is neither a text, a ChatHistory nor token ids",
                 "Give a str, a ChatHistory or a list of int; each prompt is a call of its own.",
             )
-        parked = None if prefix is None else prefix.session
-        return lambda engine: engine.add_request(prompt, config, session, parked)
+        return lambda engine: engine.add_request(prompt.ids, config, session, prompt.prefix)
 
     def get_generation_config(self) -> GenerationConfig:
         """A copy of the settings that apply where a call gives none."""

@@ -49,9 +49,7 @@ class Chat:
         """
         if not message.strip():
             raise PromptError("the message is empty", "Type a question.")
-        if self.prefix is not None and not any(m["role"] == "user" for m in self.messages):
-            message = self.prefix.text + message
-        asked = [*self.messages, {"role": "user", "content": message}]
+        asked = [*self.messages, {"role": "user", "content": self._read_before + message}]
         require_utf8(*(m["content"] for m in asked))
         results = self._pipeline._generate_history(
             ChatHistory(asked), generation_config, streamer, kwargs, self.session, self.prefix
@@ -68,9 +66,13 @@ class Chat:
         if len(self.messages) < 2 or self.messages[-1]["role"] != "assistant":
             raise PromptError("there is no answer to take back", "Ask something first.")
         *self.messages, question, _ = self.messages
+        return question["content"].removeprefix(self._read_before)
+
+    @property
+    def _read_before(self) -> str:
+        """What the prefix has read of the next message: its text where that is the first."""
         is_first = not any(m["role"] == "user" for m in self.messages)
-        read = self.prefix.text if self.prefix is not None and is_first else ""
-        return question["content"].removeprefix(read)
+        return self.prefix.text if self.prefix is not None and is_first else ""
 
     def clear(self) -> None:
         """Forget all messages but the system message, and free the cache."""

@@ -138,18 +138,16 @@ class LLMPipeline:
             ConfigError, PromptError, UnsupportedError: before anything runs.
             KeyboardInterrupt: Ctrl+C, after the current step; everything is released.
         """
-        if prefix is not None:
-            return self._generate_behind(prefix, inputs, generation_config, streamer, kwargs)
-        if isinstance(inputs, ChatHistory):
-            return self._generate_history(inputs, generation_config, streamer, kwargs, None)
-        if isinstance(inputs, str) and self._chat is not None:
-            return self._chat.ask(inputs, generation_config, streamer, **kwargs).texts[0]
+        if prefix is None:
+            if isinstance(inputs, ChatHistory):
+                return self._generate_history(inputs, generation_config, streamer, kwargs, None)
+            if isinstance(inputs, str) and self._chat is not None:
+                return self._chat.ask(inputs, generation_config, streamer, **kwargs).texts[0]
         config = resolve_generation_config(self._config, generation_config, kwargs)
-        if isinstance(inputs, (ov.Tensor, TokenizedInputs)):
+        if prefix is None and isinstance(inputs, (ov.Tensor, TokenizedInputs)):
             prompts = [Prompt(ids) for ids in token_rows(inputs)]
             return self._encoded(self._run(prompts, config, streamer))
-        texts = require_texts(inputs)
-        prompts = [Prompt(encode_prompt(self._tokenizer, text, config)) for text in texts]
+        prompts = [self._encode_text(text, config, prefix) for text in require_texts(inputs)]
         results = self._decoded(self._run(prompts, config, streamer))
         single = isinstance(inputs, str) and config.num_return_sequences == 1
         return results.texts[0] if single else results
@@ -305,23 +303,15 @@ class LLMPipeline:
             return Prompt(prefix.continue_with(self._tokenizer, text), session, prefix.session)
         return Prompt(encode_continuing(self._tokenizer, text, cached), session)
 
-    def _generate_behind(
-        self,
-        prefix: CachedPrefix,
-        inputs: Any,
-        generation_config: GenerationConfig | Mapping[str, Any] | None,
-        streamer: Any,
-        kwargs: Mapping[str, Any],
-    ) -> str | DecodedResults:
-        config = resolve_generation_config(self._config, generation_config, kwargs)
-        prompts = []
-        for text in require_texts(inputs):
-            spelled = prefix.spell(self._tokenizer, text)
-            ids = prefix.continue_with(self._tokenizer, spelled)
-            prompts.append(Prompt(ids, prefix=prefix.session))
-        results = self._decoded(self._run(prompts, config, streamer))
-        single = isinstance(inputs, str) and config.num_return_sequences == 1
-        return results.texts[0] if single else results
+    def _encode_text(
+        self, text: str, config: GenerationConfig, prefix: CachedPrefix | None
+    ) -> Prompt:
+        """A text as the user's one message, behind what ``prefix`` has read."""
+        if prefix is None:
+            return Prompt(encode_prompt(self._tokenizer, text, config))
+        spelled = prefix.spell(self._tokenizer, text)
+        ids = prefix.continue_with(self._tokenizer, spelled)
+        return Prompt(ids, prefix=prefix.session)
 
     def _close_session(self, session: Session) -> None:
         with self._lock:

@@ -34,8 +34,9 @@ class Admission:
         """
         if not running or not self._budgets.evicts:
             return True
-        self._bounds = {s: self._bounds[s] for s in running if s in self._bounds}
-        bounds = sum(self._bound(one) for one in [*running, sequence])
+        everyone = [*running, sequence]
+        self._bounds = {s: self._bounds[s] for s in everyone if s in self._bounds}
+        bounds = sum(map(self._bound, everyone))
         return bounds + self._cache.pinned_bytes <= self._cache.max_bytes
 
     def could_ever(self, sequence: Sequence) -> bool:

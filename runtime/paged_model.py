@@ -21,6 +21,8 @@ from ov_kvcrush.runtime.device import core, require_device, require_properties
 from ov_kvcrush.runtime.graph_cuts import cut_graph
 from ov_kvcrush.runtime.paged_graph import read_paged_graph
 
+_HINT = "INFERENCE_PRECISION_HINT"
+
 
 class PagedModel:
     """The model in ``folder`` compiled for ``device``, in as few parts as its precisions need.
@@ -117,11 +119,14 @@ class PagedModel:
 
 def _computed_in(properties: Mapping[str, Any]) -> ov.Type:
     """The type the plugin computes in: what ``properties`` ask for, else its own choice."""
-    hint = properties.get("INFERENCE_PRECISION_HINT")
-    if hint is None:
-        hint = core().get_property("CPU", "INFERENCE_PRECISION_HINT")
-    name = hint.get_type_name() if isinstance(hint, ov.Type) else str(hint)
+    own_choice = {_HINT: core().get_property("CPU", _HINT)}
+    name = _hinted_type(properties) or _hinted_type(own_choice)
     return ov.Type.bf16 if name == "bf16" else ov.Type.f32
+
+
+def _hinted_type(properties: Mapping[str, Any]) -> str | None:
+    hint = properties.get(_HINT)
+    return hint.get_type_name() if isinstance(hint, ov.Type) else hint
 
 
 def _require_cpu(device: str) -> None:
@@ -151,10 +156,9 @@ def with_precision(
     if precision.value_group_size:
         wanted["VALUE_CACHE_GROUP_SIZE"] = precision.value_group_size
     # The plugin stores f32 only where it computes in f32, and bf16 only where it does not.
-    hint = properties.get("INFERENCE_PRECISION_HINT")
-    hint_name = hint.get_type_name() if isinstance(hint, ov.Type) else hint
+    hint_name = _hinted_type(properties)
     if precision.key == "f32" and hint_name is None:
-        wanted["INFERENCE_PRECISION_HINT"] = "f32"
+        wanted[_HINT] = "f32"
     elif (precision.key == "f32" and hint_name != "f32") or (
         precision.key == "bf16" and hint_name == "f32"
     ):
