@@ -97,18 +97,23 @@ class LoadMeter:
 
     def __init__(self) -> None:
         self._begun = time.perf_counter()
-        self._busy, self._own = _busy_seconds(), time.process_time()
+        self._busy, self._own = _busy_seconds(), _own_seconds()
 
     def others_percent(self) -> float:
         """Percent of all processors' time taken by other processes."""
         wall = (time.perf_counter() - self._begun) * (os.cpu_count() or 1)
-        others = (_busy_seconds() - self._busy) - (time.process_time() - self._own)
+        others = (_busy_seconds() - self._busy) - (_own_seconds() - self._own)
         return max(0.0, 100 * others / wall)
 
 
 def _busy_seconds() -> float:
     times = psutil.cpu_times()
     return float(sum(times) - times.idle - getattr(times, "iowait", 0.0))
+
+
+def _own_seconds() -> float:
+    """Of this process and of those it has started and seen end."""
+    return sum(os.times()[:4])
 
 
 def _cpu_name() -> str:

@@ -46,6 +46,7 @@ def main() -> None:
         max_num_batched_tokens=options.max_num_batched_tokens,
         max_num_seqs=options.max_num_seqs,
         properties=plugin_properties(options.threads, options.inference_precision),
+        decode_precision=options.decode_precision,
     )
     pool_size = tokens_in_pool(folder, options.pool_mb)
     changes = dict(one.split("=", 1) for one in options.set)
@@ -66,6 +67,7 @@ def main() -> None:
         "tokens_in": workload.tokens_in,
         "tokens_out": workload.tokens_out,
         "pool_tokens": pool_size,
+        "decode_precision": workload.decode_precision,
         "max_num_batched_tokens": workload.max_num_batched_tokens,
         "kv_cache_config": {name: configs[name].to_dict() for name in outcomes},
         "ratio": ratio(outcomes),
@@ -101,6 +103,7 @@ def parse_options() -> argparse.Namespace:
         "--threads", type=int, default=len(psutil.Process().cpu_affinity()), help="of both sides"
     )
     parser.add_argument("--inference-precision", choices=("f32", "bf16"), help="of both sides")
+    parser.add_argument("--decode-precision", choices=("f32",), help="of ours")
     parser.add_argument("--json", action="store_true", help="JSON on stdout instead of tables")
     return parser.parse_args()
 

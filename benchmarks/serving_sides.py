@@ -36,6 +36,7 @@ class Workload:
         max_num_batched_tokens: of one inference.
         max_num_seqs: sequences that run at once.
         properties: passed to the plugin.
+        decode_precision: of ours.
     """
 
     requests: int
@@ -44,6 +45,7 @@ class Workload:
     max_num_batched_tokens: int
     max_num_seqs: int
     properties: dict[str, Any]
+    decode_precision: str | None = None
 
     def prompts(self) -> list[list[int]]:
         """Token ids of every prompt."""
@@ -132,6 +134,7 @@ def serve_ours(folder: Path, config: KVCacheConfig, workload: Workload) -> Outco
         properties=workload.properties,
         max_num_batched_tokens=workload.max_num_batched_tokens,
         max_num_seqs=workload.max_num_seqs,
+        decode_precision=workload.decode_precision,
     )
     _finish(engine, [engine.add_request(tokens(workload.tokens_in, 999), greedy(4))])
     engine.parts.clear()

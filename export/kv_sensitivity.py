@@ -23,7 +23,8 @@ from ov_kvcrush.runtime.cache_layout import pages_for
 from ov_kvcrush.runtime.compiled_part import CompiledPart
 from ov_kvcrush.runtime.graph_cuts import cut_graph
 from ov_kvcrush.runtime.paged_graph import read_paged_graph
-from ov_kvcrush.runtime.paged_model import PagedModel, with_precision
+from ov_kvcrush.runtime.paged_model import PagedModel
+from ov_kvcrush.runtime.plugin_properties import with_precision
 from ov_kvcrush.runtime.scheduler import Chunk
 from ov_kvcrush.runtime.sequence import sequence_on_pages
 

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from openvino_genai import ChatHistory, GenerationConfig, TextStreamer, Tokenizer
 
+from ov_kvcrush.chat import Chat
 from ov_kvcrush.errors import ConfigError, PromptError
 from ov_kvcrush.pipeline import LLMPipeline
 from ov_kvcrush.prefix import CachedPrefix, reading_config
@@ -17,6 +18,7 @@ from ov_kvcrush.results import DecodedResults
 from ov_kvcrush.runtime.async_engine import AsyncEngine, AsyncRequest
 from ov_kvcrush.runtime.generation import resolve_generation_config
 from ov_kvcrush.runtime.request import Engine, Request, Session
+from ov_kvcrush.sessions import SessionSummary, read_what, write_what
 
 T = TypeVar("T")
 
@@ -108,12 +110,12 @@ class AsyncLLMPipeline:
 
             def add(engine: Engine) -> Request:
                 # Which sessions are free to go on from is known in the engine's thread only.
-                prompt = pipeline._encode_history(text, config, session, prefix)
+                prompt = pipeline._reader.read_history(text, config, session, prefix)
                 return engine.add_request(prompt.ids, config, prompt.session, prompt.prefix)
 
             return add
         if isinstance(inputs, str):
-            prompt = pipeline._encode_text(inputs, config, prefix)
+            prompt = pipeline._reader.read_text(inputs, config, prefix)
         elif isinstance(inputs, Sequence) and all(isinstance(one, int) for one in inputs):
             prompt = Prompt(list(inputs), prefix=None if prefix is None else prefix.session)
         else:
@@ -134,6 +136,19 @@ class AsyncLLMPipeline:
     def describe(self) -> dict[str, Any]:
         """What was really compiled, and what the cache may hold."""
         return self._pipeline.describe()
+
+    async def save_session(
+        self, path: str | Path, what: Chat | CachedPrefix, *, overwrite: bool = False
+    ) -> SessionSummary:
+        """As :meth:`LLMPipeline.save_session`, between two steps."""
+        return await self.call(lambda engine: write_what(engine, Path(path), what, overwrite))
+
+    async def load_session(self, path: str | Path) -> Chat | CachedPrefix:
+        """As :meth:`LLMPipeline.load_session`, between two steps."""
+        tokenizer = self.get_tokenizer()
+        return await self.call(
+            lambda engine: read_what(self._pipeline, engine, tokenizer, Path(path))
+        )
 
     async def get_metrics(self) -> dict[str, Any]:
         """As :meth:`LLMPipeline.get_metrics`, between two steps."""

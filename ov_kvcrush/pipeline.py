@@ -22,7 +22,6 @@ from openvino_genai import (
 from ov_kvcrush.chat import Chat
 from ov_kvcrush.config import KVCacheConfig
 from ov_kvcrush.errors import ConfigError, SessionError
-from ov_kvcrush.histories import KeptHistories
 from ov_kvcrush.interop import EngineLimits, read_scheduler_config
 from ov_kvcrush.interrupts import as_streamer, deferred_interrupt
 from ov_kvcrush.loading import (
@@ -32,14 +31,9 @@ from ov_kvcrush.loading import (
     read_positional,
 )
 from ov_kvcrush.prefix import CachedPrefix, reading_config
-from ov_kvcrush.prompts import (
-    Prompt,
-    encode_continuing,
-    encode_prompt,
-    require_texts,
-    token_rows,
-)
-from ov_kvcrush.results import DecodedResults, EncodedResults, PerfMetrics
+from ov_kvcrush.prompt_reader import PromptReader
+from ov_kvcrush.prompts import Prompt, require_texts, token_rows
+from ov_kvcrush.results import DecodedResults, EncodedResults, decoded, encoded, ranked
 from ov_kvcrush.runtime.generation import resolve_generation_config
 from ov_kvcrush.runtime.request import Generation, Request, Session, share_read
 from ov_kvcrush.runtime.stopping import TokenStream
@@ -60,6 +54,9 @@ class LLMPipeline:
         kv_cache_config: what the KV cache may hold; the default keeps everything.
         scheduler_config: openvino_genai's; its cache settings are read as ours.
         engine: ``"paged"`` or ``"genai"``.
+        decode_precision: ``"f32"`` compiles the model a second time, to decode in f32: on CPUs
+            whose own choice is bf16, compressed weights decode in about two thirds of the time so
+            (docs/decoding.md says why), and take their memory twice.
         properties: more plugin properties.
 
     Raises:
@@ -76,6 +73,7 @@ class LLMPipeline:
         kv_cache_config: KVCacheConfig | None = None,
         scheduler_config: SchedulerConfig | None = None,
         engine: str = "paged",
+        decode_precision: str | None = None,
         **properties: Any,
     ) -> None:
         begun = time.perf_counter()
@@ -95,10 +93,11 @@ class LLMPipeline:
             device or "CPU",
             config=cache,
             properties=properties,
+            decode_precision=decode_precision,
             **dataclasses.asdict(limits),
         )
         self._config = load_generation_config(folder, self._tokenizer)
-        self._histories = KeptHistories(self._tokenizer)
+        self._reader = PromptReader(self._tokenizer, self._engine.close_session)
         self._chat: Chat | None = None
         self._last: list[Generation] = []
         self._lock = threading.Lock()
@@ -146,8 +145,8 @@ class LLMPipeline:
         config = resolve_generation_config(self._config, generation_config, kwargs)
         if prefix is None and isinstance(inputs, (ov.Tensor, TokenizedInputs)):
             prompts = [Prompt(ids) for ids in token_rows(inputs)]
-            return self._encoded(self._run(prompts, config, streamer))
-        prompts = [self._encode_text(text, config, prefix) for text in require_texts(inputs)]
+            return encoded(self._run(prompts, config, streamer), self._load_ms)
+        prompts = [self._reader.read_text(text, config, prefix) for text in require_texts(inputs)]
         results = self._decoded(self._run(prompts, config, streamer))
         single = isinstance(inputs, str) and config.num_return_sequences == 1
         return results.texts[0] if single else results
@@ -283,35 +282,8 @@ class LLMPipeline:
         config = resolve_generation_config(self._config, generation_config, kwargs)
         text = self._tokenizer.apply_chat_template(history, add_generation_prompt=True)
         with self._lock:
-            prompt = self._encode_history(text, config, session, prefix)
+            prompt = self._reader.read_history(text, config, session, prefix)
         return self._decoded(self._run([prompt], config, streamer))
-
-    def _encode_history(
-        self,
-        text: str,
-        config: GenerationConfig,
-        session: Session | None,
-        prefix: CachedPrefix | None = None,
-    ) -> Prompt:
-        """A templated history, and the session it goes on from; the lock is held."""
-        if session is None and prefix is None and config.num_return_sequences == 1:
-            session, dropped = self._histories.session_for(text)
-            for one in dropped:
-                self._engine.close_session(one)
-        cached = [] if session is None else session.token_ids
-        if prefix is not None and not cached:
-            return Prompt(prefix.continue_with(self._tokenizer, text), session, prefix.session)
-        return Prompt(encode_continuing(self._tokenizer, text, cached), session)
-
-    def _encode_text(
-        self, text: str, config: GenerationConfig, prefix: CachedPrefix | None
-    ) -> Prompt:
-        """A text as the user's one message, behind what ``prefix`` has read."""
-        if prefix is None:
-            return Prompt(encode_prompt(self._tokenizer, text, config))
-        spelled = prefix.spell(self._tokenizer, text)
-        ids = prefix.continue_with(self._tokenizer, spelled)
-        return Prompt(ids, prefix=prefix.session)
 
     def _close_session(self, session: Session) -> None:
         with self._lock:
@@ -366,34 +338,9 @@ class LLMPipeline:
             stream.end()
 
     def _ranked(self, requests: Sequence[Request]) -> list[Generation]:
-        """Sequences of finished requests, those of a prompt best first, as in openvino_genai.
-
-        Raises:
-            OVKVCrushError: what ended a request before it had any answer.
-        """
-        for request in requests:
-            if request.error is not None:
-                raise request.error
-        ranked = [sorted(r.generations, key=lambda g: -g.score) for r in requests]
-        self._last = [generation for generations in ranked for generation in generations]
+        """Sequences of finished requests; the metrics show them as the last call's."""
+        self._last = ranked(requests)
         return self._last
 
     def _decoded(self, generations: Sequence[Generation]) -> DecodedResults:
-        return DecodedResults(
-            texts=[self._tokenizer.decode(g.tokens) for g in generations],
-            **self._statistics(generations),
-        )
-
-    def _encoded(self, generations: Sequence[Generation]) -> EncodedResults:
-        return EncodedResults(
-            tokens=[list(g.tokens) for g in generations], **self._statistics(generations)
-        )
-
-    def _statistics(self, generations: Sequence[Generation]) -> dict[str, Any]:
-        metrics = [g.metrics for g in generations]
-        return {
-            "scores": [g.score for g in generations],
-            "finish_reasons": [g.finish_reason for g in generations],
-            "perf_metrics": PerfMetrics(tuple(metrics), self._load_ms),
-            "metrics": metrics,
-        }
+        return decoded(self._tokenizer, generations, self._load_ms)

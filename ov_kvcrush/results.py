@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from ov_kvcrush.metrics import GenerationMetrics
+
+if TYPE_CHECKING:
+    from openvino_genai import Tokenizer
+
+    from ov_kvcrush.runtime.request import Generation, Request
 
 
 class MeanStd(NamedTuple):
@@ -94,6 +99,42 @@ class DecodedResults:
     def __str__(self) -> str:
         """The texts, one under the other."""
         return "\n".join(self.texts)
+
+
+def ranked(requests: Sequence[Request]) -> list[Generation]:
+    """Sequences of finished requests, those of a prompt best first, as in openvino_genai.
+
+    Raises:
+        OVKVCrushError: what ended a request before it had any answer.
+    """
+    for request in requests:
+        if request.error is not None:
+            raise request.error
+    return [g for r in requests for g in sorted(r.generations, key=lambda g: -g.score)]
+
+
+def decoded(
+    tokenizer: Tokenizer, generations: Sequence[Generation], load_ms: float
+) -> DecodedResults:
+    """Their texts and what they cost."""
+    texts = [tokenizer.decode(g.tokens) for g in generations]
+    return DecodedResults(texts=texts, **_statistics(generations, load_ms))
+
+
+def encoded(generations: Sequence[Generation], load_ms: float) -> EncodedResults:
+    """Their token ids and what they cost."""
+    tokens = [list(g.tokens) for g in generations]
+    return EncodedResults(tokens=tokens, **_statistics(generations, load_ms))
+
+
+def _statistics(generations: Sequence[Generation], load_ms: float) -> dict[str, Any]:
+    metrics = [g.metrics for g in generations]
+    return {
+        "scores": [g.score for g in generations],
+        "finish_reasons": [g.finish_reason for g in generations],
+        "perf_metrics": PerfMetrics(tuple(metrics), load_ms),
+        "metrics": metrics,
+    }
 
 
 def _mean_std(values: Sequence[float]) -> MeanStd:

@@ -66,15 +66,27 @@ class CompiledPart:
 
     def reserve(self, layer_pages: Sequence[int]) -> list[CacheMemory]:
         """Make and bind the cache: address space for so many pages of each of its layers."""
-        for number, layout, num_pages in zip(self.layers, self.layouts, layer_pages, strict=True):
-            key_port = self._compiled.input(f"key_cache.{number}")
-            value_port = self._compiled.input(f"value_cache.{number}")
-            memory = CacheMemory(layout, num_pages, key_port, value_port)
-            self._request.set_tensor(key_port, memory.key_tensor)
-            self._request.set_tensor(value_port, memory.value_tensor)
+        memories = [
+            CacheMemory(
+                layout,
+                num_pages,
+                self._compiled.input(f"key_cache.{number}"),
+                self._compiled.input(f"value_cache.{number}"),
+            )
+            for number, layout, num_pages in zip(
+                self.layers, self.layouts, layer_pages, strict=True
+            )
+        ]
+        self.bind(memories)
+        return memories
+
+    def bind(self, memories: Sequence[CacheMemory]) -> None:
+        """Work on ``memories``, one for each of its layers, laid out as ``layouts``."""
+        for number, memory in zip(self.layers, memories, strict=True):
+            self._request.set_tensor(f"key_cache.{number}", memory.key_tensor)
+            self._request.set_tensor(f"value_cache.{number}", memory.value_tensor)
             # The plugin writes into it as long as the request lives, whoever else knows it.
             self._memories.append(memory)
-        return self._memories
 
     def infer(self, batch: Batch, hidden_states: ov.Tensor | None) -> ov.Tensor | None:
         """Run on what the part before passed on, None for the first; what the next one is to get.

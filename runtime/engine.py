@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Mapping
 from collections.abc import Sequence as SequenceOf
@@ -24,8 +25,8 @@ from ov_kvcrush.runtime.byte_budget import buy_tokens
 from ov_kvcrush.runtime.cache_identity import CacheIdentity
 from ov_kvcrush.runtime.cache_layout import PAGE_SIZE
 from ov_kvcrush.runtime.compressor import Compressor
-from ov_kvcrush.runtime.continuation import continue_session
 from ov_kvcrush.runtime.engine_metrics import EndedSequences, EngineMetrics
+from ov_kvcrush.runtime.intake import Intake
 from ov_kvcrush.runtime.model_setup import make_cache, open_model
 from ov_kvcrush.runtime.prefixes import Prefixes
 from ov_kvcrush.runtime.request import Generation, Request, Session
@@ -49,6 +50,7 @@ class PagedEngine:
         max_num_batched_tokens: tokens of one inference, so the size of a prefill chunk.
         max_num_seqs: sequences that run at once.
         pool_bytes: size of the page pool where ``config.pool_size`` says none; 0 is automatic.
+        decode_precision: as of :class:`ov_kvcrush.runtime.paged_model.PagedModel`.
 
     Raises:
         ModelError, UnsupportedError, DeviceError, ConfigError: as their names say, at construction.
@@ -64,6 +66,7 @@ class PagedEngine:
         max_num_batched_tokens: int = 2048,
         max_num_seqs: int = 64,
         pool_bytes: int = 0,
+        decode_precision: str | None = None,
     ) -> None:
         self.config = config or KVCacheConfig()
         self.config.require_page_multiples(PAGE_SIZE)
@@ -71,7 +74,7 @@ class PagedEngine:
         self._max_num_batched_tokens = max_num_batched_tokens
         self._max_num_seqs = max_num_seqs
         plan = KVPlan.load(folder)
-        self.model = open_model(folder, device, self.config, properties, plan)
+        self.model = open_model(folder, device, self.config, properties, plan, decode_precision)
         self._identity = CacheIdentity(
             plan.fingerprint if plan else fingerprint(folder),
             self.model.vocab_size,
@@ -106,10 +109,18 @@ class PagedEngine:
         )
         window = self._compressor.window_size if self._compressor else 0
         self.prefixes = Prefixes(self.cache, window, self.config.prefix_caching)
-        self._admission = Admission(self.cache, self._budgets)
+        admission = Admission(self.cache, self._budgets)
+        self._intake = Intake(
+            self.model.layers,
+            self.cache,
+            self._budgets,
+            self._compressor,
+            self.prefixes,
+            admission,
+        )
         self._scheduler = Scheduler(
             self.cache,
-            self._admission,
+            admission,
             self.prefixes,
             max_num_batched_tokens,
             max_num_seqs,
@@ -141,12 +152,7 @@ class PagedEngine:
             for index in range(config.num_return_sequences)
         ]
         lead = generations[0]
-        sequence = continue_session(self.cache, session, prompt, lead.metrics)
-        if sequence is None:
-            sequence = self._new_sequence(prompt)
-            if prefix is not None:
-                self.prefixes.begin_with(prefix, sequence)
-        self._plan_prompt(sequence, session)
+        sequence = self._intake.begin(prompt, session, prefix, lead.metrics)
         request = Request(self._num_requests, prompt, generations, session)
         self._num_requests += 1
         if session is not None:
@@ -201,7 +207,7 @@ class PagedEngine:
     def load_session(self, stored: StoredSession, session: Session) -> None:
         """Let ``session``, which has nothing cached, hold what was ``stored``."""
         if stored.state is not None:
-            sequence = self._new_sequence(stored.token_ids)
+            sequence = self._intake.new_sequence(stored.token_ids)
             load_into(sequence, stored, self.cache)
             self.cache.park(session, sequence)
 
@@ -213,11 +219,12 @@ class PagedEngine:
             "device": "CPU",
             "num_layers": len(model.layers),
             "inference_precision": model.inference_precision,
+            "decode_precision": model.decode_precision,
             **describe_precisions(model.precisions),
             "kv_bytes_per_token": model.kv_bytes_per_token,
             "layer_shares": self._budgets.describe() if self.config.evicts else None,
             "page_size": PAGE_SIZE,
-            "pool_tokens": self._pool_tokens,
+            "pool_tokens": self.cache.max_tokens,
             "pool_bytes": self.cache.max_bytes,
             "max_num_batched_tokens": self._max_num_batched_tokens,
             "kv_cache_config": self.config.to_dict(),
@@ -225,7 +232,7 @@ class PagedEngine:
 
     def metrics(self) -> EngineMetrics:
         """What is held now and what has been done."""
-        return self._ended.snapshot(
+        return EngineMetrics(
             used_bytes=self.cache.used_bytes,
             pool_bytes=self.cache.max_bytes,
             owners={
@@ -237,55 +244,18 @@ class PagedEngine:
             num_running=len(self._scheduler.running),
             num_waiting=len(self._scheduler.waiting),
             num_prefix_hits=self.prefixes.num_hits,
+            ended=copy.deepcopy(self._ended),
         )
 
     def check_integrity(self) -> None:
         """Prove that every page is free or owned once; RuntimeError otherwise."""
         self.cache.check_integrity([*self._scheduler.running, *self._scheduler.waiting])
 
-    # ------------------------------------------------------------------ a request's beginning
-
-    @property
-    def _pool_tokens(self) -> int:
-        return self.cache.max_bytes // self.model.page_bytes * PAGE_SIZE
-
-    def _new_sequence(self, tokens: list[int]) -> Sequence:
-        if self._compressor is None:
-            return Sequence(list(tokens), self.model.layers, None)
-        return Sequence(
-            list(tokens),
-            self.model.layers,
-            self._compressor.window_size or None,
-            self._compressor.accumulates,
-        )
-
-    def _plan_prompt(self, sequence: Sequence, session: Session | None) -> None:
-        is_prefix = session is not None and session.is_prefix
-        self._budgets.plan_prompt(sequence, len(sequence.tokens), reads_on=is_prefix)
-        if self._admission.could_ever(sequence):
-            return
-        error = self._too_long(sequence)
-        if session is not None:
-            sequence.planned_cuts = []
-            self.cache.park(session, sequence)
-        else:
-            self.cache.release(sequence)
-        raise error
-
-    def _too_long(self, sequence: Sequence) -> PromptError:
-        message = (
-            f"a prompt of {len(sequence.tokens)} tokens does not fit the KV cache: "
-            f"the pool holds {self._pool_tokens} tokens"
-        )
-        if pinned := self.cache.pinned_bytes:
-            message += f", {pinned / self.cache.max_bytes:.0%} of it cached prefixes"
-        return PromptError(message, "Shorten the prompt, or give a larger pool_size.")
+    # ------------------------------------------------------------------ the parts of a step
 
     def _own(self, sequence: Sequence, request: Request, generation: Generation) -> None:
         self._owners[sequence] = (request, generation)
         generation.sequence = sequence
-
-    # ------------------------------------------------------------------ the parts of a step
 
     def _account(self, schedule: Schedule) -> None:
         for sequence in schedule.preempted:
@@ -358,7 +328,7 @@ class PagedEngine:
                     self._finish(request, generation)
 
     def _start_from(self, lead: Generation, generation: Generation, request: Request) -> None:
-        sequence = self._new_sequence([*request.prompt_ids, *generation.tokens])
+        sequence = self._intake.new_sequence([*request.prompt_ids, *generation.tokens])
         self._own(sequence, request, generation)
         if lead.sequence is not None and lead.sequence.num_cached:
             self.cache.fork(lead.sequence, sequence)
@@ -377,8 +347,7 @@ class PagedEngine:
         metrics.kv_bytes = self.cache.bytes_of(sequence)
         metrics.kv_bytes_full = self.cache.bytes_for(sequence.num_cached)
         metrics.num_evicted_tokens = sequence.num_cached - sequence.num_kept
-        cancelled = generation.finish_reason == GenerationFinishReason.NONE
-        self._ended.add(metrics, cancelled)
+        self._ended.add(generation)
         del self._owners[sequence]
         self._scheduler.remove(sequence)
         if request.session is None:
@@ -396,6 +365,6 @@ class PagedEngine:
         request, generation = self._owners[schedule.exhausted]
         generation.finish_reason = GenerationFinishReason.LENGTH
         if not generation.tokens:
-            request.error = self._too_long(schedule.exhausted)
+            request.error = self._intake.too_long(schedule.exhausted)
         self._settle([request])
         return [request]

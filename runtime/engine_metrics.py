@@ -6,9 +6,12 @@ from bisect import bisect_left
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import accumulate
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ov_kvcrush.metrics import GenerationMetrics
+from openvino_genai import GenerationFinishReason
+
+if TYPE_CHECKING:
+    from ov_kvcrush.runtime.request import Generation
 
 # vLLM's, so that dashboards made for it fit. Seconds.
 TTFT_BOUNDS = (
@@ -21,21 +24,36 @@ TPOT_BOUNDS = (
 )
 
 
-@dataclass(frozen=True)
+@dataclass
 class Histogram:
     """How often a time was at most so long, as Prometheus counts it.
 
     Attributes:
         bounds: of the buckets, seconds, ascending; one without a bound follows.
-        cumulative: times at or below each bound.
-        count: all times.
         sum: of all times, seconds.
     """
 
     bounds: tuple[float, ...]
-    cumulative: tuple[int, ...]
-    count: int
-    sum: float
+    sum: float = 0.0
+    _counts: list[int] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._counts = [0] * (len(self.bounds) + 1)
+
+    def add(self, seconds: float) -> None:
+        """Count one more."""
+        self._counts[bisect_left(self.bounds, seconds)] += 1
+        self.sum += seconds
+
+    @property
+    def cumulative(self) -> tuple[int, ...]:
+        """Times at or below each bound."""
+        return tuple(accumulate(self._counts[:-1]))
+
+    @property
+    def count(self) -> int:
+        """All times."""
+        return sum(self._counts)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values; ``buckets`` by their bound, the last by ``+Inf``."""
@@ -43,12 +61,59 @@ class Histogram:
         return {"buckets": {**buckets, "+Inf": self.count}, "count": self.count, "sum": self.sum}
 
 
+@dataclass
+class EndedSequences:
+    """Sums over the sequences that have ended, cancelled ones included; an engine tells it of each.
+
+    Each of several return sequences counts.
+
+    Attributes:
+        num_finished: sequences that came to their end.
+        num_cancelled: those that were ended from outside.
+        num_prompt_tokens: tokens of their prompts.
+        num_reused_tokens: those of them that were in the cache already.
+        num_generated_tokens: tokens generated.
+        num_kept_tokens: tokens in the cache when they ended, of the average layer.
+        num_evicted_tokens: tokens that were no longer.
+        num_preemptions: how often a cache had to be given up and computed again; None where the
+            engine does not tell.
+        ttft: seconds to the first token.
+        tpot: seconds per token after the first, the mean of each sequence.
+    """
+
+    num_finished: int = 0
+    num_cancelled: int = 0
+    num_prompt_tokens: int = 0
+    num_reused_tokens: int = 0
+    num_generated_tokens: int = 0
+    num_kept_tokens: int = 0
+    num_evicted_tokens: int = 0
+    num_preemptions: int | None = 0
+    ttft: Histogram = field(default_factory=lambda: Histogram(TTFT_BOUNDS))
+    tpot: Histogram = field(default_factory=lambda: Histogram(TPOT_BOUNDS))
+
+    def add(self, generation: Generation) -> None:
+        """Take in what a sequence has cost, once it is known."""
+        metrics = generation.metrics
+        cancelled = generation.finish_reason == GenerationFinishReason.NONE
+        self.num_cancelled += cancelled
+        self.num_finished += not cancelled
+        self.num_prompt_tokens += metrics.num_prompt_tokens
+        self.num_reused_tokens += metrics.num_reused_tokens
+        self.num_generated_tokens += metrics.num_generated_tokens
+        self.num_kept_tokens += metrics.kv_tokens
+        self.num_evicted_tokens += metrics.num_evicted_tokens
+        if self.num_preemptions is not None:
+            self.num_preemptions += metrics.num_preemptions
+        if metrics.num_generated_tokens:
+            self.ttft.add(metrics.ttft)
+        if metrics.num_generated_tokens > 1:
+            self.tpot.add(metrics.tpot)
+
+
 @dataclass(frozen=True)
 class EngineMetrics:
     """One look at an engine. None is what an engine does not tell.
-
-    Counts since it was made are of sequences that have ended, cancelled ones included; each of
-    several return sequences counts.
 
     Attributes:
         used_bytes: of the KV cache in use now.
@@ -58,17 +123,8 @@ class EngineMetrics:
             each owner.
         num_running: sequences that run.
         num_waiting: those that wait for pages or for their turn.
-        num_finished: sequences that came to their end.
-        num_cancelled: those that were ended from outside.
-        num_prompt_tokens: tokens of their prompts.
-        num_reused_tokens: those of them that were in the cache already.
-        num_generated_tokens: tokens generated.
-        num_kept_tokens: tokens in the cache when they ended, of the average layer.
-        num_evicted_tokens: tokens that were no longer.
-        num_preemptions: how often a cache had to be given up and computed again.
-        num_prefix_hits: sequences that began with a cached prefix.
-        ttft: seconds to the first token.
-        tpot: seconds per token after the first, the mean of each sequence.
+        num_prefix_hits: sequences that began with a cached prefix since the engine was made.
+        ended: sums over those that have ended since then; a copy.
     """
 
     used_bytes: int
@@ -76,20 +132,12 @@ class EngineMetrics:
     owners: Mapping[str, int]
     num_running: int
     num_waiting: int
-    num_finished: int
-    num_cancelled: int
-    num_prompt_tokens: int
-    num_reused_tokens: int
-    num_generated_tokens: int
-    num_kept_tokens: int
-    num_evicted_tokens: int
-    num_preemptions: int | None
     num_prefix_hits: int | None
-    ttft: Histogram
-    tpot: Histogram
+    ended: EndedSequences
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values, grouped."""
+        ended = self.ended
         return {
             "kv_cache": {
                 "used_bytes": self.used_bytes,
@@ -99,97 +147,18 @@ class EngineMetrics:
             "requests": {
                 "running": self.num_running,
                 "waiting": self.num_waiting,
-                "finished": self.num_finished,
-                "cancelled": self.num_cancelled,
-                "preemptions": self.num_preemptions,
+                "finished": ended.num_finished,
+                "cancelled": ended.num_cancelled,
+                "preemptions": ended.num_preemptions,
                 "prefix_hits": self.num_prefix_hits,
             },
             "tokens": {
-                "prompt": self.num_prompt_tokens,
-                "reused": self.num_reused_tokens,
-                "generated": self.num_generated_tokens,
-                "kept": self.num_kept_tokens,
-                "evicted": self.num_evicted_tokens,
+                "prompt": ended.num_prompt_tokens,
+                "reused": ended.num_reused_tokens,
+                "generated": ended.num_generated_tokens,
+                "kept": ended.num_kept_tokens,
+                "evicted": ended.num_evicted_tokens,
             },
-            "ttft_seconds": self.ttft.to_dict(),
-            "tpot_seconds": self.tpot.to_dict(),
+            "ttft_seconds": ended.ttft.to_dict(),
+            "tpot_seconds": ended.tpot.to_dict(),
         }
-
-
-class _Times:
-    """Times, counted by bucket as they come."""
-
-    def __init__(self, bounds: tuple[float, ...]) -> None:
-        self._bounds = bounds
-        self._counts = [0] * (len(bounds) + 1)
-        self._sum = 0.0
-
-    def add(self, seconds: float) -> None:
-        self._counts[bisect_left(self._bounds, seconds)] += 1
-        self._sum += seconds
-
-    def snapshot(self) -> Histogram:
-        *cumulative, count = accumulate(self._counts)
-        return Histogram(self._bounds, tuple(cumulative), count, self._sum)
-
-
-@dataclass
-class EndedSequences:
-    """Sums over the sequences that have ended; an engine tells it of each."""
-
-    num_finished: int = 0
-    num_cancelled: int = 0
-    num_prompt_tokens: int = 0
-    num_reused_tokens: int = 0
-    num_generated_tokens: int = 0
-    num_kept_tokens: int = 0
-    num_evicted_tokens: int = 0
-    num_preemptions: int = 0
-    _ttft: _Times = field(default_factory=lambda: _Times(TTFT_BOUNDS))
-    _tpot: _Times = field(default_factory=lambda: _Times(TPOT_BOUNDS))
-
-    def add(self, metrics: GenerationMetrics, cancelled: bool) -> None:
-        """Take in what a sequence has cost, once it is known."""
-        self.num_cancelled += cancelled
-        self.num_finished += not cancelled
-        self.num_prompt_tokens += metrics.num_prompt_tokens
-        self.num_reused_tokens += metrics.num_reused_tokens
-        self.num_generated_tokens += metrics.num_generated_tokens
-        self.num_kept_tokens += metrics.kv_tokens
-        self.num_evicted_tokens += metrics.num_evicted_tokens
-        self.num_preemptions += metrics.num_preemptions
-        if metrics.num_generated_tokens:
-            self._ttft.add(metrics.ttft)
-        if metrics.num_generated_tokens > 1:
-            self._tpot.add(metrics.tpot)
-
-    def snapshot(
-        self,
-        *,
-        used_bytes: int,
-        pool_bytes: int,
-        owners: Mapping[str, int],
-        num_running: int,
-        num_waiting: int,
-        num_prefix_hits: int | None,
-        tells_preemptions: bool = True,
-    ) -> EngineMetrics:
-        """These sums beside what is there now."""
-        return EngineMetrics(
-            used_bytes=used_bytes,
-            pool_bytes=pool_bytes,
-            owners=owners,
-            num_running=num_running,
-            num_waiting=num_waiting,
-            num_finished=self.num_finished,
-            num_cancelled=self.num_cancelled,
-            num_prompt_tokens=self.num_prompt_tokens,
-            num_reused_tokens=self.num_reused_tokens,
-            num_generated_tokens=self.num_generated_tokens,
-            num_kept_tokens=self.num_kept_tokens,
-            num_evicted_tokens=self.num_evicted_tokens,
-            num_preemptions=self.num_preemptions if tells_preemptions else None,
-            num_prefix_hits=num_prefix_hits,
-            ttft=self._ttft.snapshot(),
-            tpot=self._tpot.snapshot(),
-        )

@@ -6,11 +6,11 @@ eviction and KVCrush.
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Iterator, Mapping
 from collections.abc import Sequence as SequenceOf
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,7 @@ from ov_kvcrush.runtime.cache_layout import page_bytes
 from ov_kvcrush.runtime.device import require_device, require_properties
 from ov_kvcrush.runtime.engine_metrics import EndedSequences, EngineMetrics
 from ov_kvcrush.runtime.genai_eviction import GenaiEviction
+from ov_kvcrush.runtime.genai_running import Running
 from ov_kvcrush.runtime.genai_settings import (
     page_size_of,
     require_fixed_pool,
@@ -37,53 +38,9 @@ from ov_kvcrush.runtime.generation import refuse_unsupported
 from ov_kvcrush.runtime.request import Generation, Request, Session
 
 if TYPE_CHECKING:
-    from openvino_genai import GenerationConfig, GenerationHandle, Tokenizer
+    from openvino_genai import GenerationConfig, Tokenizer
 
     from ov_kvcrush.runtime.session import StoredSession
-
-
-@dataclass
-class _Cache:
-    """Tokens one sequence holds in the pipeline's cache, counted along: the pipeline does not tell.
-
-    Attributes:
-        prompt_length: tokens of the prompt.
-        length: tokens held.
-        peak: most tokens held at a time.
-        num_evicted: tokens no longer held.
-    """
-
-    prompt_length: int
-    length: int = 0
-    peak: int = 0
-    num_evicted: int = 0
-
-    def grow(self, eviction: GenaiEviction | None) -> None:
-        """Take in what was computed for one more generated token, and evict."""
-        if not self.length:
-            self.length = self.peak = self.prompt_length
-            return
-        self.length += 1
-        self.peak = max(self.peak, self.length)
-        if eviction is not None:
-            kept = eviction.kept(self.length)
-            self.num_evicted += self.length - kept
-            self.length = kept
-
-
-class _Running:
-    """A request inside the pipeline.
-
-    Attributes:
-        request: what was asked for.
-        handle: reads its tokens; the pipeline drops a request whose handle nobody holds.
-        caches: by generation.
-    """
-
-    def __init__(self, request: Request, handle: GenerationHandle) -> None:
-        self.request = request
-        self.handle = handle
-        self.caches = [_Cache(len(request.prompt_ids)) for _ in request.generations]
 
 
 class GenaiEngine:
@@ -104,6 +61,7 @@ class GenaiEngine:
         max_num_seqs: sequences that run at once.
         pool_bytes: size of the page pool where ``config.pool_size`` says none, in whole GiB; with 0
             it grows as tokens come.
+        decode_precision: None; openvino_genai compiles the model once.
 
     Raises:
         ModelError, UnsupportedError, DeviceError, ConfigError: as their names say, at construction.
@@ -119,7 +77,13 @@ class GenaiEngine:
         max_num_batched_tokens: int = 2048,
         max_num_seqs: int = 64,
         pool_bytes: int = 0,
+        decode_precision: str | None = None,
     ) -> None:
+        if decode_precision is not None:
+            raise UnsupportedError(
+                "the genai engine decodes in the precision that it reads prompts in",
+                "Leave decode_precision out, or use the paged engine (engine='paged').",
+            )
         self.config = config or KVCacheConfig()
         self._tokenizer = tokenizer
         self._device = require_device(device)
@@ -149,9 +113,9 @@ class GenaiEngine:
             raise ModelError(
                 f"openvino_genai could not load the model: {_reason(error)}"
             ) from error
-        self._running: dict[int, _Running] = {}
+        self._running: dict[int, Running] = {}
         self._num_requests = 0
-        self._ended = EndedSequences()
+        self._ended = EndedSequences(num_preemptions=None)
         self._reported_page_bytes = 0
         self._planned_page_bytes = 0
         if plan is not None and self._precision is not None and self._device == "CPU":
@@ -188,7 +152,7 @@ class GenaiEngine:
             handle = self._pipeline.add_request(
                 request.request_id, ov.Tensor(np.array([prompt], np.int64)), config
             )
-        self._running[request.request_id] = _Running(request, handle)
+        self._running[request.request_id] = Running(request, handle)
         self._num_requests += 1
         if session is not None:
             session.busy = True
@@ -264,19 +228,19 @@ class GenaiEngine:
         used_bytes = round(in_use * factor)
         scheduled = self._pipeline.get_metrics().scheduled_requests
         num_running = min(scheduled, len(self._running))
-        return self._ended.snapshot(
+        return EngineMetrics(
             used_bytes=used_bytes,
             pool_bytes=round(pool * factor),
             owners={"running": used_bytes},
             num_running=num_running,
             num_waiting=len(self._running) - num_running,
             num_prefix_hits=None,
-            tells_preemptions=False,
+            ended=copy.deepcopy(self._ended),
         )
 
     # ------------------------------------------------------------------ a request's tokens
 
-    def _read(self, one: _Running) -> bool:
+    def _read(self, one: Running) -> bool:
         """Take what the pipeline has generated for ``one``; whether there was anything."""
         was_any = False
         while one.handle.can_read():
@@ -292,7 +256,7 @@ class GenaiEngine:
 
     def _take(
         self,
-        one: _Running,
+        one: Running,
         generation: Generation,
         tokens: SequenceOf[int],
         log_probs: SequenceOf[float],
@@ -306,7 +270,7 @@ class GenaiEngine:
         generation.checker.tokens += tokens
         generation.checker.num_settled = len(generation.checker.tokens)
 
-    def _end(self, one: _Running) -> None:
+    def _end(self, one: Running) -> None:
         """Take leave of a request that the pipeline has dropped."""
         out_of_memory = one.handle.get_status() == GenerationStatus.IGNORED
         self._leave(
@@ -315,7 +279,7 @@ class GenaiEngine:
         if out_of_memory and not any(g.tokens for g in one.request.generations):
             one.request.error = _too_long(one.request.prompt_ids)
 
-    def _leave(self, one: _Running, reason: GenerationFinishReason) -> None:
+    def _leave(self, one: Running, reason: GenerationFinishReason) -> None:
         """Forget ``one``; generations without a finish reason get ``reason``."""
         del self._running[one.request.request_id]
         if one.request.session is not None:
@@ -329,8 +293,7 @@ class GenaiEngine:
             metrics.kv_bytes = self._bytes_for(cache.length)
             metrics.kv_bytes_full = self._bytes_for(cache.length + cache.num_evicted)
             metrics.kv_bytes_peak = self._bytes_for(cache.peak)
-            cancelled = generation.finish_reason == GenerationFinishReason.NONE
-            self._ended.add(metrics, cancelled)
+            self._ended.add(generation)
 
     # ------------------------------------------------------------------ bytes
 

@@ -184,6 +184,11 @@ class KVCache:
         """Bytes of all pages that may be taken at a time; memory backs only those in use."""
         return self.pool.max_bytes
 
+    @property
+    def max_tokens(self) -> int:
+        """Tokens of whole sequences, nothing evicted, that the pool holds."""
+        return self.max_bytes // sum(self.pool.page_bytes) * PAGE_SIZE
+
     def check_integrity(self, running: Iterable[Sequence]) -> None:
         """Prove that every page is free, or owned by ``running`` or parked sequences as counted.
 

@@ -27,13 +27,14 @@ def open_model(
     config: KVCacheConfig,
     properties: Mapping[str, Any] | None,
     plan: KVPlan | None,
+    decode_precision: str | None,
 ) -> PagedModel:
     """Compile the model in ``folder``; its cache is still to be made.
 
     Raises:
         ModelError, UnsupportedError, DeviceError, ConfigError: as :class:`PagedModel`.
     """
-    return PagedModel(folder, device, _precisions(config, plan), properties)
+    return PagedModel(folder, device, _precisions(config, plan), properties, decode_precision)
 
 
 def make_cache(

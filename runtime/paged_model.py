@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import openvino as ov
 from numpy.typing import NDArray
 
 from ov_kvcrush.errors import ConfigError, DeviceError
-from ov_kvcrush.precisions import LayerPrecision, require_precision_pair
+from ov_kvcrush.precisions import LayerPrecision
 from ov_kvcrush.runtime.batch import Batch
 from ov_kvcrush.runtime.cache_layout import PAGE_SIZE
 from ov_kvcrush.runtime.cache_memory import CacheMemory
-from ov_kvcrush.runtime.compiled_part import CompiledPart
-from ov_kvcrush.runtime.device import core, require_device, require_properties
-from ov_kvcrush.runtime.graph_cuts import cut_graph
+from ov_kvcrush.runtime.device import require_device, require_properties
 from ov_kvcrush.runtime.paged_graph import read_paged_graph
+from ov_kvcrush.runtime.part_chain import PartChain
+from ov_kvcrush.runtime.plugin_properties import DECODE_PRECISIONS, INFERENCE_PRECISION
 
-_HINT = "INFERENCE_PRECISION_HINT"
+# With 8-bit weights f32 is faster than bf16 up to about 28 tokens at once: the plugin multiplies
+# in int8 then (dynamic quantization), and converts the weights for every bf16 inference.
+_MOST_DECODE_TOKENS = 16
 
 
 class PagedModel:
@@ -33,6 +34,8 @@ class PagedModel:
         precisions: of the cache, one for all layers or by layer; None leaves it to the IR and the
             plugin.
         properties: of the plugin.
+        decode_precision: ``"f32"`` compiles the model once more, for inferences of few tokens: it
+            computes in f32 there, on the same cache, whatever ``properties`` say. None does not.
 
     Attributes:
         layers: geometry by layer.
@@ -44,7 +47,7 @@ class PagedModel:
     Raises:
         ModelError, UnsupportedError: the folder holds nothing this engine can run.
         DeviceError: no such device, or not one this engine serves.
-        ConfigError: a property the plugin does not take.
+        ConfigError: a property the plugin does not take, or precisions that do not go together.
     """
 
     def __init__(
@@ -53,25 +56,27 @@ class PagedModel:
         device: str = "CPU",
         precisions: LayerPrecision | Sequence[LayerPrecision] | None = None,
         properties: Mapping[str, Any] | None = None,
+        decode_precision: str | None = None,
     ) -> None:
         _require_cpu(device)
         properties = dict(properties or {})
         require_properties("CPU", properties)
+        _require_decode_precision(decode_precision)
         graph = read_paged_graph(folder)
         self.layers, self.scales = graph.layers, graph.scales
         if precisions is None or isinstance(precisions, LayerPrecision):
             by_layer = [precisions] * len(self.layers)
         else:
             by_layer = list(precisions)
-        firsts = [n for n, (a, b) in enumerate(pairwise(by_layer), start=1) if a != b]
-        self._parts = [
-            CompiledPart(part, self.layers, with_precision(properties, by_layer[part.layers.start]))
-            for part in cut_graph(
-                graph, firsts, _computed_in(with_precision(properties, by_layer[0]))
-            )
-        ]
-        self.precisions = tuple(part.precision for part in self._parts for _ in part.layers)
-        self.layouts = [layout for part in self._parts for layout in part.layouts]
+        spare = replace(graph, model=graph.model.clone()) if decode_precision else None
+        self._chain = PartChain(graph, by_layer, properties)
+        self._decoding = self._chain
+        if spare is not None and decode_precision != self._chain.inference_precision:
+            _require_shared_cache(decode_precision, self._chain.precisions)
+            properties[INFERENCE_PRECISION] = decode_precision
+            self._decoding = PartChain(spare, self._chain.precisions, properties)
+        self.precisions = self._chain.precisions
+        self.layouts = self._chain.layouts
         self.memories: list[CacheMemory] = []
 
     @property
@@ -87,17 +92,23 @@ class PagedModel:
     @property
     def vocab_size(self) -> int:
         """Token ids there are."""
-        return self._parts[-1].num_logits
+        return self._chain.num_logits
 
     @property
     def inference_precision(self) -> str:
         """Type the plugin computes in."""
-        return self._parts[0].inference_precision
+        return self._chain.inference_precision
+
+    @property
+    def decode_precision(self) -> str:
+        """Type it computes in where few tokens are computed at once."""
+        return self._decoding.inference_precision
 
     def reserve(self, layer_pages: Sequence[int]) -> None:
         """Make and bind the cache: address space for so many pages of each layer."""
-        for part in self._parts:
-            self.memories += part.reserve([layer_pages[number] for number in part.layers])
+        self.memories = self._chain.reserve(layer_pages)
+        if self._decoding is not self._chain:
+            self._decoding.share(self.memories)
 
     def forward(self, batch: Batch) -> tuple[NDArray[np.float32], list[NDArray[np.float32]]]:
         """Run one inference; the plugin writes the new keys and values into the pages.
@@ -106,27 +117,8 @@ class PagedModel:
             Logits ``[sampled rows, vocab]`` and, by layer, queries ``[window rows, Hq * D]``;
             views that the next call overwrites.
         """
-        hidden_states = None
-        for part in self._parts:
-            hidden_states = part.infer(batch, hidden_states)
-        logits = self._parts[-1].output("logits")[:, 0, :]
-        if not len(batch.window_rows):
-            return logits, []
-        return logits, [
-            part.output(f"queries.{number}") for part in self._parts for number in part.layers
-        ]
-
-
-def _computed_in(properties: Mapping[str, Any]) -> ov.Type:
-    """The type the plugin computes in: what ``properties`` ask for, else its own choice."""
-    own_choice = {_HINT: core().get_property("CPU", _HINT)}
-    name = _hinted_type(properties) or _hinted_type(own_choice)
-    return ov.Type.bf16 if name == "bf16" else ov.Type.f32
-
-
-def _hinted_type(properties: Mapping[str, Any]) -> str | None:
-    hint = properties.get(_HINT)
-    return hint.get_type_name() if isinstance(hint, ov.Type) else hint
+        few = len(batch.input_ids) <= _MOST_DECODE_TOKENS
+        return (self._decoding if few else self._chain).forward(batch)
 
 
 def _require_cpu(device: str) -> None:
@@ -137,33 +129,19 @@ def _require_cpu(device: str) -> None:
         )
 
 
-def with_precision(
-    properties: Mapping[str, Any], precision: LayerPrecision | None
-) -> Mapping[str, Any]:
-    """``properties`` of the plugin with those that store the cache in ``precision``, if any.
-
-    Raises:
-        ConfigError: the plugin has no such pair, or not with the inference precision asked for.
-    """
-    if precision is None:
-        return properties
-    require_precision_pair(precision.key, precision.value)
-    wanted = dict(properties)
-    wanted["KEY_CACHE_PRECISION"] = precision.key
-    wanted["VALUE_CACHE_PRECISION"] = precision.value
-    if precision.key_group_size:
-        wanted["KEY_CACHE_GROUP_SIZE"] = precision.key_group_size
-    if precision.value_group_size:
-        wanted["VALUE_CACHE_GROUP_SIZE"] = precision.value_group_size
-    # The plugin stores f32 only where it computes in f32, and bf16 only where it does not.
-    hint_name = _hinted_type(properties)
-    if precision.key == "f32" and hint_name is None:
-        wanted[_HINT] = "f32"
-    elif (precision.key == "f32" and hint_name != "f32") or (
-        precision.key == "bf16" and hint_name == "f32"
-    ):
+def _require_decode_precision(name: str | None) -> None:
+    if name is not None and name not in DECODE_PRECISIONS:
         raise ConfigError(
-            f"a KV cache in {precision.key} does not go with INFERENCE_PRECISION_HINT {hint_name}",
-            "f32 caches need f32 inference, bf16 caches bf16 inference; or use u8 or u4.",
+            f"decode_precision {name!r} is not one of {', '.join(DECODE_PRECISIONS)}",
+            "Leave it out to decode in the precision that prompts are read in.",
         )
-    return wanted
+
+
+def _require_shared_cache(name: str | None, stored: Sequence[LayerPrecision]) -> None:
+    # What is not quantized is stored in the type that is computed in.
+    kinds = {kind for layer in stored for kind in (layer.key, layer.value)}
+    for kind in sorted(kinds & {"bf16", "f32"}):
+        raise ConfigError(
+            f"decode_precision {name} does not go with a KV cache in {kind}",
+            "Store keys and values in u8 or u4, or leave decode_precision out.",
+        )

@@ -13,6 +13,7 @@ from openvino_genai import ChatHistory
 import ov_kvcrush
 from ov_kvcrush import AsyncLLMPipeline, KVCacheConfig, LLMPipeline
 from ov_kvcrush.errors import ConfigError, EngineClosedError, PromptError
+from ov_kvcrush.prefix import CachedPrefix
 from ov_kvcrush.runtime.request import Session
 
 T = TypeVar("T")
@@ -152,3 +153,28 @@ def test_the_genai_engine_serves_too(needle_int8_dir: Path) -> None:
             return [(await answer).texts[0] for answer in answers]
 
     assert all(run(serve())[1:])
+
+
+def test_prefixes_are_saved_and_loaded_while_others_are_answered(
+    pipeline: AsyncLLMPipeline, tmp_path: Path
+) -> None:
+    path = tmp_path / "document.safetensors"
+    document = "The fierce statue costs 7129 coins. " * 20
+
+    async def serve() -> list[str]:
+        other = pipeline.generate(TEXTS[0], max_new_tokens=60, ignore_eos=True)
+        prefix = await pipeline.cache_prefix(document)
+        summary = await pipeline.save_session(path, prefix)
+        assert (summary.kind, summary.num_tokens) == ("prefix", len(prefix.token_ids))
+        first = await pipeline.generate(TEXTS[1], prefix=prefix, max_new_tokens=8)
+        await pipeline.close_session(prefix.session)
+        again = await pipeline.load_session(path)
+        assert isinstance(again, CachedPrefix)
+        second = await pipeline.generate(TEXTS[1], prefix=again, max_new_tokens=8)
+        assert second.metrics[0].num_reused_tokens >= len(again.token_ids) - 1
+        await other
+        await pipeline.close_session(again.session)
+        return [*first.texts, *second.texts]
+
+    first, second = run(serve())
+    assert first == second

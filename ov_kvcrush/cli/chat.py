@@ -15,6 +15,7 @@ from ov_kvcrush.cli.common import Verbose
 from ov_kvcrush.cli.generation_options import generation_options
 from ov_kvcrush.cli.kept_session import KeptSession, check_session_file
 from ov_kvcrush.cli.model_options import (
+    DecodePrecision,
     Device,
     EngineName,
     ModelDir,
@@ -65,6 +66,7 @@ def chat(
     ] = None,
     engine: EngineName = "paged",
     properties: Properties = None,
+    decode_precision: DecodePrecision = None,
     verbose: Verbose = False,
     *,
     kv_cache_config: KVCacheConfig,
@@ -98,7 +100,12 @@ def chat(
             "Give --prompt TEXT, or pipe the prompt in.",
         )
     pipeline = load_pipeline(
-        model_dir, device, engine, kv_cache_config, parse_properties(properties or [])
+        model_dir,
+        device,
+        engine,
+        kv_cache_config,
+        parse_properties(properties or []),
+        decode_precision,
     )
     from ov_kvcrush.cli.chat_terminal import ChatTerminal
     from ov_kvcrush.cli.conversation import Conversation

@@ -12,7 +12,13 @@ import typer
 from rich.console import Console
 
 from ov_kvcrush.cli.common import Verbose
-from ov_kvcrush.cli.model_options import Device, ModelDir, Properties, parse_properties
+from ov_kvcrush.cli.model_options import (
+    DecodePrecision,
+    Device,
+    ModelDir,
+    Properties,
+    parse_properties,
+)
 from ov_kvcrush.cli.progress import StepProgress
 from ov_kvcrush.errors import ConfigError, did_you_mean
 from ov_kvcrush.evaluation.configurations import make_configurations, parse_keep, parse_precision
@@ -153,6 +159,7 @@ def evaluate(
         ),
     ] = None,
     properties: Properties = None,
+    decode_precision: DecodePrecision = None,
     max_cache_size: Annotated[int | None, typer.Option(hidden=True)] = None,
     verbose: Verbose = False,
 ) -> None:
@@ -221,6 +228,7 @@ def evaluate(
         "prefill_factor": prefill_factor,
         "chunk": chunk,
         "properties": parse_properties(properties or []),
+        "decode_precision": decode_precision,
     }
     outcomes: list[Outcome] = []
 
@@ -232,7 +240,9 @@ def evaluate(
         with StepProgress("Counting tokens …") as progress:
             from ov_kvcrush.evaluation.run import Evaluation
 
-            evaluation = Evaluation(model_dir, device, facts["properties"], prefill_factor, chunk)
+            evaluation = Evaluation(
+                model_dir, device, facts["properties"], prefill_factor, chunk, decode_precision
+            )
             documents = evaluation.read(conversations)
             for configuration in configurations:
                 evaluation.check(configuration, documents)

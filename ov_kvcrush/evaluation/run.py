@@ -50,6 +50,7 @@ class Evaluation:
         properties: of the plugin.
         prefill_factor: ``prefill_budget`` as a multiple of the budget; None is the config's own.
         chunk: tokens of a prompt that are read at once; None is the pipeline's own.
+        decode_precision: of the paged engine, as ``LLMPipeline`` has it.
     """
 
     model_dir: Path
@@ -57,6 +58,7 @@ class Evaluation:
     properties: Mapping[str, str] | None = None
     prefill_factor: float | None = None
     chunk: int | None = None
+    decode_precision: str | None = None
 
     def read(self, conversations: Sequence[Conversation]) -> list[Document]:
         """Count the tokens of ``conversations``.
@@ -131,6 +133,7 @@ class Evaluation:
             kv_cache_config=config,
             scheduler_config=scheduler,
             engine=configuration.engine,
+            decode_precision=self.decode_precision if configuration.engine == "paged" else None,
         )
 
 

@@ -174,7 +174,8 @@ def test_json_tells_answer_cost_and_settings(
     needle_int8_dir: Path, capsys: pytest.CaptureFixture[str], piped: None
 ) -> None:
     arguments = ["--json", "--prompt", TEXT, "--max-cache-size", "160", "--max-new-tokens", "2"]
-    assert run(["chat", str(needle_int8_dir), *arguments, "--ignore-eos"]) == 0
+    arguments += ["--ignore-eos", "--decode-precision", "f32"]
+    assert run(["chat", str(needle_int8_dir), *arguments]) == 0
     out, err = capsys.readouterr()
     turn = json.loads(out)
     assert turn.keys() == {"answer", "finish_reason", "metrics", "generation_config", "config"}
@@ -183,6 +184,7 @@ def test_json_tells_answer_cost_and_settings(
     assert turn["metrics"]["num_evicted_tokens"] == turn["metrics"]["num_prompt_tokens"] - 160
     assert turn["generation_config"]["ignore_eos"] is True
     assert turn["config"]["kv_cache_config"]["max_cache_size"] == 160
+    assert turn["config"]["decode_precision"] == "f32"
     assert err == ""
 
 

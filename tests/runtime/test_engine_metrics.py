@@ -7,14 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from openvino_genai import GenerationConfig, Tokenizer
+from openvino_genai import GenerationConfig, GenerationFinishReason, Tokenizer
 
 from ov_kvcrush.config import KVCacheConfig
 from ov_kvcrush.metrics import GenerationMetrics
 from ov_kvcrush.runtime.engine import PagedEngine
 from ov_kvcrush.runtime.engine_metrics import TPOT_BOUNDS, TTFT_BOUNDS, EndedSequences
 from ov_kvcrush.runtime.genai_engine import GenaiEngine
-from ov_kvcrush.runtime.request import Engine, Request, Session
+from ov_kvcrush.runtime.request import Engine, Generation, Request, Session
 
 EVICTING = KVCacheConfig(max_cache_size=96, start_size=8, recent_size=24, decode_slack=16)
 
@@ -62,7 +62,7 @@ def test_the_pool_is_told_by_its_owners(needle_int8_dir: Path) -> None:
     engine.close_session(session)
     engine.prefixes.clear()
     end = engine.metrics()
-    assert (end.num_finished, end.num_cancelled) == (2, 1)
+    assert (end.ended.num_finished, end.ended.num_cancelled) == (2, 1)
     assert (end.num_running, end.num_waiting, end.used_bytes) == (0, 0, 0)
 
 
@@ -76,11 +76,11 @@ def test_tokens_are_summed_over_what_has_ended(needle_int8_dir: Path) -> None:
     finish(engine, second)
     costs = [request.generations[0].metrics for request in (first, second)]
     told = engine.metrics()
-    assert told.num_prompt_tokens == 300 + len(history)
-    assert told.num_generated_tokens == 8
-    assert told.num_reused_tokens == costs[1].num_reused_tokens > 200
-    assert told.num_kept_tokens == sum(cost.kv_tokens for cost in costs)
-    assert told.num_evicted_tokens == sum(cost.num_evicted_tokens for cost in costs) > 300
+    assert told.ended.num_prompt_tokens == 300 + len(history)
+    assert told.ended.num_generated_tokens == 8
+    assert told.ended.num_reused_tokens == costs[1].num_reused_tokens > 200
+    assert told.ended.num_kept_tokens == sum(cost.kv_tokens for cost in costs)
+    assert told.ended.num_evicted_tokens == sum(cost.num_evicted_tokens for cost in costs) > 300
 
 
 def test_each_of_several_sequences_counts(needle_int8_dir: Path) -> None:
@@ -88,7 +88,7 @@ def test_each_of_several_sequences_counts(needle_int8_dir: Path) -> None:
     several = greedy(3, do_sample=True, num_return_sequences=3)
     finish(engine, engine.add_request(prompt_of(40), several))
     told = engine.metrics()
-    assert (told.num_finished, told.ttft.count, told.tpot.count) == (3, 3, 3)
+    assert (told.ended.num_finished, told.ended.ttft.count, told.ended.tpot.count) == (3, 3, 3)
 
 
 def test_preemptions_are_counted(needle_int8_dir: Path) -> None:
@@ -96,18 +96,22 @@ def test_preemptions_are_counted(needle_int8_dir: Path) -> None:
     requests = [engine.add_request(prompt_of(100, n), greedy(80)) for n in range(3)]
     finish(engine, *requests)
     each = [request.generations[0].metrics.num_preemptions for request in requests]
-    assert engine.metrics().num_preemptions == sum(each) > 0
+    assert engine.metrics().ended.num_preemptions == sum(each) > 0
 
 
-def test_histograms_count_as_prometheus_does() -> None:
+def test_histograms_count_as_prometheus_does(needle_int8_dir: Path) -> None:
+    tokenizer = Tokenizer(needle_int8_dir)
     ended = EndedSequences()
     times = [[0.0005, 0.011], [0.001, 0.101], [0.3], [3000.0, 3000.05, 3000.1], []]
     for moments in times:
-        ended.add(GenerationMetrics(token_times=list(moments)), cancelled=not moments)
-    told = ended.snapshot(
-        used_bytes=0, pool_bytes=0, owners={}, num_running=0, num_waiting=0, num_prefix_hits=0
-    )
-    ttft, tpot = told.ttft.to_dict(), told.tpot.to_dict()
+        one = Generation(0, [1], greedy(1), tokenizer)
+        one.metrics = GenerationMetrics(token_times=list(moments))
+        one.finish_reason = (
+            GenerationFinishReason.LENGTH if moments else GenerationFinishReason.NONE
+        )
+        ended.add(one)
+    assert (ended.num_finished, ended.num_cancelled) == (4, 1)
+    ttft, tpot = ended.ttft.to_dict(), ended.tpot.to_dict()
     # A bound belongs to its bucket; what is above all of them is in the last.
     assert ttft["buckets"]["0.001"] == 2
     assert ttft["buckets"]["0.25"] == 2
@@ -116,7 +120,7 @@ def test_histograms_count_as_prometheus_does() -> None:
     assert ttft["buckets"]["+Inf"] == ttft["count"] == 4
     assert ttft["sum"] == pytest.approx(3000.3015)
     assert (tpot["count"], tpot["buckets"]["0.025"], tpot["buckets"]["0.1"]) == (3, 1, 3)
-    for bounds, histogram in ((TTFT_BOUNDS, told.ttft), (TPOT_BOUNDS, told.tpot)):
+    for bounds, histogram in ((TTFT_BOUNDS, ended.ttft), (TPOT_BOUNDS, ended.tpot)):
         assert histogram.bounds == bounds == tuple(sorted(set(bounds)))
         assert all(a <= b for a, b in pairwise(histogram.cumulative))
 
@@ -133,7 +137,11 @@ def test_openvino_genai_tells_what_it_knows(needle_int8_dir: Path) -> None:
     engine.cancel(requests[0])
     finish(engine, *requests)
     told = engine.metrics()
-    assert (told.num_finished, told.num_cancelled, told.num_generated_tokens) == (1, 1, 9)
-    assert told.num_preemptions is None
+    assert (told.ended.num_finished, told.ended.num_cancelled, told.ended.num_generated_tokens) == (
+        1,
+        1,
+        9,
+    )
+    assert told.ended.num_preemptions is None
     assert told.num_prefix_hits is None
-    assert told.ttft.count == 2
+    assert told.ended.ttft.count == 2

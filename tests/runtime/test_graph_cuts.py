@@ -49,7 +49,7 @@ def test_three_equal_parts_give_the_same_bits_as_the_whole(
     whole, wanted = run(needle_int8_dir, [U8] * 8, computed_in)
     three = [U8] * 2 + [SPELLED_OUT] * 3 + [U8] * 3
     parts, found = run(needle_int8_dir, three, computed_in)
-    assert len(parts._parts) == 3
+    assert len(parts._chain._parts) == 3
     for ours, theirs in zip(found, wanted, strict=True):
         np.testing.assert_array_equal(ours, theirs)
     for ours, theirs in zip(parts.memories, whole.memories, strict=True):
