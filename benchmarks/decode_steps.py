@@ -24,7 +24,7 @@ from ov_kvcrush.runtime.batch import Batch, build_batch
 from ov_kvcrush.runtime.cache_layout import pages_for
 from ov_kvcrush.runtime.paged_model import PagedModel
 from ov_kvcrush.runtime.scheduler import Chunk
-from ov_kvcrush.runtime.sequence import sequence_on_pages
+from ov_kvcrush.runtime.sequence import Sequence, sequence_on_pages
 
 STEPS = 15
 COLUMNS = (None, "f32")
@@ -57,32 +57,28 @@ def measure(
     u8 = LayerPrecision("u8", "u8")
     model = PagedModel(folder, precisions=u8, decode_precision=decode_precision)
     model.reserve([max(counts) * pages_for(num_cached + 1)] * len(model.layers))
-    read(model, num_cached, max(counts))
-    times = {count: step_ms(model, decoding(model, num_cached, count)) for count in counts}
+    chunks = [Chunk(sequence, 1) for sequence in read(model, num_cached, max(counts))]
+    times = {count: step_ms(model, build_batch(chunks[:count])) for count in counts}
     name = model.decode_precision
     del model
     gc.collect()
     return name, times
 
 
-def read(model: PagedModel, num_cached: int, count: int) -> None:
-    """Fill the pages of ``count`` sequences: memory nobody has written to is faster to read."""
+def read(model: PagedModel, num_cached: int, count: int) -> list[Sequence]:
+    """``count`` sequences with so many tokens read and one to come.
+
+    They are really read: memory nobody has written to is faster to read.
+    """
+    sequences = []
     for number in range(count):
-        tokens = np.random.default_rng(number).integers(3, 5000, num_cached)
+        tokens = np.random.default_rng(number).integers(3, 5000, num_cached + 1).tolist()
         first = number * pages_for(num_cached + 1)
-        sequence = sequence_on_pages(tokens.tolist(), model.layers, first)
+        sequence = sequence_on_pages(tokens, model.layers, first)
         model.forward(build_batch([Chunk(sequence, num_cached)]))
-
-
-def decoding(model: PagedModel, num_cached: int, count: int) -> Batch:
-    """The next token of each of ``count`` sequences."""
-    chunks = []
-    for number in range(count):
-        first = number * pages_for(num_cached + 1)
-        sequence = sequence_on_pages([3] * (num_cached + 1), model.layers, first)
         sequence.append(num_cached)
-        chunks.append(Chunk(sequence, 1))
-    return build_batch(chunks)
+        sequences.append(sequence)
+    return sequences
 
 
 def step_ms(model: PagedModel, batch: Batch) -> float:

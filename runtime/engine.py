@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from openvino_genai import GenerationFinishReason
 
 from ov_kvcrush.config import KVCacheConfig
-from ov_kvcrush.errors import ConfigError, PromptError
+from ov_kvcrush.errors import ConfigError
 from ov_kvcrush.plan import KVPlan, fingerprint
 from ov_kvcrush.precisions import describe_precisions
 from ov_kvcrush.runtime.admission import Admission
@@ -29,7 +29,7 @@ from ov_kvcrush.runtime.engine_metrics import EndedSequences, EngineMetrics
 from ov_kvcrush.runtime.intake import Intake
 from ov_kvcrush.runtime.model_setup import make_cache, open_model
 from ov_kvcrush.runtime.prefixes import Prefixes
-from ov_kvcrush.runtime.request import Generation, Request, Session
+from ov_kvcrush.runtime.request import Generation, Request, Session, new_request
 from ov_kvcrush.runtime.scheduler import Chunk, Schedule, Scheduler
 from ov_kvcrush.runtime.sequence import Sequence
 from ov_kvcrush.runtime.session import StoredSession, load_into, open_session, write_session
@@ -137,23 +137,14 @@ class PagedEngine:
         prefix: Session | None = None,
     ) -> Request:
         """Queue a prompt. See :class:`ov_kvcrush.runtime.request.Engine`."""
-        prompt = [int(token) for token in prompt_ids]
-        if not prompt:
-            raise PromptError("the prompt is empty: it has no tokens", "Give at least one token.")
-        if session is not None and session.busy:
-            raise ConfigError("the chat session is still answering another request")
+        request = new_request(self._num_requests, prompt_ids, config, self._tokenizer, session)
         if session is not None and config.num_return_sequences > 1:
             raise ConfigError(
                 "a chat continues one answer, so num_return_sequences must be 1",
                 "Generate alternatives without a chat session.",
             )
-        generations = [
-            Generation(index, prompt, config, self._tokenizer)
-            for index in range(config.num_return_sequences)
-        ]
-        lead = generations[0]
-        sequence = self._intake.begin(prompt, session, prefix, lead.metrics)
-        request = Request(self._num_requests, prompt, generations, session)
+        lead = request.generations[0]
+        sequence = self._intake.begin(request.prompt_ids, session, prefix, lead.metrics)
         self._num_requests += 1
         if session is not None:
             session.busy = True

@@ -19,7 +19,7 @@ import openvino as ov
 from openvino_genai import ContinuousBatchingPipeline, GenerationFinishReason, GenerationStatus
 
 from ov_kvcrush.config import KVCacheConfig
-from ov_kvcrush.errors import ConfigError, ModelError, OVKVCrushError, PromptError, UnsupportedError
+from ov_kvcrush.errors import ModelError, OVKVCrushError, PromptError, UnsupportedError
 from ov_kvcrush.plan import KVPlan
 from ov_kvcrush.runtime.cache_layout import page_bytes
 from ov_kvcrush.runtime.device import require_device, require_properties
@@ -35,7 +35,7 @@ from ov_kvcrush.runtime.genai_settings import (
     with_precision,
 )
 from ov_kvcrush.runtime.generation import refuse_unsupported
-from ov_kvcrush.runtime.request import Generation, Request, Session
+from ov_kvcrush.runtime.request import Generation, Request, Session, new_request
 
 if TYPE_CHECKING:
     from openvino_genai import GenerationConfig, Tokenizer
@@ -134,20 +134,12 @@ class GenaiEngine:
             raise UnsupportedError(
                 "the genai engine keeps no prefixes of its own", "Use the paged engine for them."
             )
-        prompt = [int(token) for token in prompt_ids]
-        if not prompt:
-            raise PromptError("the prompt is empty: it has no tokens", "Give at least one token.")
-        if session is not None and session.busy:
-            raise ConfigError("the chat session is still answering another request")
+        request = new_request(self._num_requests, prompt_ids, config, self._tokenizer, session)
+        prompt = request.prompt_ids
         refuse_unsupported(config)
         pool = self._scheduler.num_kv_blocks
         if pool and self._pages_for(len(prompt)) > pool:
             raise _too_long(prompt)
-        generations = [
-            Generation(index, prompt, config, self._tokenizer)
-            for index in range(config.num_return_sequences)
-        ]
-        request = Request(self._num_requests, prompt, generations, session)
         with _readable_errors():
             handle = self._pipeline.add_request(
                 request.request_id, ov.Tensor(np.array([prompt], np.int64)), config

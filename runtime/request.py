@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from ov_kvcrush.errors import OVKVCrushError
+from ov_kvcrush.errors import ConfigError, OVKVCrushError, PromptError
 from ov_kvcrush.metrics import GenerationMetrics
 from ov_kvcrush.runtime.engine_metrics import EngineMetrics
 from ov_kvcrush.runtime.sampler import Sampler
@@ -106,6 +106,30 @@ class Request:
     def finished(self) -> bool:
         """Whether every sequence is."""
         return all(g.finish_reason is not None for g in self.generations)
+
+
+def new_request(
+    number: int,
+    prompt_ids: SequenceOf[int],
+    config: GenerationConfig,
+    tokenizer: Tokenizer,
+    session: Session | None,
+) -> Request:
+    """A request that nothing has been done for yet.
+
+    Raises:
+        PromptError: the prompt is empty.
+        ConfigError: ``session`` is answering another one.
+    """
+    prompt = [int(token) for token in prompt_ids]
+    if not prompt:
+        raise PromptError("the prompt is empty: it has no tokens", "Give at least one token.")
+    if session is not None and session.busy:
+        raise ConfigError("the chat session is still answering another request")
+    generations = [
+        Generation(index, prompt, config, tokenizer) for index in range(config.num_return_sequences)
+    ]
+    return Request(number, prompt, generations, session)
 
 
 def share_read(request: Request) -> float:
