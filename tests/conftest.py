@@ -84,7 +84,8 @@ def _key(settings: dict[str, str]) -> str:
     digest = hashlib.sha256(repr(sorted(settings.items())).encode())
     for package in ("openvino", "openvino-tokenizers", "optimum-intel", "nncf", "transformers"):
         digest.update(version(package).encode())
-    code = [ROOT / "ov_kvcrush" / "plan.py", *sorted((ROOT / "export").glob("*.py"))]
-    for path in [*code, ROOT / "export" / "calibration.txt", *sorted(NEEDLE.iterdir())]:
+    made_by = [path for path in (ROOT / "export").rglob("*") if path.suffix in (".py", ".txt")]
+    made_by.append(ROOT / "ov_kvcrush" / "plan.py")
+    for path in [*sorted(made_by), *sorted(NEEDLE.iterdir())]:
         digest.update(path.read_bytes())
     return digest.hexdigest()[:12]
