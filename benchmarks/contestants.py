@@ -25,11 +25,11 @@ from openvino_genai import (
 
 from ov_kvcrush.config import KVCacheConfig
 from ov_kvcrush.precisions import LayerPrecision
-from ov_kvcrush.runtime.cache_layout import PAGE_SIZE, page_bytes
-from ov_kvcrush.runtime.engine import PagedEngine
-from ov_kvcrush.runtime.genai_eviction import GenaiEviction
-from ov_kvcrush.runtime.paged_graph import read_geometry
-from ov_kvcrush.runtime.request import Session
+from ov_kvcrush.runtime.genai.eviction import GenaiEviction
+from ov_kvcrush.runtime.generation.request import Session
+from ov_kvcrush.runtime.model.paged_graph import read_geometry
+from ov_kvcrush.runtime.paged.engine import PagedEngine
+from ov_kvcrush.runtime.pages.layout import PAGE_SIZE, page_bytes
 
 
 @dataclass(frozen=True)

@@ -19,12 +19,12 @@ from report import LoadMeter
 from side_by_side import PROMPT, plugin_properties, tokens
 
 from ov_kvcrush.precisions import LayerPrecision
-from ov_kvcrush.runtime.batch import Batch, build_batch
-from ov_kvcrush.runtime.cache_layout import pages_for
-from ov_kvcrush.runtime.paged_graph import read_geometry
-from ov_kvcrush.runtime.paged_model import PagedModel
-from ov_kvcrush.runtime.scheduler import Chunk
-from ov_kvcrush.runtime.sequence import sequence_on_pages
+from ov_kvcrush.runtime.model.batch import Batch, build_batch
+from ov_kvcrush.runtime.model.paged_graph import read_geometry
+from ov_kvcrush.runtime.model.paged_model import PagedModel
+from ov_kvcrush.runtime.pages.layout import pages_for
+from ov_kvcrush.runtime.scheduling.scheduler import Chunk
+from ov_kvcrush.runtime.sequences.sequence import sequence_on_pages
 
 _TURNS = 2
 

@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 from openvino_genai import GenerationConfig, Tokenizer
 
 from ov_kvcrush.config import KVCacheConfig
-from ov_kvcrush.runtime import key_codec
-from ov_kvcrush.runtime.cache_layout import PAGE_SIZE
-from ov_kvcrush.runtime.engine import PagedEngine
-from ov_kvcrush.runtime.sequence import Sequence
+from ov_kvcrush.runtime.paged.engine import PagedEngine
+from ov_kvcrush.runtime.pages import key_codec
+from ov_kvcrush.runtime.pages.layout import PAGE_SIZE
+from ov_kvcrush.runtime.sequences.sequence import Sequence
 
 Floats = NDArray[np.float32]
 LEVELS = {"u8": 255, "u4": 15}

@@ -28,8 +28,8 @@ from side_by_side import OURS, PRECISION, THEIRS, plugin_properties
 
 from ov_kvcrush.config import KVCacheConfig
 from ov_kvcrush.precisions import LayerPrecision
-from ov_kvcrush.runtime.cache_layout import PAGE_SIZE, page_bytes
-from ov_kvcrush.runtime.paged_graph import read_geometry
+from ov_kvcrush.runtime.model.paged_graph import read_geometry
+from ov_kvcrush.runtime.pages.layout import PAGE_SIZE, page_bytes
 
 TARGET = 2.5
 SIDES = {"ours": serve_ours, "theirs": serve_theirs}

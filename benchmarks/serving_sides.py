@@ -20,9 +20,9 @@ from side_by_side import tokens
 from timed_engine import TimedEngine
 
 from ov_kvcrush.config import KVCacheConfig
-from ov_kvcrush.runtime.cache_layout import PAGE_SIZE
-from ov_kvcrush.runtime.engine import PagedEngine
-from ov_kvcrush.runtime.genai_eviction import GenaiEviction
+from ov_kvcrush.runtime.genai.eviction import GenaiEviction
+from ov_kvcrush.runtime.paged.engine import PagedEngine
+from ov_kvcrush.runtime.pages.layout import PAGE_SIZE
 
 
 @dataclass(frozen=True)

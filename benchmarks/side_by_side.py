@@ -23,8 +23,8 @@ from models import SHAPES, TOKENIZER_VOCAB, model_folder
 from report import LoadMeter, Row, machine, print_table
 
 from ov_kvcrush.config import KVCacheConfig
-from ov_kvcrush.runtime.cache_layout import PAGE_SIZE
-from ov_kvcrush.runtime.request import Session
+from ov_kvcrush.runtime.generation.request import Session
+from ov_kvcrush.runtime.pages.layout import PAGE_SIZE
 
 PROMPT, BUDGET, ANSWER, QUESTION = 4096, 1024, 32, 32
 LONG_PROMPT, LONG_HISTORY = 16384, 8000

@@ -6,8 +6,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from ov_kvcrush.runtime.engine import PagedEngine
-from ov_kvcrush.runtime.scheduler import Schedule
+from ov_kvcrush.runtime.paged.engine import PagedEngine
+from ov_kvcrush.runtime.scheduling.scheduler import Schedule
 
 
 class TimedEngine(PagedEngine):

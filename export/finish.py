@@ -14,10 +14,10 @@ from ov_kvcrush.export.ir import read_weights, write_kv_precision
 from ov_kvcrush.export.progress import Progress
 from ov_kvcrush.plan import KVPlan, LayerGeometry, fingerprint
 from ov_kvcrush.precisions import LayerPrecision
-from ov_kvcrush.runtime.cache_layout import PAGE_SIZE, page_bytes
-from ov_kvcrush.runtime.device import core
-from ov_kvcrush.runtime.paged_graph import read_geometry
-from ov_kvcrush.runtime.paged_model import PagedModel
+from ov_kvcrush.runtime.model.paged_graph import read_geometry
+from ov_kvcrush.runtime.model.paged_model import PagedModel
+from ov_kvcrush.runtime.pages.layout import PAGE_SIZE, page_bytes
+from ov_kvcrush.runtime.plugin.core import core
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig

@@ -17,7 +17,7 @@ from ov_kvcrush.export.progress import Progress
 from ov_kvcrush.export.text import read_tokens, split_passages
 from ov_kvcrush.plan import LayerGeometry
 from ov_kvcrush.precisions import LayerPrecision
-from ov_kvcrush.runtime.paged_model import PagedModel
+from ov_kvcrush.runtime.model.paged_model import PagedModel
 
 if TYPE_CHECKING:
     from ov_kvcrush.export.preflight import Preflight

@@ -17,7 +17,7 @@ from ov_kvcrush.export.kv_sensitivity import SensitivityTrial
 from ov_kvcrush.export.kv_statistics import Storage, collect_errors
 from ov_kvcrush.plan import LayerGeometry
 from ov_kvcrush.precisions import LayerPrecision
-from ov_kvcrush.runtime.cache_layout import PAGE_SIZE, page_bytes
+from ov_kvcrush.runtime.pages.layout import PAGE_SIZE, page_bytes
 
 U8, LOW_KEY, LOW_VALUE = (
     LayerPrecision("u8", "u8"),

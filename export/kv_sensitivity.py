@@ -18,15 +18,15 @@ from numpy.typing import NDArray
 
 from ov_kvcrush.plan import LayerGeometry
 from ov_kvcrush.precisions import LayerPrecision
-from ov_kvcrush.runtime.batch import Batch, build_batch
-from ov_kvcrush.runtime.cache_layout import pages_for
-from ov_kvcrush.runtime.compiled_part import CompiledPart
-from ov_kvcrush.runtime.graph_cuts import cut_graph
-from ov_kvcrush.runtime.paged_graph import read_paged_graph
-from ov_kvcrush.runtime.paged_model import PagedModel
-from ov_kvcrush.runtime.plugin_properties import with_precision
-from ov_kvcrush.runtime.scheduler import Chunk
-from ov_kvcrush.runtime.sequence import sequence_on_pages
+from ov_kvcrush.runtime.model.batch import Batch, build_batch
+from ov_kvcrush.runtime.model.compiled_part import CompiledPart
+from ov_kvcrush.runtime.model.graph_parts import cut_graph
+from ov_kvcrush.runtime.model.paged_graph import read_paged_graph
+from ov_kvcrush.runtime.model.paged_model import PagedModel
+from ov_kvcrush.runtime.pages.layout import pages_for
+from ov_kvcrush.runtime.plugin.properties import with_precision
+from ov_kvcrush.runtime.scheduling.scheduler import Chunk
+from ov_kvcrush.runtime.sequences.sequence import sequence_on_pages
 
 EXACT = LayerPrecision("f32", "f32")
 # Weights in 8 or 4 bits make the plugin quantize activations as it goes, and any small change then

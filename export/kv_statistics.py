@@ -29,8 +29,8 @@ from nncf.tensor import Tensor
 from numpy.typing import NDArray
 
 from ov_kvcrush.errors import ExportError
-from ov_kvcrush.runtime.cache_layout import PAGE_SIZE
-from ov_kvcrush.runtime.device import core
+from ov_kvcrush.runtime.pages.layout import PAGE_SIZE
+from ov_kvcrush.runtime.plugin.core import core
 
 Floats = NDArray[np.float32]
 

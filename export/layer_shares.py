@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 from ov_kvcrush.errors import OVKVCrushError
 from ov_kvcrush.export.progress import Progress
 from ov_kvcrush.export.text import read_tokens
-from ov_kvcrush.runtime.batch import build_batch
-from ov_kvcrush.runtime.cache_layout import PAGE_SIZE, pages_for
-from ov_kvcrush.runtime.paged_model import PagedModel
-from ov_kvcrush.runtime.scheduler import Chunk
-from ov_kvcrush.runtime.sequence import Sequence, sequence_on_pages
+from ov_kvcrush.runtime.model.batch import build_batch
+from ov_kvcrush.runtime.model.paged_model import PagedModel
+from ov_kvcrush.runtime.pages.layout import PAGE_SIZE, pages_for
+from ov_kvcrush.runtime.scheduling.scheduler import Chunk
+from ov_kvcrush.runtime.sequences.sequence import Sequence, sequence_on_pages
 from ov_kvcrush.selection.layer_budgets import with_least_share
 
 LEAST_SHARE = 0.2

@@ -15,9 +15,9 @@ from ov_kvcrush.pipeline import LLMPipeline
 from ov_kvcrush.prefix import CachedPrefix, reading_config
 from ov_kvcrush.prompts import Prompt
 from ov_kvcrush.results import DecodedResults
-from ov_kvcrush.runtime.async_engine import AsyncEngine, AsyncRequest
-from ov_kvcrush.runtime.generation import resolve_generation_config
-from ov_kvcrush.runtime.request import Engine, Request, Session
+from ov_kvcrush.runtime.generation.request import Engine, Request, Session
+from ov_kvcrush.runtime.generation.settings import resolve_generation_config
+from ov_kvcrush.runtime.serving.async_engine import AsyncEngine, AsyncRequest
 from ov_kvcrush.sessions import SessionSummary, read_what, write_what
 
 T = TypeVar("T")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ov_kvcrush.runtime.request import Session
+from ov_kvcrush.runtime.generation.request import Session
 
 if TYPE_CHECKING:
     from openvino_genai import Tokenizer

@@ -10,11 +10,11 @@ from typing import Any
 from openvino_genai import GenerationConfig, Tokenizer
 
 from ov_kvcrush.errors import ConfigError, ModelError, did_you_mean
-from ov_kvcrush.runtime.request import Engine
+from ov_kvcrush.runtime.generation.request import Engine
 
 ENGINES = {
-    "paged": ("ov_kvcrush.runtime.engine", "PagedEngine"),
-    "genai": ("ov_kvcrush.runtime.genai_engine", "GenaiEngine"),
+    "paged": ("ov_kvcrush.runtime.paged.engine", "PagedEngine"),
+    "genai": ("ov_kvcrush.runtime.genai.engine", "GenaiEngine"),
 }
 """``paged`` is our own, on CPU; ``genai`` drives openvino_genai's, on any device it serves."""
 

@@ -34,9 +34,9 @@ from ov_kvcrush.prefix import CachedPrefix, reading_config
 from ov_kvcrush.prompt_reader import PromptReader
 from ov_kvcrush.prompts import Prompt, require_texts, token_rows
 from ov_kvcrush.results import DecodedResults, EncodedResults, decoded, encoded, ranked
-from ov_kvcrush.runtime.generation import resolve_generation_config
-from ov_kvcrush.runtime.request import Generation, Request, Session, share_read
-from ov_kvcrush.runtime.stopping import TokenStream
+from ov_kvcrush.runtime.generation.request import Generation, Request, Session, share_read
+from ov_kvcrush.runtime.generation.settings import resolve_generation_config
+from ov_kvcrush.runtime.generation.stopping import TokenStream
 from ov_kvcrush.sessions import SessionSummary, read_what, write_what
 
 

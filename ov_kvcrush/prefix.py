@@ -10,12 +10,12 @@ from openvino_genai import ChatHistory, GenerationConfig
 
 from ov_kvcrush.errors import PromptError
 from ov_kvcrush.prompts import encode_continuing, require_utf8
-from ov_kvcrush.runtime.request import Session
+from ov_kvcrush.runtime.generation.request import Session
 
 if TYPE_CHECKING:
     from openvino_genai import Tokenizer
 
-    from ov_kvcrush.metrics import GenerationMetrics
+    from ov_kvcrush.runtime.generation.metrics import GenerationMetrics
 
 # Ends the text where it is put into the chat template, so that what comes before it can be told.
 _END = "\N{SYMBOL FOR END OF TEXT}"

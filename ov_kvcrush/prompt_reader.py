@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from ov_kvcrush.histories import KeptHistories
 from ov_kvcrush.prompts import Prompt, encode_continuing, encode_prompt
-from ov_kvcrush.runtime.request import Session
+from ov_kvcrush.runtime.generation.request import Session
 
 if TYPE_CHECKING:
     from openvino_genai import GenerationConfig, Tokenizer

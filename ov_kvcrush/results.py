@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from ov_kvcrush.metrics import GenerationMetrics
+from ov_kvcrush.runtime.generation.metrics import GenerationMetrics
 
 if TYPE_CHECKING:
     from openvino_genai import Tokenizer
 
-    from ov_kvcrush.runtime.request import Generation, Request
+    from ov_kvcrush.runtime.generation.request import Generation, Request
 
 
 class MeanStd(NamedTuple):

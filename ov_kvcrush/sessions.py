@@ -10,13 +10,13 @@ from ov_kvcrush.chat import Chat
 from ov_kvcrush.errors import ConfigError, OVKVCrushError, SessionError
 from ov_kvcrush.prefix import CachedPrefix
 from ov_kvcrush.prompts import encode_continuing
-from ov_kvcrush.runtime.session import StoredSession, read_about
+from ov_kvcrush.runtime.session_files.session_file import StoredSession, read_about
 
 if TYPE_CHECKING:
     from openvino_genai import Tokenizer
 
     from ov_kvcrush.pipeline import LLMPipeline
-    from ov_kvcrush.runtime.request import Engine
+    from ov_kvcrush.runtime.generation.request import Engine
 
 CHAT, PREFIX = "chat", "prefix"
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from openvino_genai import GenerationFinishReason
 
 if TYPE_CHECKING:
-    from ov_kvcrush.runtime.request import Generation
+    from ov_kvcrush.runtime.generation.request import Generation
 
 # vLLM's, so that dashboards made for it fit. Seconds.
 TTFT_BOUNDS = (

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from safetensors import safe_open
 from safetensors.numpy import load_file
 
-from ov_kvcrush.runtime.tensor_file import DIGEST, write_tensors
+from ov_kvcrush.runtime.session_files.tensor_file import DIGEST, write_tensors
 
 Tensors = dict[str, NDArray[Any]]
 Damage = Callable[[Path], object]

@@ -11,8 +11,8 @@ from typing import Any
 from openvino_genai import GenerationConfig, Tokenizer
 
 from ov_kvcrush.config import KVCacheConfig
-from ov_kvcrush.runtime.engine import PagedEngine
-from ov_kvcrush.runtime.request import Session
+from ov_kvcrush.runtime.generation.request import Session
+from ov_kvcrush.runtime.paged.engine import PagedEngine
 
 ROOT = Path(__file__).parents[1]
 

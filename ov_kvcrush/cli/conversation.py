@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from openvino_genai import GenerationConfig
 
 from ov_kvcrush.errors import ConfigError, PromptError
-from ov_kvcrush.runtime.generation import SERVED, resolve_generation_config
+from ov_kvcrush.runtime.generation.settings import SERVED, resolve_generation_config
 
 if TYPE_CHECKING:
     from ov_kvcrush.chat import Chat

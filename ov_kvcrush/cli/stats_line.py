@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from ov_kvcrush.metrics import GenerationMetrics
+from ov_kvcrush.runtime.generation.metrics import GenerationMetrics
 
 if TYPE_CHECKING:
     from openvino_genai import GenerationConfig

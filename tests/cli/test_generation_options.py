@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ov_kvcrush.cli.generation_options import GENERATION_FLAGS, imply_sampling
-from ov_kvcrush.runtime.generation import SERVED
+from ov_kvcrush.runtime.generation.settings import SERVED
 
 
 def test_every_flag_is_a_setting_the_engine_serves() -> None:

@@ -8,8 +8,8 @@ import pytest
 from openvino_genai import GenerationConfig, GenerationFinishReason
 
 from ov_kvcrush.cli.stats_line import megabytes, remarks, stats_line
-from ov_kvcrush.metrics import GenerationMetrics
 from ov_kvcrush.results import DecodedResults, PerfMetrics
+from ov_kvcrush.runtime.generation.metrics import GenerationMetrics
 
 
 def metrics(**changes: Any) -> GenerationMetrics:

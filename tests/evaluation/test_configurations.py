@@ -16,7 +16,7 @@ from ov_kvcrush.evaluation.configurations import (
     parse_precision,
 )
 from ov_kvcrush.evaluation.policies import DEFAULT_POLICIES, FULL, POLICIES, find_policy
-from ov_kvcrush.runtime.genai_eviction import GenaiEviction
+from ov_kvcrush.runtime.genai.eviction import GenaiEviction
 
 QUARTER = Fraction(1, 4)
 

@@ -8,8 +8,8 @@ import pytest
 
 from ov_kvcrush.export.ir import read_weights, write_kv_precision
 from ov_kvcrush.precisions import KV_PRECISION_PAIRS, LayerPrecision
-from ov_kvcrush.runtime.device import core
-from ov_kvcrush.runtime.paged_model import PagedModel
+from ov_kvcrush.runtime.model.paged_model import PagedModel
+from ov_kvcrush.runtime.plugin.core import core
 
 
 @pytest.fixture

@@ -19,9 +19,9 @@ from ov_kvcrush.export.kv_statistics import Storage, quantized_keys, quantized_v
 from ov_kvcrush.export.text import read_tokens, spread_passages
 from ov_kvcrush.plan import KVPlan, LayerGeometry
 from ov_kvcrush.precisions import LayerPrecision
-from ov_kvcrush.runtime import key_codec
-from ov_kvcrush.runtime.engine import PagedEngine
-from ov_kvcrush.runtime.paged_model import PagedModel
+from ov_kvcrush.runtime.model.paged_model import PagedModel
+from ov_kvcrush.runtime.paged.engine import PagedEngine
+from ov_kvcrush.runtime.pages import key_codec
 from tests.model_factory import make_model
 from tests.runtime.test_paged_model import F32, batch
 

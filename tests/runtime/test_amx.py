@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ov_kvcrush.runtime.amx import avoid_undescribed_tiles
+from ov_kvcrush.runtime.plugin.amx import avoid_undescribed_tiles
 
 LIMIT = "ONEDNN_MAX_CPU_ISA"
 

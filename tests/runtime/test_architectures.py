@@ -14,9 +14,9 @@ from openvino_genai import GenerationConfig, Tokenizer
 from ov_kvcrush.config import KVCacheConfig
 from ov_kvcrush.export import ExportOptions, export_model
 from ov_kvcrush.precisions import LayerPrecision
-from ov_kvcrush.runtime.engine import PagedEngine
-from ov_kvcrush.runtime.paged_graph import read_paged_graph
-from ov_kvcrush.runtime.paged_model import PagedModel
+from ov_kvcrush.runtime.model.paged_graph import read_paged_graph
+from ov_kvcrush.runtime.model.paged_model import PagedModel
+from ov_kvcrush.runtime.paged.engine import PagedEngine
 from tests.model_factory import ARCHITECTURES, SLIDING_WINDOW, make_model
 from tests.runtime.test_paged_model import batch
 

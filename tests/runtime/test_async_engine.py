@@ -16,9 +16,9 @@ from openvino_genai import GenerationConfig, GenerationFinishReason, Tokenizer
 
 from ov_kvcrush.config import KVCacheConfig
 from ov_kvcrush.errors import ConfigError, EngineClosedError, PromptError
-from ov_kvcrush.runtime.async_engine import AsyncEngine, AsyncRequest
-from ov_kvcrush.runtime.engine import PagedEngine
-from ov_kvcrush.runtime.request import Request, Session
+from ov_kvcrush.runtime.generation.request import Request, Session
+from ov_kvcrush.runtime.paged.engine import PagedEngine
+from ov_kvcrush.runtime.serving.async_engine import AsyncEngine, AsyncRequest
 
 T = TypeVar("T")
 EXACT = {"key_cache_precision": "f32", "value_cache_precision": "f32"}

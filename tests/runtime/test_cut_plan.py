@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ov_kvcrush.runtime.cut_plan import PlannedCut, plan_cuts, stretch_between_cuts
+from ov_kvcrush.runtime.eviction.cut_plan import PlannedCut, plan_cuts, stretch_between_cuts
 
 
 def test_a_prompt_is_cut_after_each_stretch_and_at_its_end() -> None:

@@ -10,8 +10,8 @@ import pytest
 from ov_kvcrush import KVCacheConfig, LLMPipeline
 from ov_kvcrush.errors import ConfigError, UnsupportedError
 from ov_kvcrush.precisions import LayerPrecision
-from ov_kvcrush.runtime.device import core
-from ov_kvcrush.runtime.paged_model import PagedModel
+from ov_kvcrush.runtime.model.paged_model import PagedModel
+from ov_kvcrush.runtime.plugin.core import core
 from tests.runtime.test_paged_model import batch
 
 U8, U4 = LayerPrecision("u8", "u8"), LayerPrecision("u4", "u4")

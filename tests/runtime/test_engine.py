@@ -12,8 +12,8 @@ from openvino_genai import GenerationConfig, GenerationFinishReason, Tokenizer
 
 from ov_kvcrush.config import KVCacheConfig
 from ov_kvcrush.errors import ConfigError, PromptError
-from ov_kvcrush.runtime.engine import PagedEngine
-from ov_kvcrush.runtime.request import Request, Session
+from ov_kvcrush.runtime.generation.request import Request, Session
+from ov_kvcrush.runtime.paged.engine import PagedEngine
 
 F32 = {"INFERENCE_PRECISION_HINT": "f32"}
 EVICTING = {

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from openvino_genai import GenerationConfig, Tokenizer
 
 from ov_kvcrush.config import KVCacheConfig
-from ov_kvcrush.runtime.engine import PagedEngine
+from ov_kvcrush.runtime.paged.engine import PagedEngine
 from tests.torch_reference import TorchReference
 
 PROMPT_LENGTH, NUM_NEW = 300, 40

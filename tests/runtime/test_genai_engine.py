@@ -23,10 +23,10 @@ from ov_kvcrush.errors import (
 )
 from ov_kvcrush.plan import KVPlan, fingerprint
 from ov_kvcrush.precisions import LayerPrecision
-from ov_kvcrush.runtime.engine import PagedEngine
-from ov_kvcrush.runtime.genai_engine import GenaiEngine
-from ov_kvcrush.runtime.genai_eviction import GenaiEviction
-from ov_kvcrush.runtime.request import Request, Session
+from ov_kvcrush.runtime.genai.engine import GenaiEngine
+from ov_kvcrush.runtime.genai.eviction import GenaiEviction
+from ov_kvcrush.runtime.generation.request import Request, Session
+from ov_kvcrush.runtime.paged.engine import PagedEngine
 
 PAGE = 32
 EVICTING = KVCacheConfig(

@@ -7,7 +7,7 @@ import pytest
 from openvino_genai import GenerationConfig, StructuredOutputConfig
 
 from ov_kvcrush.errors import ConfigError, PromptError, UnsupportedError
-from ov_kvcrush.runtime.generation import (
+from ov_kvcrush.runtime.generation.settings import (
     REFUSED,
     SERVED,
     max_new_tokens,

@@ -11,10 +11,10 @@ from openvino import opset13 as ops
 
 from ov_kvcrush.errors import UnsupportedError
 from ov_kvcrush.precisions import LayerPrecision
-from ov_kvcrush.runtime.device import core
-from ov_kvcrush.runtime.graph_cuts import cut_graph
-from ov_kvcrush.runtime.paged_graph import attention_nodes, read_paged_graph
-from ov_kvcrush.runtime.paged_model import PagedModel
+from ov_kvcrush.runtime.model.graph_parts import cut_graph
+from ov_kvcrush.runtime.model.paged_graph import attention_nodes, read_paged_graph
+from ov_kvcrush.runtime.model.paged_model import PagedModel
+from ov_kvcrush.runtime.plugin.core import core
 from tests.runtime.test_paged_model import batch
 
 U8, U4 = LayerPrecision("u8", "u8"), LayerPrecision("u4", "u4")

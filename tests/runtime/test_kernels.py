@@ -8,9 +8,10 @@ from numpy.typing import NDArray
 
 from ov_kvcrush.plan import LayerGeometry
 from ov_kvcrush.precisions import LayerPrecision
-from ov_kvcrush.runtime import kernels, key_codec
-from ov_kvcrush.runtime.cache_layout import PAGE_SIZE, CacheLayout
-from ov_kvcrush.runtime.placement import place
+from ov_kvcrush.runtime.eviction import kernels
+from ov_kvcrush.runtime.eviction.placement import place
+from ov_kvcrush.runtime.pages import key_codec
+from ov_kvcrush.runtime.pages.layout import PAGE_SIZE, CacheLayout
 
 Floats = NDArray[np.float32]
 

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from ov_kvcrush.export import ExportOptions, export_model
 from ov_kvcrush.precisions import LayerPrecision
-from ov_kvcrush.runtime.paged_model import PagedModel
+from ov_kvcrush.runtime.model.paged_model import PagedModel
 from tests.model_factory import make_model
 from tests.runtime.test_paged_model import F32, batch
 

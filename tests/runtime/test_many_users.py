@@ -10,8 +10,8 @@ from openvino_genai import GenerationConfig, Tokenizer
 
 from ov_kvcrush.config import KVCacheConfig
 from ov_kvcrush.errors import PromptError, SessionError
-from ov_kvcrush.runtime.engine import PagedEngine
-from ov_kvcrush.runtime.request import Request, Session
+from ov_kvcrush.runtime.generation.request import Request, Session
+from ov_kvcrush.runtime.paged.engine import PagedEngine
 
 NUM_OPERATIONS = 1000
 EVICTING = {"max_cache_size": 96, "start_size": 8, "recent_size": 24, "decode_slack": 16}

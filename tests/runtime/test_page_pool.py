@@ -6,7 +6,7 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from ov_kvcrush.runtime.page_pool import PagePool
+from ov_kvcrush.runtime.pages.pool import PagePool
 
 NUM_LAYERS, NUM_PAGES = 3, 12
 PAGE_BYTES = (100, 50, 75)

@@ -10,11 +10,11 @@ import pytest
 
 from ov_kvcrush.errors import ConfigError, DeviceError, ModelError
 from ov_kvcrush.precisions import KV_PRECISION_PAIRS, KV_PRECISIONS, LayerPrecision
-from ov_kvcrush.runtime import key_codec
-from ov_kvcrush.runtime.batch import Batch
-from ov_kvcrush.runtime.cache_layout import PAGE_SIZE
-from ov_kvcrush.runtime.paged_graph import read_paged_graph
-from ov_kvcrush.runtime.paged_model import PagedModel
+from ov_kvcrush.runtime.model.batch import Batch
+from ov_kvcrush.runtime.model.paged_graph import read_paged_graph
+from ov_kvcrush.runtime.model.paged_model import PagedModel
+from ov_kvcrush.runtime.pages import key_codec
+from ov_kvcrush.runtime.pages.layout import PAGE_SIZE
 
 SIDES = ("key", "value")
 TYPES = {"f32": ov.Type.f32, "bf16": ov.Type.bf16, "u8": ov.Type.u8, "u4": ov.Type.u4}

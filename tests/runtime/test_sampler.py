@@ -19,7 +19,7 @@ from transformers import (
 )
 
 from ov_kvcrush.errors import ModelError
-from ov_kvcrush.runtime.sampler import Multinomial, Sampler, draw
+from ov_kvcrush.runtime.generation.sampler import Multinomial, Sampler, draw
 
 Row = NDArray[np.float32]
 

@@ -10,7 +10,7 @@ import pytest
 from openvino_genai import GenerationConfig, GenerationFinishReason, StreamingStatus, Tokenizer
 
 from ov_kvcrush.errors import PromptError
-from ov_kvcrush.runtime.stopping import StopChecker, TokenStream
+from ov_kvcrush.runtime.generation.stopping import StopChecker, TokenStream
 
 STOP, LENGTH = GenerationFinishReason.STOP, GenerationFinishReason.LENGTH
 

@@ -1,0 +1,236 @@
+"""Between two inferences: score the cached tokens, select, move the kept ones, free the rest."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence as SequenceOf
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ov_kvcrush.config import KVCacheConfig
+from ov_kvcrush.plan import LayerGeometry
+from ov_kvcrush.runtime.eviction import kernels
+from ov_kvcrush.runtime.eviction.budgets import CacheBudgets
+from ov_kvcrush.runtime.eviction.cut_plan import PlannedCut
+from ov_kvcrush.runtime.eviction.placement import Move
+from ov_kvcrush.runtime.pages import key_codec
+from ov_kvcrush.runtime.pages.layout import PAGE_SIZE
+from ov_kvcrush.runtime.pages.memory import CacheMemory
+from ov_kvcrush.runtime.sequences.kv_cache import KVCache
+from ov_kvcrush.runtime.sequences.sequence import Sequence
+from ov_kvcrush.selection import Observation, Selector
+
+# Queries of a chunk whose attention is computed together where all of it is accumulated.
+_ACCUMULATED_AT_ONCE = 32
+
+
+class Compressor:
+    """Cuts a sequence's cache to its budget: layers on threads of their own, heads each their own.
+
+    Args:
+        layers: geometry by layer.
+        scales: factor on query-key products, by layer.
+        memories: the pages, by layer.
+        config: budget and policy.
+        budgets: the layers' parts of the budget.
+    """
+
+    def __init__(
+        self,
+        layers: SequenceOf[LayerGeometry],
+        scales: SequenceOf[float],
+        memories: SequenceOf[CacheMemory],
+        config: KVCacheConfig,
+        budgets: CacheBudgets,
+    ) -> None:
+        self._layers = layers
+        self._scales = scales
+        self._memories = memories
+        self._config = config
+        self._budgets = budgets
+        self._selector = config.selector(PAGE_SIZE)
+        self._prefill_selector = config.prefill_selector(PAGE_SIZE)
+        self._selectors = (self._selector, self._prefill_selector)
+        self._threads = ThreadPoolExecutor(max_workers=_num_cpus())
+        for key_type in {memory.layout.key_type for memory in memories}:
+            kernels.compile_for(key_codec.KEY_KINDS[key_type])
+
+    @property
+    def window_size(self) -> int:
+        """Queries of the newest tokens that a cut looks through."""
+        adaptive = self._config.window_size if self._budgets.needs_attention else 0
+        return max(*(one.num_window_queries for one in self._selectors), adaptive)
+
+    @property
+    def accumulates(self) -> bool:
+        """Whether :meth:`accumulate` is to be called after every inference."""
+        return any(one.needs_accumulation for one in self._selectors)
+
+    def accumulate(self, sequence: Sequence, queries: SequenceOf[NDArray[np.float32]]) -> None:
+        """Add the attention of the newest tokens to what their layers have accumulated.
+
+        Args:
+            sequence: its newest tokens are in the cache.
+            queries: of all of them, by layer ``[n, Hq * D]``.
+        """
+        numbers = self._budgets.chosen
+        list(self._threads.map(lambda n: self._accumulate(sequence, n, queries[n]), numbers))
+
+    def compress(self, sequence: Sequence, cache: KVCache) -> bool:
+        """Cut ``sequence`` if it is due, and give back every page it no longer needs.
+
+        Returns:
+            False if it is due and shares pages with others in place of which none can be had: then
+            it must give up its cache. The cut is still to come then.
+        """
+        self._slide(sequence, cache)
+        cut = self._due(sequence)
+        if cut is None:
+            return True
+        if self._budgets.is_over(sequence.lengths, cut.budget):
+            if not self._cut(sequence, cut, cache):
+                if not sequence.is_cut_due:
+                    sequence.planned_cuts.insert(0, cut)  # to be made in the same place
+                return False
+            cache.trim(sequence)
+        if sequence.is_cut_due:
+            del sequence.planned_cuts[0]
+        return True
+
+    def _due(self, sequence: Sequence) -> PlannedCut | None:
+        """The planned cut at which ``sequence`` stands, or one because it outgrew the slack."""
+        if sequence.planned_cuts:
+            return sequence.planned_cuts[0] if sequence.is_cut_due else None
+        config = self._config
+        limit = config.max_cache_size + config.decode_slack
+        if self._budgets.is_over(sequence.lengths, limit - 1):
+            return PlannedCut(sequence.num_cached, config.max_cache_size)
+        return None
+
+    def _cut(self, sequence: Sequence, cut: PlannedCut, cache: KVCache) -> bool:
+        """Cut every layer to its budget; the freed pages stay at the tables' ends."""
+        chosen = self._budgets.chosen
+        measured, attention = None, dict[int, NDArray[np.float32]]()
+        if self._budgets.measures(cut):
+            measured = list(self._threads.map(lambda n: self._attention(sequence, n), chosen))
+            attention = dict(zip(chosen, measured, strict=True))
+        held = [sequence.layers[n].length for n in chosen]
+        budgets = self._budgets.divide(cut, held, measured)
+        over = {
+            number: budget
+            for number, budget, tokens in zip(chosen, budgets, held, strict=True)
+            if tokens > budget
+        }
+        selector = self._prefill_selector if cut.reads_on else self._selector
+        moves = list(
+            self._threads.map(
+                lambda n: self._choose(sequence, selector, n, over[n], attention.get(n)), over
+            )
+        )
+        tables = cache.own_alone(sequence, {move.layer: move.changed_pages for move in moves})
+        if tables is None:
+            return False
+        list(self._threads.map(lambda move: self._move(sequence, move, tables), moves))
+        cache.free_replaced(sequence, tables)
+        sequence.cuts.append(cut)
+        sequence.rewind_floor = max(
+            sequence.rewind_floor, sequence.num_cached - self._config.recent_size
+        )
+        return True
+
+    def _slide(self, sequence: Sequence, cache: KVCache) -> None:
+        """Free the pages that have left the window of the layers that have one."""
+        for number in self._budgets.sliding:
+            window = self._layers[number].sliding_window
+            layer = sequence.layers[number]
+            behind = (layer.length - window) // PAGE_SIZE
+            if behind > 0:
+                cache.free(number, layer.drop_front_pages(behind))
+                held_from = int(layer.positions[0, 0])
+                sequence.rewind_floor = max(sequence.rewind_floor, held_from + window)
+
+    def _choose(
+        self,
+        sequence: Sequence,
+        selector: Selector,
+        number: int,
+        budget: int,
+        attention: NDArray[np.float32] | None,
+    ) -> Move:
+        layer, memory = sequence.layers[number], self._memories[number]
+        if selector.num_window_queries != self.window_size:
+            attention = None  # it was measured through another window
+        if attention is None and selector.num_window_queries:
+            attention = self._attention(sequence, number, selector.num_window_queries)
+        distinctiveness = None
+        if selector.needs_distinctiveness:
+            kind = key_codec.KEY_KINDS[memory.layout.key_type]
+            table = np.array(layer.pages, np.int32)
+            size = memory.layout.key_head_size
+            distinctiveness = layer.in_order(
+                kernels.key_distinctiveness(memory.keys, kind, table, layer.length, size)
+            )
+        observation = Observation(attention, layer.positions, distinctiveness, layer.attention)
+        chosen = selector.select(observation, budget)
+        # Pages that are kept whole move whole: no key in them is rounded.
+        num_in_order = chosen.shape[1] if selector.page_size > 1 else selector.recent_size
+        return Move.of(number, chosen, layer.slots, num_in_order)
+
+    def _move(self, sequence: Sequence, move: Move, tables: SequenceOf[list[int]]) -> None:
+        """Move the tokens from the pages of ``tables``, by layer, to those the sequence has now."""
+        layer, memory = sequence.layers[move.layer], self._memories[move.layer]
+        kernels.move_tokens(
+            memory.keys,
+            key_codec.KEY_KINDS[memory.layout.key_type],
+            memory.values,
+            np.array(tables[move.layer], np.int32),
+            np.array(layer.pages, np.int32),
+            move.sources,
+            memory.layout.key_head_size,
+        )
+        layer.keep(move.chosen, move.slots)
+
+    def _attention(
+        self, sequence: Sequence, number: int, window: int | None = None
+    ) -> NDArray[np.float32]:
+        """``[Hq, S]`` attention of the last ``window`` queries (all there are), summed.
+
+        In the order of the text.
+        """
+        if sequence.window is None:
+            raise RuntimeError("a sequence without a query window cannot be cut by attention")
+        queries = sequence.window.queries(number)
+        length = sequence.layers[number].length
+        return self._mass(sequence, number, queries[-window:] if window else queries, length)
+
+    def _accumulate(self, sequence: Sequence, number: int, queries: NDArray[np.float32]) -> None:
+        layer, geometry = sequence.layers[number], self._layers[number]
+        heads = (len(queries), geometry.num_query_heads, geometry.key_head_size)
+        queries = queries.reshape(heads)
+        attention = layer.attention
+        if attention is None:
+            raise RuntimeError("a sequence that accumulates no attention was asked to")
+        # In blocks, so that the scores of a block stay in the processor's cache.
+        for begin in range(0, len(queries), _ACCUMULATED_AT_ONCE):
+            block = queries[begin : begin + _ACCUMULATED_AT_ONCE]
+            seen = layer.length - len(queries) + begin + len(block)
+            attention[:, :seen] += self._mass(sequence, number, block, seen)
+
+    def _mass(
+        self, sequence: Sequence, number: int, queries: NDArray[np.float32], length: int
+    ) -> NDArray[np.float32]:
+        layer, memory = sequence.layers[number], self._memories[number]
+        kind = key_codec.KEY_KINDS[memory.layout.key_type]
+        table = np.array(layer.pages, np.int32)
+        mass: NDArray[np.float32] = kernels.attention_mass(
+            queries, self._scales[number], memory.keys, kind, table, length
+        )
+        return layer.in_order(mass)
+
+
+def _num_cpus() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

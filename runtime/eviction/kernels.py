@@ -1,0 +1,291 @@
+"""The fused loops of compression: attention mass, key distinctiveness, moving kept tokens.
+
+All work on the plugin's pages in place, one layer a call, and release the GIL, so that layers run
+on threads of their own.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
+from ov_kvcrush.runtime.pages.key_codec import (
+    BF16,
+    F32,
+    U4,
+    U8,
+    Bytes,
+    Floats,
+    Ints,
+    jit,
+    read_keys,
+    write_keys,
+)
+
+_LOG2_E = np.float32(1.4426950408889634)
+
+
+@intrinsic
+def _float_of_bits(context: Any, bits: Any) -> Any:
+    """The float32 that has the bits of an int32."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.bitcast(args[0], ir.FloatType())
+
+    return types.float32(types.int32), generate
+
+
+@jit
+def _exp(x: np.float32) -> np.float32:
+    """e**x for x <= 0, to about 2e-7 relative; no call, so that the loop around it vectorizes."""
+    y = max(x * _LOG2_E, np.float32(-126.0))
+    whole = np.rint(y)
+    f = y - whole
+    p = np.float32(1.5403530e-4)
+    p = p * f + np.float32(1.3333558e-3)
+    p = p * f + np.float32(9.6181291e-3)
+    p = p * f + np.float32(5.5504109e-2)
+    p = p * f + np.float32(2.4022651e-1)
+    p = p * f + np.float32(6.9314718e-1)
+    p = p * f + np.float32(1.0)
+    return p * _float_of_bits((np.int32(whole) + np.int32(127)) << np.int32(23))
+
+
+@jit
+def _add_products(keys: Floats, queries: Floats, scores: Floats) -> None:
+    """``scores [32, J] = keys [32, D] @ queries [D, J]``; the J columns are the vector lanes.
+
+    Four tokens and four channels at a time keep the multiply-adds ahead of the loads.
+    """
+    head_size, num_queries = queries.shape
+    for t in range(0, keys.shape[0], 4):
+        s0, s1, s2, s3 = scores[t], scores[t + 1], scores[t + 2], scores[t + 3]
+        for j in range(num_queries):
+            s0[j] = s1[j] = s2[j] = s3[j] = np.float32(0.0)
+        for d in range(0, head_size, 4):
+            q0, q1, q2, q3 = queries[d], queries[d + 1], queries[d + 2], queries[d + 3]
+            a0, a1, a2, a3 = keys[t, d], keys[t, d + 1], keys[t, d + 2], keys[t, d + 3]
+            b0, b1, b2, b3 = (
+                keys[t + 1, d],
+                keys[t + 1, d + 1],
+                keys[t + 1, d + 2],
+                keys[t + 1, d + 3],
+            )
+            c0, c1, c2, c3 = (
+                keys[t + 2, d],
+                keys[t + 2, d + 1],
+                keys[t + 2, d + 2],
+                keys[t + 2, d + 3],
+            )
+            e0, e1, e2, e3 = (
+                keys[t + 3, d],
+                keys[t + 3, d + 1],
+                keys[t + 3, d + 2],
+                keys[t + 3, d + 3],
+            )
+            for j in range(num_queries):
+                s0[j] += a0 * q0[j] + a1 * q1[j] + a2 * q2[j] + a3 * q3[j]
+                s1[j] += b0 * q0[j] + b1 * q1[j] + b2 * q2[j] + b3 * q3[j]
+                s2[j] += c0 * q0[j] + c1 * q1[j] + c2 * q2[j] + c3 * q3[j]
+                s3[j] += e0 * q0[j] + e1 * q1[j] + e2 * q2[j] + e3 * q3[j]
+
+
+@jit
+def attention_mass(
+    queries: Floats, scale: float, key_pages: Bytes, kind: int, table: Ints, length: int
+) -> Floats:
+    """Softmax attention of the last queries to every cached token, summed over those queries.
+
+    Args:
+        queries: ``[W, Hq, D]``, after RoPE; the last one belongs to the last cached token, and the
+            W last tokens of the cache are the tokens of the queries.
+        scale: factor on the products.
+        key_pages: ``[pages, H, bytes]``.
+        kind: storage type of the keys, one of ``KEY_KINDS``.
+        table: pages of the sequence in order.
+        length: S, tokens in the cache.
+
+    Returns:
+        ``[Hq, S]`` float32; a row sums to W.
+    """
+    window, num_query_heads, head_size = queries.shape
+    num_kv_heads = key_pages.shape[1]
+    group = num_query_heads // num_kv_heads
+    num_columns = group * window
+    page_size = np.int64(32)
+    num_pages = (length + page_size - 1) // page_size
+    mass = np.zeros((num_query_heads, length), np.float32)
+    columns = np.empty((head_size, num_columns), np.float32)
+    keys = np.zeros((page_size, head_size), np.float32)
+    scores = np.empty((num_pages * page_size, num_columns), np.float32)
+    top = np.empty(num_columns, np.float32)
+    total = np.empty(num_columns, np.float32)
+    for h in range(num_kv_heads):
+        for g in range(group):
+            for w in range(window):
+                for d in range(head_size):
+                    columns[d, g * window + w] = queries[w, h * group + g, d] * np.float32(scale)
+        top[:] = np.float32(-3.0e38)
+        for page in range(num_pages):
+            first = page * page_size
+            rows = min(page_size, length - first)
+            read_keys(key_pages[table[page], h], kind, rows, head_size, keys)
+            _add_products(keys, columns, scores[first : first + page_size])
+            for t in range(first, first + rows):
+                # A window query sees itself and what came before it.
+                if t > length - window:
+                    for j in range(num_columns):
+                        if t > length - window + j % window:
+                            scores[t, j] = np.float32(-3.0e38)
+                row = scores[t]
+                for j in range(num_columns):
+                    top[j] = max(top[j], row[j])
+        total[:] = np.float32(0.0)
+        for t in range(length):
+            row = scores[t]
+            for j in range(num_columns):
+                e = _exp(row[j] - top[j])
+                row[j] = e
+                total[j] += e
+        for j in range(num_columns):
+            total[j] = np.float32(1.0) / total[j]
+        for t in range(length):
+            row = scores[t]
+            for g in range(group):
+                seen = np.float32(0.0)
+                for w in range(window):
+                    seen += row[g * window + w] * total[g * window + w]
+                mass[h * group + g, t] = seen
+    return mass
+
+
+@jit
+def key_distinctiveness(
+    key_pages: Bytes, kind: int, table: Ints, length: int, head_size: int
+) -> Floats:
+    """Minus the cosine of each key with the mean key of its head (KeyDiff, arXiv 2504.15364).
+
+    Args: as :func:`attention_mass`.
+
+    Returns:
+        ``[H, S]`` float32, -1 (like all others) to 1.
+    """
+    num_kv_heads = key_pages.shape[1]
+    page_size = np.int64(32)
+    num_pages = (length + page_size - 1) // page_size
+    distinct = np.zeros((num_kv_heads, length), np.float32)
+    keys = np.zeros((page_size, head_size), np.float32)
+    mean = np.empty(head_size, np.float32)
+    for h in range(num_kv_heads):
+        mean[:] = np.float32(0.0)
+        for page in range(num_pages):
+            rows = min(page_size, length - page * page_size)
+            read_keys(key_pages[table[page], h], kind, rows, head_size, keys)
+            for t in range(rows):
+                for d in range(head_size):
+                    mean[d] += keys[t, d]
+        norm = np.float32(0.0)
+        for d in range(head_size):
+            norm += mean[d] * mean[d]
+        for d in range(head_size):
+            mean[d] /= max(np.sqrt(norm), np.float32(1e-20))
+        for page in range(num_pages):
+            rows = min(page_size, length - page * page_size)
+            read_keys(key_pages[table[page], h], kind, rows, head_size, keys)
+            for t in range(rows):
+                along = np.float32(0.0)
+                square = np.float32(0.0)
+                for d in range(head_size):
+                    along += keys[t, d] * mean[d]
+                    square += keys[t, d] * keys[t, d]
+                size = max(np.sqrt(square), np.float32(1e-20))
+                distinct[h, page * page_size + t] = -along / size
+    return distinct
+
+
+@jit
+def move_tokens(
+    key_pages: Bytes,
+    kind: int,
+    value_pages: Bytes,
+    table: Ints,
+    targets: Ints,
+    sources: Ints,
+    head_size: int,
+) -> None:
+    """Fill the first K slots of every KV head, each head its own.
+
+    What stays in its slot keeps its bytes, unless a key that joins its page lies outside the range
+    of the page's scales: then that channel of the page is quantized anew. A page that comes from
+    one whole page is copied as it is.
+
+    Args:
+        key_pages: ``[pages, H, bytes]``, changed in place.
+        kind: storage type of the keys, one of ``KEY_KINDS``.
+        value_pages: ``[pages, H, 32, bytes]``, changed in place.
+        table: pages of the sequence in order.
+        targets: the first pages of the sequence afterwards: as in ``table``, or a new page in place
+            of one that is to stay as it is.
+        sources: ``[H, K]`` the slot from which each of the first K slots is filled.
+        head_size: elements of a key.
+    """
+    num_kv_heads, count = sources.shape
+    page_size = np.int64(32)
+    keys = np.empty((page_size, head_size), np.float32)
+    source = np.empty((page_size, head_size), np.float32)
+    # Anyone may move anywhere, so all is read from a copy of how it was.
+    old_keys = np.empty((len(table), key_pages.shape[2]), np.uint8)
+    old_values = np.empty((len(table), page_size, value_pages.shape[3]), np.uint8)
+    for h in range(num_kv_heads):
+        for n in range(len(table)):
+            old_keys[n] = key_pages[table[n], h]
+            old_values[n] = value_pages[table[n], h]
+        for first in range(0, count, page_size):
+            rows = min(page_size, count - first)
+            page = first // page_size
+            start = sources[h, first]
+            num_staying = 0
+            run = True
+            for t in range(rows):
+                num_staying += sources[h, first + t] == first + t
+                run &= sources[h, first + t] == start + t
+            new_keys, new_values = key_pages[targets[page], h], value_pages[targets[page], h]
+            if num_staying and targets[page] != table[page]:
+                new_keys[:] = old_keys[page]
+                new_values[:] = old_values[page]
+            if num_staying == rows:
+                continue
+            if run and start % page_size == 0 and rows == page_size:
+                new_keys[:] = old_keys[start // page_size]
+                new_values[:] = old_values[start // page_size]
+                continue
+            if num_staying:
+                read_keys(old_keys[page], kind, rows, head_size, keys)
+            loaded = np.int64(-1)
+            for t in range(rows):
+                slot = sources[h, first + t]
+                if slot == first + t:
+                    continue
+                origin, row = slot // page_size, slot % page_size
+                if origin != loaded:
+                    read_keys(old_keys[origin], kind, page_size, head_size, source)
+                    loaded = origin
+                keys[t] = source[row]
+                new_values[t] = old_values[origin, row]
+            write_keys(keys, rows, head_size, kind, new_keys, num_staying > 0)
+
+
+def compile_for(kind: int) -> None:
+    """Compile the loops (seconds, the first time; then they come from Numba's cache on disk)."""
+    head_size = 4
+    key_bytes = {F32: 4 * 32 * 4, BF16: 2 * 32 * 4, U8: 32 + 32 * 4, U4: 32 + 32 * 2}[kind]
+    keys = np.zeros((2, 1, key_bytes), np.uint8)
+    values = np.zeros((2, 1, 32, 4), np.uint8)
+    table = np.arange(2, dtype=np.int32)
+    attention_mass(np.zeros((1, 1, head_size), np.float32), 1.0, keys, kind, table, 40)
+    key_distinctiveness(keys, kind, table, 40, head_size)
+    move_tokens(keys, kind, values, table, table, np.array([[0, 3, 35]], np.int32), head_size)

@@ -1,0 +1,1 @@
+"""openvino_genai's engine behind our interface."""

@@ -1,0 +1,1 @@
+"""From the IR to logits: the paged graph, its parts, and the batches they compute."""

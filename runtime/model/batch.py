@@ -1,0 +1,89 @@
+"""From the chunks of a step to the flat tensors of one inference."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as SequenceOf
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ov_kvcrush.runtime.scheduling.scheduler import Chunk
+
+Ints = NDArray[np.int32]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Tokens of several sequences for one inference, flat.
+
+    Attributes:
+        input_ids: ``[tokens]`` int64.
+        position_ids: ``[tokens]`` int64, true positions.
+        subsequence_begins: ``[seqs + 1]`` first token of each sequence.
+        past_lens: by layer ``[seqs]``, tokens in the cache.
+        block_indices: by layer ``[pages]``, page tables one after the other.
+        block_indices_begins: by layer ``[seqs + 1]``, first page of each sequence.
+        sampled_rows: ``[rows]`` tokens whose logits are wanted.
+        window_rows: ``[rows]`` tokens whose queries are wanted.
+    """
+
+    input_ids: NDArray[np.int64]
+    position_ids: NDArray[np.int64]
+    subsequence_begins: Ints
+    past_lens: list[Ints]
+    block_indices: list[Ints]
+    block_indices_begins: list[Ints]
+    sampled_rows: Ints
+    window_rows: Ints
+
+
+def build_batch(chunks: SequenceOf[Chunk]) -> Batch:
+    """The batch that computes ``chunks``, in their order.
+
+    Logits are asked for at the end of each sequence, queries for the last window of each chunk, or
+    for all of it.
+    """
+    input_ids: list[int] = []
+    positions: list[NDArray[np.int64]] = []
+    begins = [0]
+    sampled_rows: list[int] = []
+    window_rows: list[int] = []
+    for chunk in chunks:
+        sequence = chunk.sequence
+        first, last = sequence.num_cached, sequence.num_cached + chunk.count
+        input_ids += sequence.tokens[first:last]
+        positions.append(np.arange(first, last, dtype=np.int64))
+        begins.append(len(input_ids))
+        if chunk.reaches_end:
+            sampled_rows.append(len(input_ids) - 1)
+        window_rows += range(len(input_ids) - num_query_rows(chunk), len(input_ids))
+    tables = [
+        [chunk.sequence.layers[n].pages for chunk in chunks]
+        for n in range(len(chunks[0].sequence.layers))
+    ]
+    return Batch(
+        input_ids=np.array(input_ids, np.int64),
+        position_ids=np.concatenate(positions),
+        subsequence_begins=np.array(begins, np.int32),
+        past_lens=[
+            np.array([chunk.sequence.layers[n].length for chunk in chunks], np.int32)
+            for n in range(len(tables))
+        ],
+        block_indices=[
+            np.array([p for table in layer for p in table], np.int32) for layer in tables
+        ],
+        block_indices_begins=[
+            np.cumsum([0, *(len(table) for table in layer)], dtype=np.int32) for layer in tables
+        ],
+        sampled_rows=np.array(sampled_rows, np.int32),
+        window_rows=np.array(window_rows, np.int32),
+    )
+
+
+def num_query_rows(chunk: Chunk) -> int:
+    """Of how many of the chunk's last tokens the queries are wanted."""
+    if chunk.sequence.accumulates:
+        return chunk.count
+    window = chunk.sequence.window
+    return 0 if window is None else min(chunk.count, window.size)

@@ -1,0 +1,217 @@
+"""From the IR that Optimum-Intel exports to a paged graph that shows what eviction needs.
+
+Three changes to what the plugin's transformation gives, none of which adds work to a token:
+
+* every layer has lengths and page tables of its own, so that layers may hold different tokens;
+* the queries of chosen rows come out (``queries.N``), from which attention per head is computed;
+* logits are computed for chosen rows only.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import openvino as ov
+from openvino import opset13 as ops
+from openvino._offline_transformations import paged_attention_transformation
+
+from ov_kvcrush.errors import ModelError, UnsupportedError
+from ov_kvcrush.plan import LayerGeometry
+from ov_kvcrush.runtime.plugin.core import core
+
+PER_LAYER_INPUTS = ("past_lens", "block_indices_begins", "max_context_len", "block_indices")
+
+_SHARED_INPUTS = {"input_ids", "position_ids", "subsequence_begins"}
+
+# Inputs of a PagedAttentionExtension node, by position.
+_QUERY, _KEY_CACHE = 0, 3
+_PAST_LENS, _BLOCK_BEGINS, _SLIDING_WINDOW, _ALIBI, _MAX_CONTEXT = 5, 8, 10, 11, 12
+_SCALE = 9
+
+
+@dataclass(frozen=True)
+class PagedGraph:
+    """A paged model ready to be compiled.
+
+    Inputs beside the plugin's own: for each layer N ``past_lens.N [seqs]``,
+    ``block_indices_begins.N [seqs + 1]``, ``max_context_len.N []``, ``block_indices.N [pages]``;
+    ``window_rows [rows]`` and ``sampled_rows [rows]``, both row numbers of the batch.
+    Outputs: ``logits [sampled rows, 1, vocab]``, ``queries.N [window rows, Hq * D]`` (after RoPE).
+    """
+
+    model: ov.Model
+    layers: tuple[LayerGeometry, ...]
+    scales: tuple[float, ...]
+    """Factor on the products of queries and keys, by layer."""
+
+
+def read_paged_graph(folder: str | Path) -> PagedGraph:
+    """Read the IR in ``folder`` and make its paged graph.
+
+    Raises:
+        ModelError: no IR there, or not a stateful text-generation IR.
+        UnsupportedError: an architecture the paged engine cannot run.
+    """
+    model = _read_ir(Path(folder))
+    try:
+        paged_attention_transformation(model, True, False, False, False, False, False, False)
+    except RuntimeError as error:
+        raise _not_pageable(folder, str(error).strip().splitlines()[-1]) from error
+    attentions = attention_nodes(model)
+    if not attentions:
+        raise _not_pageable(folder, "no attention over a cache was found in it")
+    if [_layer_number(node) for node in attentions] != list(range(len(attentions))):
+        raise UnsupportedError(
+            f"{folder}: some layers share one KV cache, which the paged engine cannot evict from",
+            "Use the genai engine for this model.",
+        )
+    layers, scales = _geometry(folder, attentions)
+    _give_each_layer_its_lengths(model, attentions)
+    _add_query_outputs(model, attentions)
+    _compute_logits_of_sampled_rows_only(folder, model)
+    _refuse_unknown_inputs(folder, model)
+    model.validate_nodes_and_infer_types()
+    return PagedGraph(model, layers, scales)
+
+
+def read_geometry(folder: str | Path) -> tuple[LayerGeometry, ...]:
+    """Attention geometry of the IR in ``folder``, by layer; errors as :func:`read_paged_graph`."""
+    return read_paged_graph(folder).layers
+
+
+def attention_nodes(model: ov.Model) -> list[ov.Node]:
+    """The attention of each layer, in the layers' order."""
+    kind = "PagedAttentionExtension"
+    found = [node for node in model.get_ordered_ops() if node.get_type_name() == kind]
+    return sorted(found, key=_layer_number)
+
+
+def _read_ir(folder: Path) -> ov.Model:
+    path = folder / "openvino_model.xml"
+    if not folder.is_dir():
+        raise ModelError(f"no such model folder: {folder}", "Make one with: ov-kvcrush export")
+    if not path.exists():
+        hint = "Make an OpenVINO model of it with: ov-kvcrush export -m MODEL OUTPUT"
+        raise ModelError(f"{folder} holds no OpenVINO model (openvino_model.xml)", hint)
+    try:
+        return core().read_model(path)
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[-1]
+        raise ModelError(f"{path} cannot be read: {reason}", "Export the model again.") from error
+
+
+def _not_pageable(folder: str | Path, reason: str) -> ModelError:
+    return ModelError(
+        f"{folder} is not a text-generation model with a KV cache: {reason}",
+        "Export it with the task text-generation-with-past (the default of ov-kvcrush export).",
+    )
+
+
+def _layer_number(attention: ov.Node) -> int:
+    (name,) = (
+        name for name in attention.input_value(_KEY_CACHE).get_names() if "key_cache" in name
+    )
+    return int(name.split(".")[1])
+
+
+def _geometry(
+    folder: str | Path, attentions: list[ov.Node]
+) -> tuple[tuple[LayerGeometry, ...], tuple[float, ...]]:
+    layers, scales = [], []
+    for number, attention in enumerate(attentions):
+        if attention.input(_ALIBI).get_partial_shape() != ov.PartialShape([0]):
+            raise UnsupportedError(
+                f"{folder}: its attention depends on distances in the cache (ALiBi), "
+                "which eviction would change",
+                "Use the genai engine for this model.",
+            )
+        info = attention.get_rt_info()
+        head_size = int(info["k_head_size"].astype(int))
+        query_width = attention.input(_QUERY).get_partial_shape()[1].get_length()
+        layers.append(
+            LayerGeometry(
+                num_query_heads=query_width // head_size,
+                num_kv_heads=int(info["num_k_heads"].astype(int)),
+                key_head_size=head_size,
+                value_head_size=int(info["v_head_size"].astype(int)),
+                sliding_window=int(_constant(folder, attention, _SLIDING_WINDOW, number)),
+            )
+        )
+        scales.append(_constant(folder, attention, _SCALE, number))
+    return tuple(layers), tuple(scales)
+
+
+def _constant(folder: str | Path, attention: ov.Node, position: int, layer: int) -> float:
+    """The value of an input that constants alone decide."""
+    source = attention.input_value(position)
+    value = ov.Tensor(source.get_element_type(), ov.Shape([]))
+    try:
+        decided = ov.Model([ops.result(source)], []).evaluate([value], [])
+    except RuntimeError:  # it depends on the model's inputs
+        decided = False
+    if not decided:
+        raise UnsupportedError(
+            f"{folder}: input {position} of layer {layer}'s attention is computed at run time",
+            "Use the genai engine for this model.",
+        )
+    return float(value.data.item())
+
+
+def _give_each_layer_its_lengths(model: ov.Model, attentions: list[ov.Node]) -> None:
+    shared = {_PAST_LENS: "past_lens", _BLOCK_BEGINS: "block_indices_begins"}
+    for number, attention in enumerate(attentions):
+        for position, name in shared.items():
+            own = _parameter(f"{name}.{number}", [-1])
+            attention.input(position).replace_source_output(own.output(0))
+            model.add_parameters([own])
+        longest = _parameter(f"max_context_len.{number}", [])
+        attention.input(_MAX_CONTEXT).replace_source_output(longest.output(0))
+        model.add_parameters([longest])
+    for name in ("past_lens", "block_indices_begins", "max_context_len"):
+        (node,) = (p for p in model.get_parameters() if name in p.output(0).get_names())
+        if not node.output(0).get_target_inputs():
+            model.remove_parameter(node)
+
+
+def _add_query_outputs(model: ov.Model, attentions: list[ov.Node]) -> None:
+    rows = _parameter("window_rows", [-1])
+    model.add_parameters([rows])
+    for number, attention in enumerate(attentions):
+        queries = ops.convert(
+            ops.gather(attention.input_value(_QUERY), rows, ops.constant(np.int32(0))), "f32"
+        )
+        queries.output(0).set_names({f"queries.{number}"})
+        model.add_results([ops.result(queries)])
+
+
+def _compute_logits_of_sampled_rows_only(folder: str | Path, model: ov.Model) -> None:
+    # Behind the last MatMul there may be element-wise steps (Gemma's soft cap, Granite's scale).
+    node = model.output("logits").get_node().input_value(0).get_node()
+    while node.get_type_name() != "MatMul":
+        if not node.inputs():
+            raise _not_pageable(folder, "its logits do not come from a MatMul")
+        node = node.input_value(0).get_node()
+    rows = _parameter("sampled_rows", [-1])
+    model.add_parameters([rows])
+    gather = ops.gather(node.input_value(0), rows, ops.constant(np.int32(0)))
+    node.input(0).replace_source_output(gather.output(0))
+
+
+def _parameter(name: str, shape: list[int]) -> ov.Node:
+    node = ops.parameter(shape, np.int32, name=name)
+    node.output(0).set_names({name})
+    return node
+
+
+def _refuse_unknown_inputs(folder: str | Path, model: ov.Model) -> None:
+    known = _SHARED_INPUTS | {"window_rows", "sampled_rows"}
+    for port in model.inputs:
+        name = port.get_any_name()
+        base = name.split(".")[0]
+        if name not in known and base not in (*PER_LAYER_INPUTS, "key_cache", "value_cache"):
+            raise UnsupportedError(
+                f"{folder}: the model takes an input {name!r} that the paged engine does not give",
+                "Use the genai engine for this model.",
+            )

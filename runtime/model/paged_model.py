@@ -1,0 +1,147 @@
+"""A compiled paged model with its cache: a batch of tokens in, logits and window queries out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ov_kvcrush.errors import ConfigError, DeviceError
+from ov_kvcrush.precisions import LayerPrecision
+from ov_kvcrush.runtime.model.batch import Batch
+from ov_kvcrush.runtime.model.compiled_graph import PartChain
+from ov_kvcrush.runtime.model.paged_graph import read_paged_graph
+from ov_kvcrush.runtime.pages.layout import PAGE_SIZE
+from ov_kvcrush.runtime.pages.memory import CacheMemory
+from ov_kvcrush.runtime.plugin.core import require_device, require_properties
+from ov_kvcrush.runtime.plugin.properties import DECODE_PRECISIONS, INFERENCE_PRECISION
+
+# With 8-bit weights f32 is faster than bf16 up to about 28 tokens at once: the plugin multiplies
+# in int8 then (dynamic quantization), and converts the weights for every bf16 inference.
+_MOST_DECODE_TOKENS = 16
+
+
+class PagedModel:
+    """The model in ``folder`` compiled for ``device``, in as few parts as its precisions need.
+
+    Args:
+        folder: exported model.
+        device: name of the device.
+        precisions: of the cache, one for all layers or by layer; None leaves it to the IR and the
+            plugin.
+        properties: of the plugin.
+        decode_precision: ``"f32"`` compiles the model once more, for inferences of few tokens: it
+            computes in f32 there, on the same cache, whatever ``properties`` say. None does not.
+
+    Attributes:
+        layers: geometry by layer.
+        scales: factor on query-key products, by layer.
+        precisions: what the compiled cache really stores, by layer.
+        layouts: of a page, by layer.
+        memories: the cache by layer, once it has been reserved.
+
+    Raises:
+        ModelError, UnsupportedError: the folder holds nothing this engine can run.
+        DeviceError: no such device, or not one this engine serves.
+        ConfigError: a property the plugin does not take, or precisions that do not go together.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        device: str = "CPU",
+        precisions: LayerPrecision | Sequence[LayerPrecision] | None = None,
+        properties: Mapping[str, Any] | None = None,
+        decode_precision: str | None = None,
+    ) -> None:
+        _require_cpu(device)
+        properties = dict(properties or {})
+        require_properties("CPU", properties)
+        _require_decode_precision(decode_precision)
+        graph = read_paged_graph(folder)
+        self.layers, self.scales = graph.layers, graph.scales
+        if precisions is None or isinstance(precisions, LayerPrecision):
+            by_layer = [precisions] * len(self.layers)
+        else:
+            by_layer = list(precisions)
+        spare = replace(graph, model=graph.model.clone()) if decode_precision else None
+        self._chain = PartChain(graph, by_layer, properties)
+        self._decoding = self._chain
+        if spare is not None and decode_precision != self._chain.inference_precision:
+            _require_shared_cache(decode_precision, self._chain.precisions)
+            properties[INFERENCE_PRECISION] = decode_precision
+            self._decoding = PartChain(spare, self._chain.precisions, properties)
+        self.precisions = self._chain.precisions
+        self.layouts = self._chain.layouts
+        self.memories: list[CacheMemory] = []
+
+    @property
+    def page_bytes(self) -> int:
+        """Bytes of one page in all layers together."""
+        return sum(layout.key_page_bytes + layout.value_page_bytes for layout in self.layouts)
+
+    @property
+    def kv_bytes_per_token(self) -> float:
+        """Bytes of one token in all layers together."""
+        return self.page_bytes / PAGE_SIZE
+
+    @property
+    def vocab_size(self) -> int:
+        """Token ids there are."""
+        return self._chain.num_logits
+
+    @property
+    def inference_precision(self) -> str:
+        """Type the plugin computes in."""
+        return self._chain.inference_precision
+
+    @property
+    def decode_precision(self) -> str:
+        """Type it computes in where few tokens are computed at once."""
+        return self._decoding.inference_precision
+
+    def reserve(self, layer_pages: Sequence[int]) -> None:
+        """Make and bind the cache: address space for so many pages of each layer."""
+        self.memories = self._chain.reserve(layer_pages)
+        if self._decoding is not self._chain:
+            self._decoding.share(self.memories)
+
+    def forward(self, batch: Batch) -> tuple[NDArray[np.float32], list[NDArray[np.float32]]]:
+        """Run one inference; the plugin writes the new keys and values into the pages.
+
+        Returns:
+            Logits ``[sampled rows, vocab]`` and, by layer, queries ``[window rows, Hq * D]``;
+            views that the next call overwrites.
+        """
+        few = len(batch.input_ids) <= _MOST_DECODE_TOKENS
+        return (self._decoding if few else self._chain).forward(batch)
+
+
+def _require_cpu(device: str) -> None:
+    if require_device(device) != "CPU":
+        raise DeviceError(
+            f"the paged engine runs on CPU, not on {device}",
+            "For other devices use the genai engine (engine='genai').",
+        )
+
+
+def _require_decode_precision(name: str | None) -> None:
+    if name is not None and name not in DECODE_PRECISIONS:
+        raise ConfigError(
+            f"decode_precision {name!r} is not one of {', '.join(DECODE_PRECISIONS)}",
+            "Leave it out to decode in the precision that prompts are read in.",
+        )
+
+
+def _require_shared_cache(name: str | None, stored: Sequence[LayerPrecision]) -> None:
+    # What is not quantized is stored in the type that is computed in.
+    kinds = {kind for layer in stored for kind in (layer.key, layer.value)}
+    for kind in sorted(kinds & {"bf16", "f32"}):
+        raise ConfigError(
+            f"decode_precision {name} does not go with a KV cache in {kind}",
+            "Store keys and values in u8 or u4, or leave decode_precision out.",
+        )

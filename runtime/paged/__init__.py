@@ -1,0 +1,1 @@
+"""Our own engine over OpenVINO's paged KV cache."""

@@ -1,0 +1,1 @@
+"""Pages and the bytes behind them; nothing here knows of sequences."""

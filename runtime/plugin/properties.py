@@ -1,0 +1,60 @@
+"""Properties of the CPU plugin: the type it computes in, and the types it stores the cache in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import openvino as ov
+
+from ov_kvcrush.errors import ConfigError
+from ov_kvcrush.precisions import LayerPrecision, require_precision_pair
+from ov_kvcrush.runtime.plugin.core import core
+
+INFERENCE_PRECISION = "INFERENCE_PRECISION_HINT"
+DECODE_PRECISIONS = ("f32",)
+"""Types that decoding can have besides the one in which prompts are read."""
+
+
+def inference_type(properties: Mapping[str, Any]) -> ov.Type:
+    """The type the plugin computes in: what ``properties`` ask for, else its own choice."""
+    own_choice = {INFERENCE_PRECISION: core().get_property("CPU", INFERENCE_PRECISION)}
+    name = _hinted_type(properties) or _hinted_type(own_choice)
+    return ov.Type.bf16 if name == "bf16" else ov.Type.f32
+
+
+def with_precision(
+    properties: Mapping[str, Any], precision: LayerPrecision | None
+) -> Mapping[str, Any]:
+    """``properties`` of the plugin with those that store the cache in ``precision``, if any.
+
+    Raises:
+        ConfigError: the plugin has no such pair, or not with the inference precision asked for.
+    """
+    if precision is None:
+        return properties
+    require_precision_pair(precision.key, precision.value)
+    wanted = dict(properties)
+    wanted["KEY_CACHE_PRECISION"] = precision.key
+    wanted["VALUE_CACHE_PRECISION"] = precision.value
+    if precision.key_group_size:
+        wanted["KEY_CACHE_GROUP_SIZE"] = precision.key_group_size
+    if precision.value_group_size:
+        wanted["VALUE_CACHE_GROUP_SIZE"] = precision.value_group_size
+    # The plugin stores f32 only where it computes in f32, and bf16 only where it does not.
+    hint_name = _hinted_type(properties)
+    if precision.key == "f32" and hint_name is None:
+        wanted[INFERENCE_PRECISION] = "f32"
+    elif (precision.key == "f32" and hint_name != "f32") or (
+        precision.key == "bf16" and hint_name == "f32"
+    ):
+        raise ConfigError(
+            f"a KV cache in {precision.key} does not go with INFERENCE_PRECISION_HINT {hint_name}",
+            "f32 caches need f32 inference, bf16 caches bf16 inference; or use u8 or u4.",
+        )
+    return wanted
+
+
+def _hinted_type(properties: Mapping[str, Any]) -> str | None:
+    hint = properties.get(INFERENCE_PRECISION)
+    return hint.get_type_name() if isinstance(hint, ov.Type) else hint

@@ -1,0 +1,1 @@
+"""Who runs next, who fits, and how a request begins."""

@@ -1,0 +1,61 @@
+"""Whether the pool takes one more sequence: all that run must be able to grow as far as they may.
+
+A budget bounds what a sequence ever holds, a prompt that is still read included. Sequences are
+admitted by that bound, so a pool takes several times more of them than where whole prompts stay,
+and none has to be preempted for another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as SequenceOf
+
+from ov_kvcrush.runtime.eviction.budgets import CacheBudgets
+from ov_kvcrush.runtime.sequences.kv_cache import KVCache
+from ov_kvcrush.runtime.sequences.sequence import Sequence
+
+
+class Admission:
+    """Admits sequences to a pool.
+
+    Args:
+        cache: the pool.
+        budgets: what bounds a sequence.
+    """
+
+    def __init__(self, cache: KVCache, budgets: CacheBudgets) -> None:
+        self._cache = cache
+        self._budgets = budgets
+        self._bounds: dict[Sequence, tuple[int, int]] = {}
+
+    def admits(self, sequence: Sequence, running: SequenceOf[Sequence]) -> bool:
+        """Whether ``sequence`` may run beside ``running``, as far as the future goes.
+
+        Where nothing is evicted nothing is bounded, and the pages there are now decide.
+        """
+        if not running or not self._budgets.evicts:
+            return True
+        everyone = [*running, sequence]
+        self._bounds = {s: self._bounds[s] for s in everyone if s in self._bounds}
+        bounds = sum(map(self._bound, everyone))
+        return bounds + self._cache.pinned_bytes <= self._cache.max_bytes
+
+    def could_ever(self, sequence: Sequence) -> bool:
+        """Whether the prompt of ``sequence`` would fit if nothing else were there but prefixes."""
+        stages = self._budgets.pages_at_most(sequence)
+        if not all(map(self._cache.pool.could_hold, stages)):
+            return False
+        # What it holds already it shares with a prefix.
+        taken = self._cache.pinned_bytes - self._cache.bytes_of(sequence)
+        most = max(map(self._cache.bytes_of_pages, stages))
+        return most + max(0, taken) <= self._cache.max_bytes
+
+    def _bound(self, sequence: Sequence) -> int:
+        """Bytes of the pages that ``sequence`` will hold at most from now on."""
+        num_planned = len(sequence.planned_cuts)
+        known = self._bounds.get(sequence)
+        # It changes with each planned cut that has been made, and not in between.
+        if known is None or known[0] != num_planned:
+            stages = self._budgets.pages_at_most(sequence, decoding=True)
+            known = num_planned, max(map(self._cache.bytes_of_pages, stages))
+            self._bounds[sequence] = known
+        return known[1]

@@ -1,0 +1,95 @@
+"""A request's beginning: the sequence it reads with, and the cache that is there already."""
+
+from __future__ import annotations
+
+from ov_kvcrush.errors import PromptError
+from ov_kvcrush.plan import LayerGeometry
+from ov_kvcrush.runtime.eviction.budgets import CacheBudgets
+from ov_kvcrush.runtime.eviction.compressor import Compressor
+from ov_kvcrush.runtime.generation.metrics import GenerationMetrics
+from ov_kvcrush.runtime.generation.request import Session
+from ov_kvcrush.runtime.scheduling.admission import Admission
+from ov_kvcrush.runtime.scheduling.continuation import continue_session
+from ov_kvcrush.runtime.sequences.kv_cache import KVCache
+from ov_kvcrush.runtime.sequences.prefixes import Prefixes
+from ov_kvcrush.runtime.sequences.sequence import Sequence
+
+
+class Intake:
+    """Makes sequences of prompts, and plans their cuts.
+
+    Args:
+        layers: geometry of the model's.
+        cache: where chats and prefixes are parked.
+        budgets: plan the cuts.
+        compressor: makes them; None where nothing is ever evicted.
+        prefixes: what others have read.
+        admission: foresees what can never fit.
+    """
+
+    def __init__(
+        self,
+        layers: tuple[LayerGeometry, ...],
+        cache: KVCache,
+        budgets: CacheBudgets,
+        compressor: Compressor | None,
+        prefixes: Prefixes,
+        admission: Admission,
+    ) -> None:
+        self._layers = layers
+        self._cache = cache
+        self._budgets = budgets
+        self._compressor = compressor
+        self._prefixes = prefixes
+        self._admission = admission
+
+    def new_sequence(self, tokens: list[int]) -> Sequence:
+        """A sequence of ``tokens`` that holds nothing, with what its cuts will look at."""
+        if self._compressor is None:
+            return Sequence(list(tokens), self._layers, None)
+        return Sequence(
+            list(tokens),
+            self._layers,
+            self._compressor.window_size or None,
+            self._compressor.accumulates,
+        )
+
+    def begin(
+        self,
+        prompt: list[int],
+        session: Session | None,
+        prefix: Session | None,
+        metrics: GenerationMetrics,
+    ) -> Sequence:
+        """The sequence that reads ``prompt``: its chat's, one behind ``prefix``, or a new one.
+
+        Raises:
+            PromptError: it can never fit, and the chat's cache stays; or it does not begin with
+                ``prefix``.
+        """
+        sequence = continue_session(self._cache, session, prompt, metrics)
+        if sequence is None:
+            sequence = self.new_sequence(prompt)
+            if prefix is not None:
+                self._prefixes.begin_with(prefix, sequence)
+        is_prefix = session is not None and session.is_prefix
+        self._budgets.plan_prompt(sequence, len(sequence.tokens), reads_on=is_prefix)
+        if self._admission.could_ever(sequence):
+            return sequence
+        error = self.too_long(sequence)
+        if session is not None:
+            sequence.planned_cuts = []
+            self._cache.park(session, sequence)
+        else:
+            self._cache.release(sequence)
+        raise error
+
+    def too_long(self, sequence: Sequence) -> PromptError:
+        """Why the prompt of ``sequence`` does not fit."""
+        message = (
+            f"a prompt of {len(sequence.tokens)} tokens does not fit the KV cache: "
+            f"the pool holds {self._cache.max_tokens} tokens"
+        )
+        if pinned := self._cache.pinned_bytes:
+            message += f", {pinned / self._cache.max_bytes:.0%} of it cached prefixes"
+        return PromptError(message, "Shorten the prompt, or give a larger pool_size.")

@@ -1,0 +1,1 @@
+"""What a sequence holds, which sequences are kept, and which begin alike."""

@@ -1,0 +1,218 @@
+"""The sequences' share of the cache: pages in all layers at once, and the bytes behind them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Sequence as SequenceOf
+
+from ov_kvcrush.runtime.generation.request import Session
+from ov_kvcrush.runtime.pages.layout import PAGE_SIZE, pages_for
+from ov_kvcrush.runtime.pages.memory import CacheMemory
+from ov_kvcrush.runtime.pages.pool import PagePool
+from ov_kvcrush.runtime.sequences.sequence import Sequence
+
+
+class KVCache:
+    """Gives sequences their pages and takes them back.
+
+    Sequences may share pages; one that is to write to a shared page gets a page of its own in its
+    place. Chats between two requests and prefixes that others may begin with are parked: they keep
+    their pages as long as no running sequence needs them; then the one used longest ago loses its
+    cache, unless it is pinned.
+
+    Attributes:
+        pool: who owns which page.
+        memories: the bytes, by layer.
+    """
+
+    def __init__(self, pool: PagePool, memories: SequenceOf[CacheMemory]) -> None:
+        self.pool = pool
+        self.memories = memories
+        self._parked: list[Session] = []
+
+    def extend(self, sequence: Sequence, count: int) -> bool:
+        """Give ``sequence`` the pages for ``count`` more tokens; False if they cannot be had.
+
+        A last page that is not full and is shared is copied: it is to be written to.
+        """
+
+        def lacking() -> list[int]:
+            wanted = sequence.pages_wanted(count)
+            for number, _ in self._shared_open_pages(sequence):
+                wanted[number] += 1
+            return wanted
+
+        if not self._make_room(lacking):
+            return False
+        for number, place in list(self._shared_open_pages(sequence)):
+            pages = sequence.layers[number].pages
+            (copy,) = self.pool.allocate(number, 1)
+            self.memories[number].copy_page(pages[place], copy)
+            self.free(number, [pages[place]])
+            pages[place] = copy
+        for number, wanted in enumerate(sequence.pages_wanted(count)):
+            if wanted:
+                sequence.layers[number].pages += self.pool.allocate(number, wanted)
+        return True
+
+    def own_alone(
+        self, sequence: Sequence, places: Mapping[int, SequenceOf[int]]
+    ) -> list[list[int]] | None:
+        """Put new pages, still empty, in place of those of ``sequence`` that others own too.
+
+        Args:
+            sequence: its tables are changed.
+            places: by layer, which pages of the table are to be written to.
+
+        Returns:
+            The tables as they were, for :meth:`free_replaced`; None if the pages cannot be had.
+        """
+
+        def shared(number: int) -> list[int]:
+            pages = sequence.layers[number].pages
+            return [n for n in places.get(number, ()) if self.pool.is_shared(number, pages[n])]
+
+        numbers = range(len(sequence.layers))
+        if not self._make_room(lambda: [len(shared(number)) for number in numbers]):
+            return None
+        before = [list(layer.pages) for layer in sequence.layers]
+        for number in numbers:
+            replaced = shared(number)
+            new = self.pool.allocate(number, len(replaced))
+            for place, page in zip(replaced, new, strict=True):
+                sequence.layers[number].pages[place] = page
+        return before
+
+    def free_replaced(self, sequence: Sequence, before: SequenceOf[SequenceOf[int]]) -> None:
+        """Let go of the pages of ``before`` that :meth:`own_alone` has put others in place of."""
+        for number, pages in enumerate(before):
+            now = sequence.layers[number].pages
+            self.free(number, [old for old, new in zip(pages, now, strict=True) if old != new])
+
+    def trim(self, sequence: Sequence) -> None:
+        """Take back the pages behind the last used slot of each layer."""
+        for number, layer in enumerate(sequence.layers):
+            self.free(number, layer.surplus_pages())
+
+    def release(self, sequence: Sequence) -> None:
+        """Take back all pages; the sequence holds nothing afterwards."""
+        for number, layer in enumerate(sequence.layers):
+            self.free(number, layer.pages)
+        sequence.forget_cache()
+
+    def free(self, layer: int, pages: list[int]) -> None:
+        """Let go of ``pages`` of ``layer``; the memory of those nobody else owns is given back."""
+        freed = self.pool.release(layer, pages)
+        if freed:
+            self.memories[layer].give_back(freed)
+
+    def fork(self, source: Sequence, target: Sequence) -> None:
+        """Make ``target``, which holds nothing, hold what ``source`` holds, on the same pages."""
+        for number, layer in enumerate(source.layers):
+            pages = layer.pages[: pages_for(layer.length)]
+            self.pool.share(number, pages)
+            target.layers[number].pages = list(pages)
+        source.clone_into(target)
+
+    # ------------------------------------------------------------- parked chats and prefixes
+
+    @property
+    def parked(self) -> SequenceOf[Session]:
+        """Those that are parked, the one used longest ago first."""
+        return tuple(self._parked)
+
+    def park(self, session: Session, sequence: Sequence) -> None:
+        """Leave ``sequence`` with ``session``, which may come back for it, if it holds anything."""
+        if not sequence.num_cached:
+            self.release(sequence)
+            return
+        self.trim(sequence)
+        session.sequence = sequence
+        self._parked.append(session)
+
+    def unpark(self, session: Session) -> Sequence | None:
+        """Take the sequence of ``session`` back, if it still has one."""
+        if session not in self._parked:
+            return None
+        self._parked.remove(session)
+        sequence, session.sequence = session.sequence, None
+        return sequence
+
+    def touch(self, session: Session) -> None:
+        """Note that a parked ``session`` was used just now."""
+        self._parked.remove(session)
+        self._parked.append(session)
+
+    def drop(self, session: Session) -> None:
+        """Free what ``session`` has parked, if anything."""
+        sequence = self.unpark(session)
+        if sequence is not None:
+            self.release(sequence)
+
+    # ------------------------------------------------------------- figures
+
+    def bytes_of(self, sequence: Sequence) -> int:
+        """Bytes of the pages ``sequence`` holds, shared or not."""
+        return self.bytes_of_pages([len(layer.pages) for layer in sequence.layers])
+
+    def bytes_of_pages(self, pages: SequenceOf[int]) -> int:
+        """Bytes of so many pages of each layer."""
+        return sum(n * page for n, page in zip(pages, self.pool.page_bytes, strict=True))
+
+    @property
+    def pinned_bytes(self) -> int:
+        """Bytes of the parked pages that nobody else may have."""
+        pinned = [s.sequence for s in self._parked if s.pinned and s.sequence is not None]
+        return sum(map(self.bytes_of, pinned))
+
+    def parked_bytes(self, prefixes: bool) -> int:
+        """Bytes of the pages of parked prefixes, or of parked chats."""
+        kept = [s.sequence for s in self._parked if s.is_prefix == prefixes]
+        return sum(self.bytes_of(sequence) for sequence in kept if sequence is not None)
+
+    def bytes_for(self, num_tokens: int) -> int:
+        """Bytes of the pages ``num_tokens`` take where nothing is evicted."""
+        return pages_for(num_tokens) * sum(self.pool.page_bytes)
+
+    @property
+    def used_bytes(self) -> int:
+        """Bytes of all taken pages."""
+        return self.pool.used_bytes
+
+    @property
+    def max_bytes(self) -> int:
+        """Bytes of all pages that may be taken at a time; memory backs only those in use."""
+        return self.pool.max_bytes
+
+    @property
+    def max_tokens(self) -> int:
+        """Tokens of whole sequences, nothing evicted, that the pool holds."""
+        return self.max_bytes // sum(self.pool.page_bytes) * PAGE_SIZE
+
+    def check_integrity(self, running: Iterable[Sequence]) -> None:
+        """Prove that every page is free, or owned by ``running`` or parked sequences as counted.
+
+        Raises:
+            RuntimeError: it is not so.
+        """
+        parked = [s.sequence.page_tables for s in self._parked if s.sequence is not None]
+        self.pool.check_integrity([*(s.page_tables for s in running), *parked])
+
+    def _make_room(self, lacking: Callable[[], list[int]]) -> bool:
+        """Drop parked caches until the pages ``lacking``, by layer, can be had; False if never.
+
+        It is asked again each time: what is dropped may have been what pages were shared with.
+        """
+        while not self.pool.can_allocate(lacking()):
+            oldest = next((s for s in self._parked if not s.pinned), None)
+            if oldest is None:
+                return False
+            self.drop(oldest)
+        return True
+
+    def _shared_open_pages(self, sequence: Sequence) -> Iterator[tuple[int, int]]:
+        """(layer, place in its table) of shared pages into which the next token goes."""
+        for number, layer in enumerate(sequence.layers):
+            place = layer.length // PAGE_SIZE
+            if place < len(layer.pages) and self.pool.is_shared(number, layer.pages[place]):
+                yield number, place

@@ -1,0 +1,126 @@
+"""What one layer holds of one sequence: pages, and which positions lie in which slots."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ov_kvcrush.runtime.pages.layout import PAGE_SIZE, pages_for
+
+
+class LayerCache:
+    """What one layer holds of one sequence: pages in order, and the positions in their slots.
+
+    Attributes:
+        pages: page numbers; slot ``s`` lies in ``pages[s // 32]``.
+        length: slots in use, the same for every KV head.
+        positions: ``[H, length]`` true positions of the tokens each head holds, ascending in each
+            row: in the order of the text.
+        slots: ``[H, length]`` the slot in which each of them lies; the newest lie last, in order.
+        attention: ``[Hq, length]`` attention of all queries so far to each of them, summed, or
+            None where no policy asks for it.
+    """
+
+    def __init__(self, num_kv_heads: int, num_query_heads: int = 0) -> None:
+        """``num_query_heads`` 0: attention is not accumulated."""
+        self.pages: list[int] = []
+        self.length = 0
+        self._positions = np.empty((num_kv_heads, 0), np.int32)
+        self._slots = np.empty((num_kv_heads, 0), np.int32)
+        self._attention = np.empty((num_query_heads, 0), np.float32) if num_query_heads else None
+
+    def clear(self) -> None:
+        """Hold nothing any more."""
+        self.pages = []
+        self.length = 0
+
+    @property
+    def positions(self) -> NDArray[np.int32]:
+        """``[H, length]`` true positions, ascending in each row."""
+        return self._positions[:, : self.length]
+
+    @property
+    def slots(self) -> NDArray[np.int32]:
+        """``[H, length]`` slots of the tokens in the order of the text."""
+        return self._slots[:, : self.length]
+
+    def in_order(self, by_slot: NDArray[np.float32]) -> NDArray[np.float32]:
+        """What was measured of the first n slots, ``[H or Hq, n]``, in the order of the text.
+
+        All slots behind the n-th must hold tokens that come later in the text.
+        """
+        slots = self.slots[:, : by_slot.shape[1]]
+        group = len(by_slot) // len(slots)
+        return np.take_along_axis(by_slot, np.repeat(slots, group, axis=0), axis=1)
+
+    @property
+    def attention(self) -> NDArray[np.float32] | None:
+        """``[Hq, length]`` accumulated attention; a view to be added to."""
+        return None if self._attention is None else self._attention[:, : self.length]
+
+    def append(self, first: int, count: int) -> None:
+        """Take in ``count`` new tokens at true positions ``first``, ``first + 1``, …"""
+        begin, end = self.length, self.length + count
+        self._positions = _with_room(self._positions, begin, end)
+        self._positions[:, begin:end] = np.arange(first, first + count, dtype=np.int32)
+        self._slots = _with_room(self._slots, begin, end)
+        self._slots[:, begin:end] = np.arange(begin, end, dtype=np.int32)
+        if self._attention is not None:
+            self._attention = _with_room(self._attention, begin, end)
+            self._attention[:, begin:end] = 0
+        self.length = end
+
+    def hold(
+        self,
+        positions: NDArray[np.int32],
+        slots: NDArray[np.int32],
+        attention: NDArray[np.float32] | None,
+    ) -> None:
+        """Hold copies of the attributes of these names, on the pages already on the table."""
+        self._positions, self._slots = positions.copy(), slots.copy()
+        self._attention = None if attention is None else attention.copy()
+        self.length = positions.shape[1]
+
+    def keep(self, chosen: NDArray[np.int32], slots: NDArray[np.int32]) -> None:
+        """Hold only the tokens ``chosen [H, K]``, which the kernels have moved to ``slots [H, K]``.
+
+        Both in the order of the text; ``chosen`` counts in that order too.
+        """
+        self._positions = np.take_along_axis(self.positions, chosen, axis=1)
+        self._slots = slots
+        if self.attention is not None:
+            group = len(self.attention) // len(chosen)
+            by_query_head = np.repeat(chosen, group, axis=0)
+            self._attention = np.take_along_axis(self.attention, by_query_head, axis=1)
+        self.length = chosen.shape[1]
+
+    def drop_front_pages(self, count: int) -> list[int]:
+        """Forget the first ``count`` full pages of a layer that was never cut; returns them."""
+        dropped, self.pages = self.pages[:count], self.pages[count:]
+        self._positions = self.positions[:, count * PAGE_SIZE :]
+        self._slots = self.slots[:, count * PAGE_SIZE :] - count * PAGE_SIZE
+        if self.attention is not None:
+            self._attention = self.attention[:, count * PAGE_SIZE :]
+        self.length -= count * PAGE_SIZE
+        return dropped
+
+    def rewind(self, count: int) -> None:
+        """Forget the last ``count`` tokens. The attention they paid stays counted."""
+        self.length -= count
+
+    def surplus_pages(self) -> list[int]:
+        """Take the pages behind the last used slot off the table; returns them."""
+        needed = pages_for(self.length)
+        surplus, self.pages = self.pages[needed:], self.pages[:needed]
+        return surplus
+
+
+def _with_room(slots: NDArray[Any], length: int, end: int) -> NDArray[Any]:
+    """``slots [heads, >= length]``, or a larger copy where ``end`` do not fit."""
+    if end <= slots.shape[1]:
+        return slots
+    grown = np.empty((len(slots), max(end, 2 * length)), slots.dtype)
+    grown[:, :length] = slots[:, :length]
+    return grown

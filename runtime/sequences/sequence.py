@@ -1,0 +1,161 @@
+"""One sequence: its tokens, the cache of each layer, and the cuts made and to come."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from ov_kvcrush.plan import LayerGeometry
+from ov_kvcrush.runtime.eviction.cut_plan import PlannedCut
+from ov_kvcrush.runtime.pages.layout import pages_for
+from ov_kvcrush.runtime.sequences.layer_cache import LayerCache
+from ov_kvcrush.runtime.sequences.query_window import QueryWindow
+
+
+class Sequence:
+    """Tokens and cache of one sequence.
+
+    Attributes:
+        tokens: prompt and generated token ids.
+        num_cached: how many of ``tokens`` the caches have read.
+        layers: the cache of each layer.
+        window: queries of the last cached tokens, or None where nothing is ever evicted.
+        rewind_floor: the cache can be taken back to this many tokens and no further: what lies
+            before has been chosen from, or has slid out of a window.
+        cuts: those so far.
+        planned_cuts: those that are to come, in order.
+        num_reused: how many of ``tokens`` it did not have to read, for others had.
+    """
+
+    def __init__(
+        self,
+        tokens: list[int],
+        layers: tuple[LayerGeometry, ...],
+        window_size: int | None,
+        accumulates: bool = False,
+    ) -> None:
+        """``accumulates``: the attention of all queries is summed up, layer by layer."""
+        self.tokens = tokens
+        self._geometry = layers
+        self.num_cached = 0
+        self.layers = [
+            LayerCache(layer.num_kv_heads, layer.num_query_heads if accumulates else 0)
+            for layer in layers
+        ]
+        self.window = None if window_size is None else QueryWindow(layers, window_size)
+        self.accumulates = accumulates
+        self.rewind_floor = 0
+        self.cuts: list[PlannedCut] = []
+        self.planned_cuts: list[PlannedCut] = []
+        self.num_reused = 0
+
+    @property
+    def num_uncached(self) -> int:
+        """Tokens whose keys and values are still to be computed."""
+        return len(self.tokens) - self.num_cached
+
+    @property
+    def is_cut_due(self) -> bool:
+        """Whether it stands at the next planned cut."""
+        return bool(self.planned_cuts) and self.planned_cuts[0].num_cached == self.num_cached
+
+    @property
+    def next_stretch(self) -> int:
+        """Uncached tokens up to the next planned cut, which a chunk must not run past."""
+        if not self.planned_cuts:
+            return self.num_uncached
+        return min(self.num_uncached, self.planned_cuts[0].num_cached - self.num_cached)
+
+    @property
+    def lengths(self) -> list[int]:
+        """Tokens each layer holds."""
+        return [layer.length for layer in self.layers]
+
+    @property
+    def num_kept(self) -> int:
+        """Tokens a layer holds, on average."""
+        return round(sum(self.lengths) / len(self.layers))
+
+    @property
+    def page_tables(self) -> list[list[int]]:
+        """Page table of each layer."""
+        return [layer.pages for layer in self.layers]
+
+    def pages_wanted(self, count: int) -> list[int]:
+        """Pages each layer lacks to take ``count`` more tokens."""
+        return [max(0, pages_for(c.length + count) - len(c.pages)) for c in self.layers]
+
+    def append(self, count: int) -> None:
+        """Note that the next ``count`` tokens are in the cache now."""
+        for layer in self.layers:
+            layer.append(self.num_cached, count)
+        self.num_cached += count
+
+    def can_rewind_to(self, num_cached: int) -> bool:
+        """Whether the cache can be taken back to its first ``num_cached`` tokens."""
+        return self.rewind_floor <= num_cached <= self.num_cached
+
+    def rewind_to(self, num_cached: int) -> None:
+        """Take cache and tokens back to the first ``num_cached`` tokens (pages stay on the tables).
+
+        Raises:
+            RuntimeError: ask ``can_rewind_to`` first.
+        """
+        self.rewind_cache_to(num_cached)
+        del self.tokens[num_cached:]
+
+    def rewind_cache_to(self, num_cached: int) -> None:
+        """Take the cache alone back: tokens behind the first ``num_cached`` are to be read again.
+
+        Raises:
+            RuntimeError: ask ``can_rewind_to`` first.
+        """
+        if not self.can_rewind_to(num_cached):
+            raise RuntimeError(f"cannot rewind from {self.num_cached} to {num_cached} tokens")
+        count = self.num_cached - num_cached
+        for layer in self.layers:
+            layer.rewind(count)
+        if self.window is not None:
+            self.window.rewind(count)
+        self.num_cached = num_cached
+
+    def twin(self, tokens: list[int]) -> Sequence:
+        """A sequence of ``tokens`` of the same kind that holds nothing."""
+        window = None if self.window is None else self.window.size
+        return Sequence(tokens, self._geometry, window, self.accumulates)
+
+    def clone_into(self, other: Sequence) -> None:
+        """Make ``other`` hold what this one holds, on the pages already on its tables."""
+        for mine, its in zip(self.layers, other.layers, strict=True):
+            its.hold(mine.positions, mine.slots, mine.attention)
+        if self.window is not None and other.window is not None:
+            other.window.copy_from(self.window)
+        other.num_cached = self.num_cached
+        other.rewind_floor = self.rewind_floor
+        other.cuts = list(self.cuts)
+
+    def forget_cache(self) -> None:
+        """Hold nothing any more, and plan to make the same cuts again.
+
+        The pages must have been given back.
+        """
+        for layer in self.layers:
+            layer.clear()
+        if self.window is not None:
+            self.window.rewind(self.num_cached)
+        self.num_cached = 0
+        self.rewind_floor = 0
+        self.planned_cuts = self.cuts + self.planned_cuts
+        self.cuts = []
+
+
+def sequence_on_pages(
+    tokens: Iterable[int], layers: tuple[LayerGeometry, ...], first_page: int = 0
+) -> Sequence:
+    """``tokens`` without a policy, on as many pages as they take: ``first_page`` and on.
+
+    For measurements, which need neither a pool nor a scheduler.
+    """
+    sequence = Sequence(list(tokens), layers, None)
+    for layer in sequence.layers:
+        layer.pages = list(range(first_page, first_page + pages_for(len(sequence.tokens))))
+    return sequence

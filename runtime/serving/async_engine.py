@@ -1,0 +1,155 @@
+"""An engine in a thread of its own: requests come from any thread, tokens go to any event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import weakref
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator
+from collections.abc import Sequence as SequenceOf
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from ov_kvcrush.errors import ConfigError
+from ov_kvcrush.runtime.generation.request import Engine, Request, Session
+from ov_kvcrush.runtime.serving.engine_thread import EngineThread, Job
+
+if TYPE_CHECKING:
+    from openvino_genai import GenerationConfig
+
+T = TypeVar("T")
+
+
+class AsyncEngine:
+    """Drives an engine, which belongs to it from then on: all that it does is done in one thread.
+
+    Nobody waits for another's step, and nobody for ever: a request ends with its tokens, with its
+    own error, with the error of a step, which ends all, or with :class:`EngineClosedError`.
+
+    Args:
+        engine: any; nobody else may call it, unless they hold ``lock``.
+        lock: held during each step and whatever else is done with the engine.
+    """
+
+    def __init__(self, engine: Engine, lock: threading.Lock | None = None) -> None:
+        self._thread = EngineThread(engine, lock or threading.Lock())
+        # The thread does not know this object: dropping it, or leaving Python, ends the thread.
+        self._finalizer = weakref.finalize(self, self._thread.close)
+
+    def add_request(
+        self,
+        prompt_ids: SequenceOf[int],
+        config: GenerationConfig,
+        session: Session | None = None,
+    ) -> AsyncRequest:
+        """Queue a prompt and return at once; from any thread.
+
+        What is wrong with it (as ``Engine.add_request`` says) is
+        raised where its tokens or its result are awaited.
+
+        Raises:
+            EngineClosedError: after :meth:`close`.
+        """
+        return self.submit(lambda engine: engine.add_request(prompt_ids, config, session))
+
+    def submit(self, add: Callable[[Engine], Request]) -> AsyncRequest:
+        """As :meth:`add_request`, by a function that is called with the engine in its thread."""
+        job = Job(add)
+        self._thread.begin(job)
+        return AsyncRequest(job, self._thread)
+
+    def call(self, function: Callable[[Engine], T]) -> Future[T]:
+        """Have ``function`` called with the engine in its thread, between two steps.
+
+        For what needs the engine at rest: its metrics, closing or saving a session.
+
+        Raises:
+            EngineClosedError: after :meth:`close`.
+        """
+        return self._thread.call(function)
+
+    def close(self) -> None:
+        """End all requests with EngineClosedError, free what they hold, and join the thread."""
+        self._finalizer()
+
+    def __enter__(self) -> AsyncEngine:
+        """This engine; it is closed at the end of the block."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close."""
+        self.close()
+
+
+class AsyncRequest:
+    """A request on its way: its tokens as they come, and its end.
+
+    Await it for the finished :class:`Request`; iterate over it, once, for lists of new tokens,
+    which no stop string can take back any more. An iteration that is broken off, a task that is
+    cancelled while it awaits either, and a handle that nobody holds any more cancel the request.
+    """
+
+    def __init__(self, job: Job, thread: EngineThread) -> None:
+        self._job = job
+        self._is_read = False
+        self._cancel = weakref.finalize(self, thread.cancel, job)
+        self._cancel.atexit = False
+
+    @property
+    def done(self) -> bool:
+        """Whether it has ended, in whatever way."""
+        return self._job.finished.done()
+
+    def cancel(self) -> None:
+        """End the request within a step, with the tokens it has; from any thread.
+
+        Nothing happens where it has ended.
+        """
+        self._cancel()
+
+    async def tokens(self) -> AsyncGenerator[list[int], None]:
+        """Lists of new tokens, none empty.
+
+        Raises:
+            ConfigError: it has several sequences, or its tokens are read elsewhere.
+            Exception: what ended the request.
+        """
+        if self._is_read:
+            raise ConfigError(
+                "the tokens of this request are read already",
+                "Iterate over a request once; await it for its result.",
+            )
+        self._is_read = True
+        try:
+            while new := await self._job.new_tokens.take():
+                request = self._job.request
+                if request is not None and len(request.generations) > 1:
+                    raise ConfigError(
+                        "the tokens of several return sequences cannot be read as one",
+                        "Await the result, or make as many requests with num_return_sequences=1.",
+                    )
+                yield new
+            await self.result()
+        finally:
+            self.cancel()
+
+    def __aiter__(self) -> AsyncIterator[list[int]]:
+        """The same as :meth:`tokens`."""
+        return self.tokens()
+
+    async def result(self) -> Request:
+        """The finished request.
+
+        Raises:
+            Exception: what ended it.
+        """
+        try:
+            # Shielded, for others may wait for it too.
+            return await asyncio.shield(asyncio.wrap_future(self._job.finished))
+        except asyncio.CancelledError:
+            self.cancel()
+            raise
+
+    def __await__(self) -> Generator[Any, None, Request]:
+        """The same as :meth:`result`."""
+        return self.result().__await__()

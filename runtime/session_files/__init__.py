@@ -1,0 +1,1 @@
+"""A sequence's kept cache on disk and back."""

@@ -1,0 +1,240 @@
+"""A sequence's kept cache on disk and back."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from collections.abc import Sequence as SequenceOf
+from contextlib import contextmanager
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ov_kvcrush.errors import SessionError
+from ov_kvcrush.files import replacing
+from ov_kvcrush.runtime.pages.layout import pages_for
+from ov_kvcrush.runtime.pages.memory import CacheMemory
+from ov_kvcrush.runtime.sequences.kv_cache import KVCache
+from ov_kvcrush.runtime.sequences.sequence import Sequence
+from ov_kvcrush.runtime.session_files.cache_identity import CacheIdentity
+from ov_kvcrush.runtime.session_files.sequence_state import SequenceState, StateError
+from ov_kvcrush.runtime.session_files.tensor_file import (
+    DamagedFileError,
+    Source,
+    TensorFile,
+    open_tensors,
+    write_tensors,
+)
+
+FORMAT = "ov-kvcrush-session"
+VERSION = 1
+
+
+class StoredSession:
+    """An open session file that was found whole and of this model.
+
+    Attributes:
+        about: what was saved with the cache, as JSON values.
+        state: tokens, positions and so on; None where no cache was saved.
+    """
+
+    def __init__(
+        self, file: TensorFile, about: dict[str, Any], state: SequenceState | None
+    ) -> None:
+        self._file = file
+        self.about = about
+        self.state = state
+
+    @property
+    def token_ids(self) -> list[int]:
+        """All tokens, the last of which the cache may not have read yet."""
+        return [] if self.state is None else self.state.tokens.tolist()
+
+    @property
+    def layer_pages(self) -> list[int]:
+        """Pages of each layer."""
+        return [] if self.state is None else [pages_for(one.length) for one in self.state.layers]
+
+    def fill(self, sequence: Sequence, memories: SequenceOf[CacheMemory]) -> None:
+        """Write the stored keys and values to the pages that ``sequence`` has."""
+        for number, (layer, memory) in enumerate(zip(sequence.layers, memories, strict=True)):
+            memory.keys[layer.pages] = self._file.read(_pages_name(number, "keys"))
+            memory.values[layer.pages] = self._file.read(_pages_name(number, "values"))
+
+    def check(self, memories: SequenceOf[CacheMemory]) -> None:
+        """Prove that every page is there as ``memories`` have them, and nothing else is.
+
+        Raises:
+            StateError, DamagedFileError: it is not so.
+        """
+        wanted = set() if self.state is None else {*self.state.arrays()}
+        for number, count in enumerate(self.layer_pages):
+            for side in ("keys", "values"):
+                name = _pages_name(number, side)
+                shape = (count, *getattr(memories[number], side).shape[1:])
+                found = self._file.type_and_shape(name)
+                if found != ("uint8", shape):
+                    raise StateError(
+                        f"{name} is {found[0]} {list(found[1])}, not uint8 {list(shape)}"
+                    )
+                wanted.add(name)
+        foreign = sorted({*self._file.names} - wanted)
+        if foreign:
+            raise StateError(f"it has a tensor {foreign[0]} that does not belong to it")
+
+
+def write_session(
+    path: Path,
+    about: Mapping[str, Any],
+    sequence: Sequence | None,
+    memories: SequenceOf[CacheMemory],
+    identity: CacheIdentity,
+    settings: Mapping[str, Any],
+) -> None:
+    """Put ``sequence`` and its pages into the file at ``path``, whole or not at all.
+
+    Args:
+        path: replaced if it is there.
+        about: what else is saved, as JSON values.
+        sequence: parked, with something cached; None saves ``about`` alone.
+        memories: the pages, by layer.
+        identity: of the cache.
+        settings: of the cache, to be found again by who reads the file.
+
+    Raises:
+        SessionError: it cannot be written; what was there is there.
+    """
+    state = None if sequence is None else SequenceState.of(sequence)
+    sources: dict[str, Source] = {}
+    if state is not None and sequence is not None:
+        try:
+            state.check(identity.layers, identity.vocab_size)
+        except StateError as error:
+            raise SessionError(
+                f"the cache was broken off in an inference and is not saved: {error}",
+                "Ask once more and save then.",
+            ) from error
+        sources = {name: partial(np.asarray, array) for name, array in state.arrays().items()}
+        for number, layer in enumerate(sequence.layers):
+            pages = layer.pages[: pages_for(layer.length)]
+            memory, length = memories[number], layer.length
+            sources[_pages_name(number, "keys")] = partial(memory.copy_keys, pages, length)
+            sources[_pages_name(number, "values")] = partial(memory.copy_values, pages, length)
+    content = {
+        "about": dict(about),
+        "identity": identity.to_dict(),
+        "state": None if state is None else state.values(),
+        "kv_cache_config": dict(settings),
+        "made_with": {name: version(name) for name in ("ov-kvcrush", "openvino")},
+    }
+    metadata = {"format": FORMAT, "version": str(VERSION), "content": json.dumps(content)}
+    try:
+        with replacing(path) as stream:
+            write_tensors(stream, metadata, sources)
+    except OSError as error:
+        raise SessionError(f"cannot write {path}: {error.strerror}") from error
+
+
+@contextmanager
+def open_session(
+    path: Path, memories: SequenceOf[CacheMemory], identity: CacheIdentity
+) -> Iterator[StoredSession]:
+    """The session in the file at ``path``, of which everything has been checked.
+
+    Raises:
+        SessionError: the file is no session, damaged, or of another model, precision or format.
+    """
+    try:
+        with open_tensors(path) as file:
+            content = _read_content(path, file)
+            file.prove()
+            identity.require(content.get("identity"), path)
+            state = None
+            if content.get("state") is not None:
+                state = SequenceState.read(content["state"], file.read, len(identity.layers))
+                state.check(identity.layers, identity.vocab_size)
+            stored = StoredSession(file, content.get("about", {}), state)
+            stored.check(memories)
+            yield stored
+    except OSError as error:
+        raise SessionError(f"cannot read {path}: {error.strerror}") from error
+    except (DamagedFileError, StateError) as error:
+        raise _unusable(path, str(error)) from error
+
+
+def load_into(sequence: Sequence, stored: StoredSession, cache: KVCache) -> None:
+    """Let ``sequence``, new and of the stored tokens, hold what is ``stored``, on its own pages.
+
+    Raises:
+        SessionError: the pool has no room, or the policy of ``sequence`` needs what was not saved;
+            no page is taken then.
+    """
+    state = stored.state
+    if state is None:
+        raise RuntimeError("a session without a cache was to be loaded into one")
+    if sequence.accumulates and not state.is_accumulated:
+        raise SessionError(
+            "the session was saved without the attention that this importance method sums up",
+            "Load the model with the importance method it was saved with, or one with a window.",
+        )
+    state.restore(sequence)
+    # Asked first: what is parked would be dropped in vain.
+    if not (cache.pool.could_hold(stored.layer_pages) and cache.extend(sequence, 0)):
+        size = cache.bytes_of_pages(stored.layer_pages)
+        raise SessionError(
+            f"the session's cache takes {size / 1e6:,.1f} MB, and the pool of "
+            f"{cache.max_bytes / 1e6:,.1f} MB has no room for it",
+            "Close chats and cached prefixes, or give a larger pool_size.",
+        )
+    try:
+        stored.fill(sequence, cache.memories)
+    except BaseException:
+        cache.release(sequence)
+        raise
+
+
+def read_about(path: Path) -> dict[str, Any]:
+    """What a session file says about itself, without any proof of the rest.
+
+    Raises:
+        SessionError: it cannot be read, or is no session of this format.
+    """
+    try:
+        with open_tensors(path) as file:
+            about: dict[str, Any] = _read_content(path, file).get("about", {})
+            return about
+    except OSError as error:
+        raise SessionError(f"cannot read {path}: {error.strerror}") from error
+    except DamagedFileError as error:
+        raise _unusable(path, str(error)) from error
+
+
+def _read_content(path: Path, file: TensorFile) -> dict[str, Any]:
+    if file.metadata.get("format") != FORMAT:
+        raise SessionError(
+            f"{path} is a safetensors file, but no saved session", "Give a file made by /save."
+        )
+    if file.metadata.get("version") != str(VERSION):
+        raise SessionError(
+            f"{path} has format version {file.metadata.get('version')}; this release reads "
+            f"{VERSION}",
+            "Use the release of ov-kvcrush it was saved with.",
+        )
+    try:
+        content = json.loads(file.metadata.get("content", ""))
+    except (ValueError, RecursionError) as error:
+        raise DamagedFileError(f"its metadata is not JSON ({error})") from error
+    if not isinstance(content, dict) or not isinstance(content.get("about", {}), dict):
+        raise DamagedFileError("its metadata is no JSON object")
+    return content
+
+
+def _unusable(path: Path, reason: str) -> SessionError:
+    return SessionError(f"{path} is not a usable session: {reason}", "Use another copy of it.")
+
+
+def _pages_name(number: int, side: str) -> str:
+    return f"layers.{number}.{side}"
