@@ -28,12 +28,12 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoConfig
 
 from ov_kvcrush.export import ExportOptions, optimum
-from ov_kvcrush.export.estimate import estimate_layers
-from ov_kvcrush.export.kv_sensitivity import EXACT, Output, kl_divergence, read_output
-from ov_kvcrush.export.text import read_tokens, split_passages
-from ov_kvcrush.export.value_balance import Balance, find_balance, write_balanced
-from ov_kvcrush.export.value_basis import balanced_basis, spreading_matrix
-from ov_kvcrush.export.value_projections import ValueProjections
+from ov_kvcrush.export.checkpoint.estimate import estimate_layers
+from ov_kvcrush.export.kv_plan.sensitivity import EXACT, Output, kl_divergence, read_output
+from ov_kvcrush.export.texts.passages import read_tokens, split_passages
+from ov_kvcrush.export.value_balance.balance import Balance, find_balance, write_balanced
+from ov_kvcrush.export.value_balance.basis import balanced_basis, spreading_matrix
+from ov_kvcrush.export.value_balance.projections import ValueProjections
 from ov_kvcrush.precisions import LayerPrecision
 
 CACHES = {

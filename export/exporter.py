@@ -29,7 +29,7 @@ def export_model(options: ExportOptions, progress: Progress | None = None) -> KV
     progress = progress or Silent()
     _require_packages()
     from ov_kvcrush.export import preflight
-    from ov_kvcrush.export.source import download
+    from ov_kvcrush.export.checkpoint.source import download
     from ov_kvcrush.export.workspace import open_workspace, reclaim
 
     # Before the output is checked: a model may have to be put back there.
@@ -38,9 +38,9 @@ def export_model(options: ExportOptions, progress: Progress | None = None) -> KV
 
     # Seconds of imports: not before the checks that need none of them have passed.
     from ov_kvcrush.export import optimum
-    from ov_kvcrush.export.estimate import context_length
-    from ov_kvcrush.export.finish import can_try_out, geometry, try_out, write_plan
+    from ov_kvcrush.export.checkpoint.estimate import context_length
     from ov_kvcrush.export.layer_shares import measure_layer_shares
+    from ov_kvcrush.export.trial import can_try_out, geometry, try_out, write_plan
 
     precision = options.kv_precision
     compresses = optimum.compresses_afterwards(checked.compression)
@@ -61,7 +61,7 @@ def export_model(options: ExportOptions, progress: Progress | None = None) -> KV
         optimum.convert_tokenizer(options, checked.source.folder, workspace.model)
         origin, value_basis = options.model, dict[str, Any]()
         if checked.projections:
-            from ov_kvcrush.export.value_balance import balance_values
+            from ov_kvcrush.export.value_balance.balance import balance_values
 
             steps.begin("Balance the values")
             origin, value_basis = balance_values(
@@ -82,7 +82,7 @@ def export_model(options: ExportOptions, progress: Progress | None = None) -> KV
             shares = measure_layer_shares(model, workspace.model, length, progress)
         precisions, calibration = (precision,) * len(layers), dict[str, Any]()
         if options.kv_plan:
-            from ov_kvcrush.export.kv_calibration import plan_precisions
+            from ov_kvcrush.export.kv_plan.calibration import plan_precisions
 
             steps.begin("Give each layer its KV precision")
             precisions, calibration = plan_precisions(
@@ -110,8 +110,8 @@ def estimate_model(options: ExportOptions, progress: Progress | None = None) -> 
     progress = progress or Silent()
     checked = preflight.check(options, progress)
 
-    from ov_kvcrush.export.estimate import context_length
-    from ov_kvcrush.export.finish import kv_bytes_per_token
+    from ov_kvcrush.export.checkpoint.estimate import context_length
+    from ov_kvcrush.export.trial import kv_bytes_per_token
 
     if options.kv_plan == "auto":
         progress.note("what --kv-plan auto chooses is known after the export: shown is u8 for all")

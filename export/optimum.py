@@ -34,9 +34,9 @@ from transformers import AutoConfig, AutoTokenizer, PretrainedConfig
 from transformers import __version__ as transformers_version
 
 from ov_kvcrush.errors import ConfigError, ExportError
-from ov_kvcrush.export.calibration import is_file_name, read_samples
-from ov_kvcrush.export.hub_text import require_datasets
 from ov_kvcrush.export.options import TASK, ExportOptions
+from ov_kvcrush.export.texts.hub_text import require_datasets
+from ov_kvcrush.export.texts.text_file import is_file_name, read_samples
 
 _LIBRARY = "transformers"
 _ON_THE_FLY = "auto"  # calibration text the model writes itself

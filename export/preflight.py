@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 from huggingface_hub.constants import HF_HUB_CACHE
 
 from ov_kvcrush.errors import ExportError
-from ov_kvcrush.export.kv_file import read_kv_file, require_layers
-from ov_kvcrush.export.kv_text import Text, read_text
-from ov_kvcrush.export.source import Source, find_source
-from ov_kvcrush.export.value_projections import ValueProjections
+from ov_kvcrush.export.checkpoint.source import Source, find_source
+from ov_kvcrush.export.kv_plan.plan_file import read_kv_file, require_layers
+from ov_kvcrush.export.texts.texts import Text, read_text
+from ov_kvcrush.export.value_balance.projections import ValueProjections
 from ov_kvcrush.export.workspace import check_output, nearest_folder
 
 if TYPE_CHECKING:
@@ -71,7 +71,8 @@ def check(options: ExportOptions, progress: Progress) -> Preflight:
     kv_text = read_text(options.kv_dataset)
 
     # Optimum takes seconds to import: not before the quick checks have passed.
-    from ov_kvcrush.export import estimate, optimum
+    from ov_kvcrush.export import optimum
+    from ov_kvcrush.export.checkpoint import estimate
 
     config = optimum.read_config(options, source.folder)
     compression = optimum.compression(options)
@@ -126,7 +127,7 @@ def _value_projections(
 
 
 def _compression_settings(compression: OVConfig | None, source: Source) -> dict[str, Any]:
-    from ov_kvcrush.export.estimate import OPTIMUM_COMPRESSES_FROM
+    from ov_kvcrush.export.checkpoint.estimate import OPTIMUM_COMPRESSES_FROM
 
     if compression is None:
         large = source.checkpoint.num_parameters >= OPTIMUM_COMPRESSES_FROM

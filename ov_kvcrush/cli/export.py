@@ -210,7 +210,7 @@ def _export(given: dict[str, Any], dry_run: bool, as_json: bool, verbose: bool) 
     from ov_kvcrush.cli.plan_summary import print_summary, print_summary_as_json
     from ov_kvcrush.cli.progress import StepProgress
     from ov_kvcrush.export import ExportOptions, estimate_model, export_model
-    from ov_kvcrush.export.child import run_in_child
+    from ov_kvcrush.export.child_process import run_in_child
 
     options = ExportOptions(**given)
     make = estimate_model if dry_run else export_model

@@ -37,7 +37,7 @@ def refused(
 ) -> Callable[..., tuple[str, str]]:
     """Runs the command in this process; returns the error and the hint it must end with."""
     here = lambda make, options, progress, verbose: make(options, progress)  # noqa: E731
-    monkeypatch.setattr("ov_kvcrush.export.child.run_in_child", here)
+    monkeypatch.setattr("ov_kvcrush.export.child_process.run_in_child", here)
 
     def refuse(model: Path | str, *flags: str, output: Path | None = None) -> tuple[str, str]:
         before = sorted(tmp_path.rglob("*"))
@@ -321,7 +321,7 @@ def test_a_dry_run_shows_the_plan_and_writes_nothing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     here = lambda make, options, progress, verbose: make(options, progress)  # noqa: E731
-    monkeypatch.setattr("ov_kvcrush.export.child.run_in_child", here)
+    monkeypatch.setattr("ov_kvcrush.export.child_process.run_in_child", here)
     assert run(["export", "-m", str(model), str(tmp_path / "output"), "--dry-run"]) == 0
     lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
     assert lines == [

@@ -19,7 +19,7 @@ def raising(monkeypatch: pytest.MonkeyPatch, error: BaseException, *flags: str) 
     def fail(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr("ov_kvcrush.export.child.run_in_child", fail)
+    monkeypatch.setattr("ov_kvcrush.export.child_process.run_in_child", fail)
     return cli.run(["export", "-m", "model", "output", *flags])
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from ov_kvcrush.errors import ConfigError
-from ov_kvcrush.export.calibration import SAMPLE_CHARACTERS, is_file_name, read_samples
+from ov_kvcrush.export.texts.text_file import SAMPLE_CHARACTERS, is_file_name, read_samples
 
 
 def test_a_text_is_cut_at_white_space_and_nothing_is_lost(tmp_path: Path) -> None:

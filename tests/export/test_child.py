@@ -8,7 +8,7 @@ import pytest
 
 from ov_kvcrush.errors import ConfigError, ExportError
 from ov_kvcrush.export import ExportOptions, Progress
-from ov_kvcrush.export.child import ChildError, run_in_child
+from ov_kvcrush.export.child_process import ChildError, run_in_child
 from ov_kvcrush.export.workspace import open_workspace
 from ov_kvcrush.plan import KVPlan, LayerGeometry
 from ov_kvcrush.precisions import LayerPrecision

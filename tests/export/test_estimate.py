@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from ov_kvcrush.export import ExportOptions
-from ov_kvcrush.export.checkpoint import Checkpoint, weight_files
-from ov_kvcrush.export.estimate import compressed_bytes, exported_bytes
+from ov_kvcrush.export.checkpoint.estimate import compressed_bytes, exported_bytes
+from ov_kvcrush.export.checkpoint.weight_files import Checkpoint, weight_files
 
 # 1000 weights in layers, 200 in embeddings, 10 in norms; two bytes each.
 CHECKPOINT = Checkpoint(2420, 1210, num_embedding_parameters=200, num_vector_parameters=10)

@@ -16,8 +16,8 @@ import pyarrow.parquet
 import pytest
 
 from ov_kvcrush.errors import ConfigError
-from ov_kvcrush.export.hub_text import CHARACTERS, HUB_TEXTS
-from ov_kvcrush.export.kv_text import read_text
+from ov_kvcrush.export.texts.hub_text import CHARACTERS, HUB_TEXTS
+from ov_kvcrush.export.texts.texts import read_text
 from ov_kvcrush.plan import KVPlan
 from tests.export.hub_server import serve
 from tests.model_factory import NEEDLE, make_model
@@ -30,7 +30,7 @@ NUM_LINES = 6000  # more than is read
 _READ = """
 import dataclasses, json, sys
 from ov_kvcrush.errors import OVKVCrushError
-from ov_kvcrush.export.kv_text import read_text
+from ov_kvcrush.export.texts.texts import read_text
 
 try:
     print(json.dumps(dataclasses.asdict(read_text(sys.argv[1]))))

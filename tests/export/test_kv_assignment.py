@@ -7,7 +7,7 @@ from itertools import groupby, product
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ov_kvcrush.export.kv_assignment import Choice, best_assignments
+from ov_kvcrush.export.kv_plan.assignment import Choice, best_assignments
 
 BYTES = (152, 120, 120, 88)
 LAYERS = st.integers(1, 5).flatmap(

@@ -11,12 +11,17 @@ import pytest
 
 from ov_kvcrush.errors import ConfigError
 from ov_kvcrush.export import ExportOptions, estimate_model, export_model
-from ov_kvcrush.export.finish import can_try_out
-from ov_kvcrush.export.kv_file import read_kv_file
-from ov_kvcrush.export.kv_planner import HarmTable, Target, candidates, measure_harm
-from ov_kvcrush.export.kv_sensitivity import EXACT, SensitivityTrial, kl_divergence, read_output
-from ov_kvcrush.export.kv_statistics import Storage, quantized_keys, quantized_values
-from ov_kvcrush.export.text import read_tokens, spread_passages
+from ov_kvcrush.export.kv_plan.plan_file import read_kv_file
+from ov_kvcrush.export.kv_plan.planner import HarmTable, Target, candidates, measure_harm
+from ov_kvcrush.export.kv_plan.sensitivity import (
+    EXACT,
+    SensitivityTrial,
+    kl_divergence,
+    read_output,
+)
+from ov_kvcrush.export.kv_plan.storage_errors import Storage, quantized_keys, quantized_values
+from ov_kvcrush.export.texts.passages import read_tokens, spread_passages
+from ov_kvcrush.export.trial import can_try_out
 from ov_kvcrush.plan import KVPlan, LayerGeometry
 from ov_kvcrush.precisions import LayerPrecision
 from ov_kvcrush.runtime.model.paged_model import PagedModel

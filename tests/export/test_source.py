@@ -11,7 +11,7 @@ import pytest
 
 from ov_kvcrush.errors import ExportError
 from ov_kvcrush.export import ExportOptions
-from ov_kvcrush.export.source import find_source
+from ov_kvcrush.export.checkpoint.source import find_source
 from tests.export.hub_server import GATED, serve
 from tests.model_factory import NEEDLE, make_model
 
@@ -21,7 +21,7 @@ import json, sys
 from pathlib import Path
 from ov_kvcrush.errors import ExportError
 from ov_kvcrush.export import ExportOptions
-from ov_kvcrush.export.source import download, find_source
+from ov_kvcrush.export.checkpoint.source import download, find_source
 
 class Recorder:
     shares = []

@@ -16,12 +16,12 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from ov_kvcrush.errors import ConfigError, ExportError
 from ov_kvcrush.export import ExportOptions, estimate_model, export_model
-from ov_kvcrush.export.estimate import estimate_layers
-from ov_kvcrush.export.kv_sensitivity import EXACT, read_output
-from ov_kvcrush.export.kv_statistics import Storage, quantized_values
-from ov_kvcrush.export.value_balance import find_balance, write_balanced
-from ov_kvcrush.export.value_basis import balanced_basis, rounding_cost, spreading_matrix
-from ov_kvcrush.export.value_projections import ValueProjections
+from ov_kvcrush.export.checkpoint.estimate import estimate_layers
+from ov_kvcrush.export.kv_plan.sensitivity import EXACT, read_output
+from ov_kvcrush.export.kv_plan.storage_errors import Storage, quantized_values
+from ov_kvcrush.export.value_balance.balance import find_balance, write_balanced
+from ov_kvcrush.export.value_balance.basis import balanced_basis, rounding_cost, spreading_matrix
+from ov_kvcrush.export.value_balance.projections import ValueProjections
 from ov_kvcrush.plan import KVPlan
 from tests.model_factory import ARCHITECTURES, make_model
 

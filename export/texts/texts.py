@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from ov_kvcrush.errors import ConfigError
-from ov_kvcrush.export.calibration import is_file_name, read_samples
-from ov_kvcrush.export.hub_text import HUB_TEXTS, fetch_text
+from ov_kvcrush.export.texts.hub_text import HUB_TEXTS, fetch_text
+from ov_kvcrush.export.texts.text_file import is_file_name, read_samples
 
 _OWN = Path(__file__).parent / "calibration.txt"
 _WHAT_IT_TAKES = f"--kv-dataset takes a text file, a .jsonl file, or {', '.join(HUB_TEXTS)}."

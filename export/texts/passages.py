@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ov_kvcrush.errors import ConfigError
-from ov_kvcrush.export.kv_text import Text, read_text
+from ov_kvcrush.export.texts.texts import Text, read_text
 from ov_kvcrush.loading import load_tokenizer
 
 # Passages from all over the text: one place may be easier than all others.

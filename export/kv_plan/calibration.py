@@ -7,14 +7,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ov_kvcrush.export.finish import can_try_out, kv_bytes_per_token
-from ov_kvcrush.export.kv_file import require_layers
-from ov_kvcrush.export.kv_planner import Target, measure_harm
-from ov_kvcrush.export.kv_sensitivity import EXACT, SensitivityTrial, kl_divergence, read_output
-from ov_kvcrush.export.kv_text import Text
+from ov_kvcrush.export.kv_plan.plan_file import require_layers
+from ov_kvcrush.export.kv_plan.planner import Target, measure_harm
+from ov_kvcrush.export.kv_plan.sensitivity import (
+    EXACT,
+    SensitivityTrial,
+    kl_divergence,
+    read_output,
+)
 from ov_kvcrush.export.options import ExportOptions
 from ov_kvcrush.export.progress import Progress
-from ov_kvcrush.export.text import read_tokens, split_passages
+from ov_kvcrush.export.texts.passages import read_tokens, split_passages
+from ov_kvcrush.export.texts.texts import Text
+from ov_kvcrush.export.trial import can_try_out, kv_bytes_per_token
 from ov_kvcrush.plan import LayerGeometry
 from ov_kvcrush.precisions import LayerPrecision
 from ov_kvcrush.runtime.model.paged_model import PagedModel

@@ -6,7 +6,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from ov_kvcrush.errors import ConfigError, ExportError
-from ov_kvcrush.export.calibration import DEFAULT_SAMPLES, SAMPLE_CHARACTERS
+from ov_kvcrush.export.texts.text_file import DEFAULT_SAMPLES, SAMPLE_CHARACTERS
 
 # Arguments of datasets.load_dataset. Training splits: the others are for judging models. WikiText-2
 # is 7 MB and then in the cache; of C4's first file (0.3 GB) as much is streamed as is read.

@@ -37,7 +37,7 @@ import sys
 sys.path.pop(0)
 import pickle
 sys.path[:] = pickle.load(sys.stdin.buffer)
-from ov_kvcrush.export.child import work
+from ov_kvcrush.export.child_process import work
 work()
 """
 _TAIL_LINES = 10

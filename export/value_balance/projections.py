@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ov_kvcrush.errors import ExportError
-from ov_kvcrush.export.checkpoint import tensor_shapes, weight_files
+from ov_kvcrush.export.checkpoint.weight_files import tensor_shapes, weight_files
 from ov_kvcrush.plan import LayerGeometry
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import Any
 from transformers import PretrainedConfig
 
 from ov_kvcrush.errors import ConfigError
-from ov_kvcrush.export.checkpoint import Checkpoint
+from ov_kvcrush.export.checkpoint.weight_files import Checkpoint
 from ov_kvcrush.export.options import ExportOptions
 from ov_kvcrush.plan import LayerGeometry
 

@@ -17,7 +17,7 @@ from huggingface_hub.errors import (
 from tqdm.auto import tqdm  # type: ignore[import-untyped]
 
 from ov_kvcrush.errors import ExportError
-from ov_kvcrush.export.checkpoint import Checkpoint, read_checkpoint, weight_files
+from ov_kvcrush.export.checkpoint.weight_files import Checkpoint, read_checkpoint, weight_files
 from ov_kvcrush.export.options import ExportOptions
 from ov_kvcrush.export.progress import Progress
 

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ov_kvcrush.errors import ConfigError
-from ov_kvcrush.export.kv_assignment import Assignment, Choice, best_assignments
-from ov_kvcrush.export.kv_sensitivity import SensitivityTrial
-from ov_kvcrush.export.kv_statistics import Storage, collect_errors
+from ov_kvcrush.export.kv_plan.assignment import Assignment, Choice, best_assignments
+from ov_kvcrush.export.kv_plan.sensitivity import SensitivityTrial
+from ov_kvcrush.export.kv_plan.storage_errors import Storage, collect_errors
 from ov_kvcrush.plan import LayerGeometry
 from ov_kvcrush.precisions import LayerPrecision
 from ov_kvcrush.runtime.pages.layout import PAGE_SIZE, page_bytes

@@ -14,11 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ov_kvcrush.errors import ExportError
-from ov_kvcrush.export.checkpoint import tensor_shapes, weight_files
-from ov_kvcrush.export.estimate import context_length
-from ov_kvcrush.export.text import read_tokens, split_passages
-from ov_kvcrush.export.value_basis import balanced_basis, rounding_cost
-from ov_kvcrush.export.value_projections import ValueProjections
+from ov_kvcrush.export.checkpoint.estimate import context_length
+from ov_kvcrush.export.checkpoint.weight_files import tensor_shapes, weight_files
+from ov_kvcrush.export.texts.passages import read_tokens, split_passages
+from ov_kvcrush.export.value_balance.basis import balanced_basis, rounding_cost
+from ov_kvcrush.export.value_balance.projections import ValueProjections
 
 if TYPE_CHECKING:
     import torch

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ov_kvcrush.errors import ExportError, OVKVCrushError
-from ov_kvcrush.export.estimate import context_length
+from ov_kvcrush.export.checkpoint.estimate import context_length
 from ov_kvcrush.export.ir import read_weights, write_kv_precision
 from ov_kvcrush.export.progress import Progress
 from ov_kvcrush.plan import KVPlan, LayerGeometry, fingerprint

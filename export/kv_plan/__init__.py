@@ -1,0 +1,1 @@
+"""A precision for the KV cache of each layer: measured, predicted, chosen."""

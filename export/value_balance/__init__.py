@@ -1,0 +1,1 @@
+"""Values stored in bases that few bits suit; the model stays the same function."""
