@@ -6,20 +6,20 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ov_kvcrush.async_pipeline import AsyncLLMPipeline
     from ov_kvcrush.config import KVCacheConfig
     from ov_kvcrush.errors import OVKVCrushError
-    from ov_kvcrush.pipeline import LLMPipeline
+    from ov_kvcrush.pipeline.async_pipeline import AsyncLLMPipeline
+    from ov_kvcrush.pipeline.llm_pipeline import LLMPipeline
     from ov_kvcrush.plan import KVPlan
 
 __version__ = "0.1.0"
 __all__ = ["AsyncLLMPipeline", "KVCacheConfig", "KVPlan", "LLMPipeline", "OVKVCrushError"]
 
 _HOMES = {
-    "AsyncLLMPipeline": "async_pipeline",
+    "AsyncLLMPipeline": "pipeline.async_pipeline",
     "KVCacheConfig": "config",
     "KVPlan": "plan",
-    "LLMPipeline": "pipeline",
+    "LLMPipeline": "pipeline.llm_pipeline",
     "OVKVCrushError": "errors",
 }
 

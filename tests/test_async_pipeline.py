@@ -13,7 +13,7 @@ from openvino_genai import ChatHistory
 import ov_kvcrush
 from ov_kvcrush import AsyncLLMPipeline, KVCacheConfig, LLMPipeline
 from ov_kvcrush.errors import ConfigError, EngineClosedError, PromptError
-from ov_kvcrush.prefix import CachedPrefix
+from ov_kvcrush.pipeline.cached_prefix import CachedPrefix
 from ov_kvcrush.runtime.generation.request import Session
 
 T = TypeVar("T")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ov_kvcrush.errors import ConfigError
 from ov_kvcrush.export.texts.texts import Text, read_text
-from ov_kvcrush.loading import load_tokenizer
+from ov_kvcrush.model_folder import load_tokenizer
 
 # Passages from all over the text: one place may be easier than all others.
 _NUM_PASSAGES, _PASSAGE_TOKENS, _LEAST_TOKENS = 4, 512, 32

@@ -18,7 +18,7 @@ from ov_kvcrush.config import KVCacheConfig
 from ov_kvcrush.errors import ConfigError, OVKVCrushError, PromptError, did_you_mean
 
 if TYPE_CHECKING:
-    from ov_kvcrush.results import DecodedResults
+    from ov_kvcrush.pipeline.results import DecodedResults
 
 
 class Screen(Protocol):

@@ -18,7 +18,7 @@ from ov_kvcrush.cli.stats_line import remarks, stats_line
 from ov_kvcrush.errors import OVKVCrushError
 
 if TYPE_CHECKING:
-    from ov_kvcrush.results import DecodedResults
+    from ov_kvcrush.pipeline.results import DecodedResults
 
 with contextlib.suppress(ImportError):
     import readline  # noqa: F401  input() then edits lines and remembers them

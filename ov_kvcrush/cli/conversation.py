@@ -11,9 +11,9 @@ from ov_kvcrush.errors import ConfigError, PromptError
 from ov_kvcrush.runtime.generation.settings import SERVED, resolve_generation_config
 
 if TYPE_CHECKING:
-    from ov_kvcrush.chat import Chat
-    from ov_kvcrush.pipeline import LLMPipeline
-    from ov_kvcrush.results import DecodedResults
+    from ov_kvcrush.pipeline.chat import Chat
+    from ov_kvcrush.pipeline.llm_pipeline import LLMPipeline
+    from ov_kvcrush.pipeline.results import DecodedResults
 
 Streamer = Callable[[str], None]
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from ov_kvcrush.errors import OVKVCrushError
 from ov_kvcrush.files import replacing
-from ov_kvcrush.sessions import are_messages
+from ov_kvcrush.pipeline.saving import are_messages
 
 FORMAT = "ov-kvcrush-conversation"
 VERSION = 1

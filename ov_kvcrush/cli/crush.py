@@ -21,9 +21,9 @@ from ov_kvcrush.errors import ConfigError, OVKVCrushError, PromptError, SessionE
 from ov_kvcrush.plan import KVPlan
 
 if TYPE_CHECKING:
-    from ov_kvcrush.pipeline import LLMPipeline
-    from ov_kvcrush.prefix import CachedPrefix
-    from ov_kvcrush.sessions import SessionSummary
+    from ov_kvcrush.pipeline.cached_prefix import CachedPrefix
+    from ov_kvcrush.pipeline.llm_pipeline import LLMPipeline
+    from ov_kvcrush.pipeline.saving import SessionSummary
 
 app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
 
@@ -126,7 +126,7 @@ def _read_document(document: str) -> str:
 
 def _check_output(output: Path, overwrite: bool) -> None:
     """Refuse, before a document is read for minutes, what would not be replaced in the end."""
-    from ov_kvcrush.sessions import PREFIX, kind_of
+    from ov_kvcrush.pipeline.saving import PREFIX, kind_of
 
     if output.is_dir():
         raise SessionError(f"{output} is a folder", "Give the name of a file.")

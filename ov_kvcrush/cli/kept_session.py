@@ -12,9 +12,9 @@ from ov_kvcrush.cli.stats_line import megabytes
 from ov_kvcrush.errors import ConfigError, SessionError, UnsupportedError
 
 if TYPE_CHECKING:
-    from ov_kvcrush.chat import Chat
     from ov_kvcrush.cli.conversation import Conversation
-    from ov_kvcrush.pipeline import LLMPipeline
+    from ov_kvcrush.pipeline.chat import Chat
+    from ov_kvcrush.pipeline.llm_pipeline import LLMPipeline
 
 _SUFFIX = ".safetensors"
 
@@ -53,7 +53,7 @@ def load_chat(pipeline: LLMPipeline, path: Path) -> tuple[Chat, str]:
     Raises:
         SessionError: as ``LLMPipeline.load_session``.
     """
-    from ov_kvcrush.prefix import CachedPrefix
+    from ov_kvcrush.pipeline.cached_prefix import CachedPrefix
 
     loaded = pipeline.load_session(path)
     if isinstance(loaded, CachedPrefix):

@@ -15,7 +15,7 @@ from ov_kvcrush.config import KVCacheConfig
 from ov_kvcrush.errors import ConfigError
 
 if TYPE_CHECKING:
-    from ov_kvcrush.pipeline import LLMPipeline
+    from ov_kvcrush.pipeline.llm_pipeline import LLMPipeline
 
 ModelDir = Annotated[
     Path, typer.Argument(metavar="MODEL_DIR", help="Folder made by ov-kvcrush export.")
@@ -78,7 +78,7 @@ def load_pipeline(
     """Load and compile the model, with a spinner on stderr where that is a terminal."""
     console = Console(file=sys.stderr)
     with console.status(escape(f"Loading {model_dir} on {device} …")):
-        from ov_kvcrush.pipeline import LLMPipeline
+        from ov_kvcrush.pipeline.llm_pipeline import LLMPipeline
 
         return LLMPipeline(
             model_dir,

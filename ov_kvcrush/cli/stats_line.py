@@ -10,7 +10,7 @@ from ov_kvcrush.runtime.generation.metrics import GenerationMetrics
 if TYPE_CHECKING:
     from openvino_genai import GenerationConfig
 
-    from ov_kvcrush.results import DecodedResults
+    from ov_kvcrush.pipeline.results import DecodedResults
 
 
 def stats_line(metrics: GenerationMetrics, description: Mapping[str, Any]) -> str:

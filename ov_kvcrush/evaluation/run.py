@@ -13,9 +13,9 @@ from ov_kvcrush.errors import ConfigError
 from ov_kvcrush.evaluation.configurations import Configuration
 from ov_kvcrush.evaluation.conversations import Conversation
 from ov_kvcrush.evaluation.results import Answer, Outcome, Record
-from ov_kvcrush.loading import load_tokenizer
-from ov_kvcrush.pipeline import LLMPipeline
-from ov_kvcrush.prompts import encode_continuing
+from ov_kvcrush.model_folder import load_tokenizer
+from ov_kvcrush.pipeline.llm_pipeline import LLMPipeline
+from ov_kvcrush.pipeline.prompts import encode_continuing
 
 
 @dataclass(frozen=True)

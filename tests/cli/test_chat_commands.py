@@ -13,7 +13,7 @@ from ov_kvcrush.cli.chat_commands import COMMANDS, LeaveChat, run_command
 from ov_kvcrush.cli.conversation import Conversation, Streamer
 from ov_kvcrush.cli.conversation_file import read_conversation
 from ov_kvcrush.errors import ConfigError, OVKVCrushError, PromptError
-from ov_kvcrush.results import DecodedResults
+from ov_kvcrush.pipeline.results import DecodedResults
 
 SETTINGS = {"max_new_tokens": 8}
 

@@ -19,7 +19,7 @@ from ov_kvcrush.cli import run
 from ov_kvcrush.cli.cache_options import spell_cache_options
 from ov_kvcrush.cli.conversation import Conversation
 from ov_kvcrush.errors import SessionError
-from ov_kvcrush.sessions import kind_of
+from ov_kvcrush.pipeline.saving import kind_of
 from tests.cli.terminal import CTRL_C, CTRL_D, Terminal
 from tests.cli.test_chat_commands import SETTINGS, FakeScreen
 from tests.damaged_sessions import DAMAGES

@@ -6,16 +6,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard
 
-from ov_kvcrush.chat import Chat
 from ov_kvcrush.errors import ConfigError, OVKVCrushError, SessionError
-from ov_kvcrush.prefix import CachedPrefix
-from ov_kvcrush.prompts import encode_continuing
+from ov_kvcrush.pipeline.cached_prefix import CachedPrefix
+from ov_kvcrush.pipeline.chat import Chat
+from ov_kvcrush.pipeline.prompts import encode_continuing
 from ov_kvcrush.runtime.session_files.session_file import StoredSession, read_about
 
 if TYPE_CHECKING:
     from openvino_genai import Tokenizer
 
-    from ov_kvcrush.pipeline import LLMPipeline
+    from ov_kvcrush.pipeline.llm_pipeline import LLMPipeline
     from ov_kvcrush.runtime.generation.request import Engine
 
 CHAT, PREFIX = "chat", "prefix"

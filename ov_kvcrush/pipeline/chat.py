@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 from openvino_genai import ChatHistory
 
 from ov_kvcrush.errors import ConfigError, PromptError
-from ov_kvcrush.prompts import require_utf8
+from ov_kvcrush.pipeline.prompts import require_utf8
 
 if TYPE_CHECKING:
-    from ov_kvcrush.pipeline import LLMPipeline
-    from ov_kvcrush.prefix import CachedPrefix
-    from ov_kvcrush.results import DecodedResults
+    from ov_kvcrush.pipeline.cached_prefix import CachedPrefix
+    from ov_kvcrush.pipeline.llm_pipeline import LLMPipeline
+    from ov_kvcrush.pipeline.results import DecodedResults
 
 
 class Chat:

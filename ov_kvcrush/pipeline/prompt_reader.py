@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from ov_kvcrush.histories import KeptHistories
-from ov_kvcrush.prompts import Prompt, encode_continuing, encode_prompt
+from ov_kvcrush.pipeline.histories import KeptHistories
+from ov_kvcrush.pipeline.prompts import Prompt, encode_continuing, encode_prompt
 from ov_kvcrush.runtime.generation.request import Session
 
 if TYPE_CHECKING:
     from openvino_genai import GenerationConfig, Tokenizer
 
-    from ov_kvcrush.prefix import CachedPrefix
+    from ov_kvcrush.pipeline.cached_prefix import CachedPrefix
 
 
 class PromptReader:

@@ -9,16 +9,16 @@ from typing import Any, TypeVar
 
 from openvino_genai import ChatHistory, GenerationConfig, TextStreamer, Tokenizer
 
-from ov_kvcrush.chat import Chat
 from ov_kvcrush.errors import ConfigError, PromptError
-from ov_kvcrush.pipeline import LLMPipeline
-from ov_kvcrush.prefix import CachedPrefix, reading_config
-from ov_kvcrush.prompts import Prompt
-from ov_kvcrush.results import DecodedResults
+from ov_kvcrush.pipeline.cached_prefix import CachedPrefix, reading_config
+from ov_kvcrush.pipeline.chat import Chat
+from ov_kvcrush.pipeline.llm_pipeline import LLMPipeline
+from ov_kvcrush.pipeline.prompts import Prompt
+from ov_kvcrush.pipeline.results import DecodedResults
+from ov_kvcrush.pipeline.saving import SessionSummary, read_what, write_what
 from ov_kvcrush.runtime.generation.request import Engine, Request, Session
 from ov_kvcrush.runtime.generation.settings import resolve_generation_config
 from ov_kvcrush.runtime.serving.async_engine import AsyncEngine, AsyncRequest
-from ov_kvcrush.sessions import SessionSummary, read_what, write_what
 
 T = TypeVar("T")
 

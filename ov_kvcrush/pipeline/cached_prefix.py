@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from openvino_genai import ChatHistory, GenerationConfig
 
 from ov_kvcrush.errors import PromptError
-from ov_kvcrush.prompts import encode_continuing, require_utf8
+from ov_kvcrush.pipeline.prompts import encode_continuing, require_utf8
 from ov_kvcrush.runtime.generation.request import Session
 
 if TYPE_CHECKING:

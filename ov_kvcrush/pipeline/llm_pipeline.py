@@ -19,25 +19,25 @@ from openvino_genai import (
     Tokenizer,
 )
 
-from ov_kvcrush.chat import Chat
 from ov_kvcrush.config import KVCacheConfig
 from ov_kvcrush.errors import ConfigError, SessionError
-from ov_kvcrush.interop import EngineLimits, read_scheduler_config
-from ov_kvcrush.interrupts import as_streamer, deferred_interrupt
-from ov_kvcrush.loading import (
+from ov_kvcrush.model_folder import (
     engine_class,
     load_generation_config,
     load_tokenizer,
     read_positional,
 )
-from ov_kvcrush.prefix import CachedPrefix, reading_config
-from ov_kvcrush.prompt_reader import PromptReader
-from ov_kvcrush.prompts import Prompt, require_texts, token_rows
-from ov_kvcrush.results import DecodedResults, EncodedResults, decoded, encoded, ranked
+from ov_kvcrush.pipeline.cached_prefix import CachedPrefix, reading_config
+from ov_kvcrush.pipeline.chat import Chat
+from ov_kvcrush.pipeline.prompt_reader import PromptReader
+from ov_kvcrush.pipeline.prompts import Prompt, require_texts, token_rows
+from ov_kvcrush.pipeline.results import DecodedResults, EncodedResults, decoded, encoded, ranked
+from ov_kvcrush.pipeline.saving import SessionSummary, read_what, write_what
+from ov_kvcrush.pipeline.scheduler_config import EngineLimits, read_scheduler_config
+from ov_kvcrush.pipeline.streaming import as_streamer, deferred_interrupt
 from ov_kvcrush.runtime.generation.request import Generation, Request, Session, share_read
 from ov_kvcrush.runtime.generation.settings import resolve_generation_config
 from ov_kvcrush.runtime.generation.stopping import TokenStream
-from ov_kvcrush.sessions import SessionSummary, read_what, write_what
 
 
 class LLMPipeline:

@@ -1,0 +1,1 @@
+"""What a Python program uses: pipelines, chats, cached prefixes, and their saving."""
