@@ -16,16 +16,16 @@ import typer
 from typer.core import TyperGroup
 from typer.main import get_command
 
-from ov_kvcrush.cli.common import is_verbose, print_error, set_verbose
+from ov_kvcrush.cli.output.errors import is_verbose, print_error, set_verbose
 from ov_kvcrush.errors import ConfigError, OVKVCrushError, did_you_mean
 
 # Subcommand -> the module that has it, as a typer app named `app`. Listed in --help in this order.
 # A module imports nothing slow (openvino, torch) before its command runs: --help imports all.
 COMMANDS = {
-    "export": "ov_kvcrush.cli.export",
-    "chat": "ov_kvcrush.cli.chat",
-    "crush": "ov_kvcrush.cli.crush",
-    "eval": "ov_kvcrush.cli.eval",
+    "export": "ov_kvcrush.cli.commands.export",
+    "chat": "ov_kvcrush.cli.commands.chat",
+    "crush": "ov_kvcrush.cli.commands.crush",
+    "eval": "ov_kvcrush.cli.commands.eval",
 }
 
 EXIT_UNEXPECTED, EXIT_USER_ERROR, EXIT_INTERRUPTED = 1, 2, 130

@@ -11,7 +11,7 @@ import pytest
 import typer
 from typer.main import get_command
 
-from ov_kvcrush.cli.cache_options import cache_options, read_cache_options
+from ov_kvcrush.cli.options.cache import cache_options, read_cache_options
 from ov_kvcrush.config import KVCacheConfig
 from ov_kvcrush.errors import ConfigError
 from ov_kvcrush.selection import REPRESENTATIVE_RULES

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from ov_kvcrush import KVCacheConfig, LLMPipeline
-from ov_kvcrush.cli.chat_commands import COMMANDS, LeaveChat, run_command
-from ov_kvcrush.cli.conversation import Conversation, Streamer
-from ov_kvcrush.cli.conversation_file import read_conversation
+from ov_kvcrush.cli.chat.conversation import Conversation, Streamer
+from ov_kvcrush.cli.chat.conversation_file import read_conversation
+from ov_kvcrush.cli.chat.slash_commands import COMMANDS, LeaveChat, run_command
 from ov_kvcrush.errors import ConfigError, OVKVCrushError, PromptError
 from ov_kvcrush.pipeline.results import DecodedResults
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from ov_kvcrush.cli.conversation_file import (
+from ov_kvcrush.cli.chat.conversation_file import (
     FORMAT,
     VERSION,
     read_conversation,

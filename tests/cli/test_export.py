@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from ov_kvcrush.cli import run
-from ov_kvcrush.cli.plan_summary import basis_line, budget_line, precision_ranges
+from ov_kvcrush.cli.output.plan_summary import basis_line, budget_line, precision_ranges
 from ov_kvcrush.plan import KVPlan
 from ov_kvcrush.precisions import LayerPrecision
 

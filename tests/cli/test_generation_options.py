@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ov_kvcrush.cli.generation_options import GENERATION_FLAGS, imply_sampling
+from ov_kvcrush.cli.options.generation import GENERATION_FLAGS, imply_sampling
 from ov_kvcrush.runtime.generation.settings import SERVED
 
 

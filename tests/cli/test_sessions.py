@@ -16,8 +16,8 @@ import pytest
 
 from ov_kvcrush import KVCacheConfig, LLMPipeline
 from ov_kvcrush.cli import run
-from ov_kvcrush.cli.cache_options import spell_cache_options
-from ov_kvcrush.cli.conversation import Conversation
+from ov_kvcrush.cli.chat.conversation import Conversation
+from ov_kvcrush.cli.options.cache import spell_cache_options
 from ov_kvcrush.errors import SessionError
 from ov_kvcrush.pipeline.saving import kind_of
 from tests.cli.terminal import CTRL_C, CTRL_D, Terminal
@@ -51,8 +51,8 @@ def no_stdin(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def shared(pipeline: LLMPipeline, monkeypatch: pytest.MonkeyPatch, no_stdin: None) -> LLMPipeline:
     """One model for every command line of a test; nothing is piped in."""
-    monkeypatch.setattr("ov_kvcrush.cli.chat.load_pipeline", lambda *_: pipeline)
-    monkeypatch.setattr("ov_kvcrush.cli.crush.load_pipeline", lambda *_: pipeline)
+    monkeypatch.setattr("ov_kvcrush.cli.commands.chat.load_pipeline", lambda *_: pipeline)
+    monkeypatch.setattr("ov_kvcrush.cli.commands.crush.load_pipeline", lambda *_: pipeline)
     return pipeline
 
 

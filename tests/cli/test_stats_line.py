@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from openvino_genai import GenerationConfig, GenerationFinishReason
 
-from ov_kvcrush.cli.stats_line import megabytes, remarks, stats_line
+from ov_kvcrush.cli.output.stats_line import megabytes, remarks, stats_line
 from ov_kvcrush.pipeline.results import DecodedResults, PerfMetrics
 from ov_kvcrush.runtime.generation.metrics import GenerationMetrics
 

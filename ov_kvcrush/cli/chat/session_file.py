@@ -8,11 +8,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ov_kvcrush.cli.stats_line import megabytes
+from ov_kvcrush.cli.output.stats_line import megabytes
 from ov_kvcrush.errors import ConfigError, SessionError, UnsupportedError
 
 if TYPE_CHECKING:
-    from ov_kvcrush.cli.conversation import Conversation
+    from ov_kvcrush.cli.chat.conversation import Conversation
     from ov_kvcrush.pipeline.chat import Chat
     from ov_kvcrush.pipeline.llm_pipeline import LLMPipeline
 

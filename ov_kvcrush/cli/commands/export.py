@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ov_kvcrush.cli.common import Verbose
+from ov_kvcrush.cli.output.errors import Verbose
 from ov_kvcrush.errors import ConfigError
 
 app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
@@ -207,8 +207,8 @@ def export(
 
 
 def _export(given: dict[str, Any], dry_run: bool, as_json: bool, verbose: bool) -> None:
-    from ov_kvcrush.cli.plan_summary import print_summary, print_summary_as_json
-    from ov_kvcrush.cli.progress import StepProgress
+    from ov_kvcrush.cli.output.plan_summary import print_summary, print_summary_as_json
+    from ov_kvcrush.cli.output.progress import StepProgress
     from ov_kvcrush.export import ExportOptions, estimate_model, export_model
     from ov_kvcrush.export.child_process import run_in_child
 

@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ov_kvcrush.cli.cache_options import cache_options
-from ov_kvcrush.cli.common import Verbose
-from ov_kvcrush.cli.generation_options import generation_options
-from ov_kvcrush.cli.kept_session import KeptSession, check_session_file
-from ov_kvcrush.cli.model_options import (
+from ov_kvcrush.cli.chat.session_file import KeptSession, check_session_file
+from ov_kvcrush.cli.options.cache import cache_options
+from ov_kvcrush.cli.options.generation import generation_options
+from ov_kvcrush.cli.options.model import (
     DecodePrecision,
     Device,
     EngineName,
@@ -23,11 +22,12 @@ from ov_kvcrush.cli.model_options import (
     load_pipeline,
     parse_properties,
 )
+from ov_kvcrush.cli.output.errors import Verbose
 from ov_kvcrush.config import KVCacheConfig
 from ov_kvcrush.errors import ConfigError, PromptError
 
 if TYPE_CHECKING:
-    from ov_kvcrush.cli.conversation import Conversation
+    from ov_kvcrush.cli.chat.conversation import Conversation
 
 app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
 
@@ -107,8 +107,8 @@ def chat(
         parse_properties(properties or []),
         decode_precision,
     )
-    from ov_kvcrush.cli.chat_terminal import ChatTerminal
-    from ov_kvcrush.cli.conversation import Conversation
+    from ov_kvcrush.cli.chat.conversation import Conversation
+    from ov_kvcrush.cli.chat.terminal import ChatTerminal
 
     kept = KeptSession(session, pipeline, system)
     conversation = Conversation(pipeline, generation, system, kept.chat)

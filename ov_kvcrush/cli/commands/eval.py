@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from ov_kvcrush.cli.common import Verbose
-from ov_kvcrush.cli.model_options import (
+from ov_kvcrush.cli.options.model import (
     DecodePrecision,
     Device,
     ModelDir,
     Properties,
     parse_properties,
 )
-from ov_kvcrush.cli.progress import StepProgress
+from ov_kvcrush.cli.output.errors import Verbose
+from ov_kvcrush.cli.output.progress import StepProgress
 from ov_kvcrush.errors import ConfigError, did_you_mean
 from ov_kvcrush.evaluation.configurations import make_configurations, parse_keep, parse_precision
 from ov_kvcrush.evaluation.conversations import SPLITS, choose_conversations, read_conversations

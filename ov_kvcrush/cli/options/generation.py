@@ -7,7 +7,7 @@ from typing import Any
 
 import typer
 
-from ov_kvcrush.cli.flags import optional, with_flags
+from ov_kvcrush.cli.options.flags import optional, with_flags
 
 # Read without openvino_genai, which takes a second to import: --help and mistakes answer at once.
 _FLAGS: dict[str, tuple[type, str]] = {

@@ -11,7 +11,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from ov_kvcrush.cli.kv_report import print_calibration
+from ov_kvcrush.cli.output.kv_report import print_calibration
 from ov_kvcrush.plan import KVPlan
 from ov_kvcrush.precisions import LayerPrecision, ranges_of
 

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.text import Text
 
-from ov_kvcrush.cli.chat_commands import LeaveChat, run_command
-from ov_kvcrush.cli.common import is_verbose, print_error
-from ov_kvcrush.cli.conversation import Conversation, Streamer
-from ov_kvcrush.cli.stats_line import remarks, stats_line
+from ov_kvcrush.cli.chat.conversation import Conversation, Streamer
+from ov_kvcrush.cli.chat.slash_commands import LeaveChat, run_command
+from ov_kvcrush.cli.output.errors import is_verbose, print_error
+from ov_kvcrush.cli.output.stats_line import remarks, stats_line
 from ov_kvcrush.errors import OVKVCrushError
 
 if TYPE_CHECKING:

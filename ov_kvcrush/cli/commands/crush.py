@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ov_kvcrush.cli.cache_options import cache_options, spell_cache_options
-from ov_kvcrush.cli.common import Verbose
-from ov_kvcrush.cli.kept_session import check_session_file
-from ov_kvcrush.cli.model_options import ModelDir, Properties, load_pipeline, parse_properties
-from ov_kvcrush.cli.progress import StepProgress
-from ov_kvcrush.cli.stats_line import megabytes
+from ov_kvcrush.cli.chat.session_file import check_session_file
+from ov_kvcrush.cli.options.cache import cache_options, spell_cache_options
+from ov_kvcrush.cli.options.model import ModelDir, Properties, load_pipeline, parse_properties
+from ov_kvcrush.cli.output.errors import Verbose
+from ov_kvcrush.cli.output.progress import StepProgress
+from ov_kvcrush.cli.output.stats_line import megabytes
 from ov_kvcrush.config import KVCacheConfig
 from ov_kvcrush.errors import ConfigError, OVKVCrushError, PromptError, SessionError
 from ov_kvcrush.plan import KVPlan
@@ -109,7 +109,7 @@ def _read_document(document: str) -> str:
     Raises:
         OVKVCrushError: it cannot be read, is empty, or is not UTF-8.
     """
-    from ov_kvcrush.cli.conversation_file import read_text
+    from ov_kvcrush.cli.chat.conversation_file import read_text
 
     if document == _STDIN:
         try:

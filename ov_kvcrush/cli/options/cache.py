@@ -10,7 +10,7 @@ from typing import Any, get_args, get_type_hints
 import click
 import typer
 
-from ov_kvcrush.cli.flags import optional, with_flags
+from ov_kvcrush.cli.options.flags import optional, with_flags
 from ov_kvcrush.config import GRANULARITIES, KVCacheConfig
 from ov_kvcrush.errors import ConfigError
 from ov_kvcrush.precisions import KV_PRECISIONS

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from ov_kvcrush.cli.conversation import Conversation, Streamer
-from ov_kvcrush.cli.conversation_file import read_conversation, read_text, write_conversation
-from ov_kvcrush.cli.generation_options import imply_sampling
-from ov_kvcrush.cli.kept_session import count_messages, is_session_name, load_chat, save_chat
-from ov_kvcrush.cli.stats_line import megabytes
+from ov_kvcrush.cli.chat.conversation import Conversation, Streamer
+from ov_kvcrush.cli.chat.conversation_file import read_conversation, read_text, write_conversation
+from ov_kvcrush.cli.chat.session_file import count_messages, is_session_name, load_chat, save_chat
+from ov_kvcrush.cli.options.generation import imply_sampling
+from ov_kvcrush.cli.output.stats_line import megabytes
 from ov_kvcrush.config import KVCacheConfig
 from ov_kvcrush.errors import ConfigError, OVKVCrushError, PromptError, did_you_mean
 

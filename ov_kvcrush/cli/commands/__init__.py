@@ -1,0 +1,1 @@
+"""The subcommands, one module each; none imports anything slow before it runs."""

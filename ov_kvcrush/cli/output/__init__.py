@@ -1,0 +1,1 @@
+"""What commands show beside their answers: errors, progress, costs, summaries."""
