@@ -22,7 +22,7 @@ from ov_kvcrush.runtime.model.paged_model import PagedModel
 from ov_kvcrush.runtime.pages.layout import PAGE_SIZE, pages_for
 from ov_kvcrush.runtime.scheduling.scheduler import Chunk
 from ov_kvcrush.runtime.sequences.sequence import Sequence, sequence_on_pages
-from ov_kvcrush.selection.layer_budgets import with_least_share
+from ov_kvcrush.selection.layer_shares import with_least_share
 
 LEAST_SHARE = 0.2
 """What every layer gets of an even share: copying is not all that a layer's memory serves."""

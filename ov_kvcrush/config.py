@@ -17,7 +17,7 @@ from ov_kvcrush.selection import (
     Selector,
     make_importance,
 )
-from ov_kvcrush.selection.layer_budgets import normalized
+from ov_kvcrush.selection.layer_shares import normalized
 
 GRANULARITIES = ("token", "page")
 

@@ -8,7 +8,7 @@ from typing import Any
 from rich.table import Table
 
 from ov_kvcrush.evaluation.configurations import Configuration
-from ov_kvcrush.evaluation.conversations import KINDS
+from ov_kvcrush.evaluation.dataset import KINDS
 from ov_kvcrush.evaluation.results import Outcome
 from ov_kvcrush.evaluation.stats import Difference, paired_difference
 

@@ -8,7 +8,7 @@ from statistics import fmean
 from typing import Any
 
 from ov_kvcrush.evaluation.configurations import Configuration
-from ov_kvcrush.evaluation.conversations import KINDS, Conversation
+from ov_kvcrush.evaluation.dataset import KINDS, Conversation
 
 
 @dataclass(frozen=True)

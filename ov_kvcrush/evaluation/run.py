@@ -11,7 +11,7 @@ from openvino_genai import ChatHistory, SchedulerConfig, Tokenizer
 
 from ov_kvcrush.errors import ConfigError
 from ov_kvcrush.evaluation.configurations import Configuration
-from ov_kvcrush.evaluation.conversations import Conversation
+from ov_kvcrush.evaluation.dataset import Conversation
 from ov_kvcrush.evaluation.results import Answer, Outcome, Record
 from ov_kvcrush.model_folder import load_tokenizer
 from ov_kvcrush.pipeline.llm_pipeline import LLMPipeline

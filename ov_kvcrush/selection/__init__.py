@@ -1,16 +1,20 @@
 """The policy library: which tokens of a KV cache to keep. NumPy only; it moves no token itself."""
 
-from ov_kvcrush.selection.budgets import CutBudget, divide_budget
+from ov_kvcrush.selection.cut_budget import CutBudget, divide_budget
 from ov_kvcrush.selection.importance import IMPORTANCE_METHODS, ImportanceMethod, make_importance
 from ov_kvcrush.selection.kvcrush import Selector
-from ov_kvcrush.selection.layer_budgets import (
+from ov_kvcrush.selection.layer_shares import (
     LAYER_BUDGETS,
     LayerBudgets,
     divide_between_layers,
     make_layer_budgets,
 )
 from ov_kvcrush.selection.observation import Observation
-from ov_kvcrush.selection.rules import REPRESENTATIVE_RULES, Candidates, RepresentativeRule
+from ov_kvcrush.selection.representatives import (
+    REPRESENTATIVE_RULES,
+    Candidates,
+    RepresentativeRule,
+)
 from ov_kvcrush.selection.signature import ANCHORS, SIGNATURE_HEADS
 
 __all__ = [

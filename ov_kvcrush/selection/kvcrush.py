@@ -12,11 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ov_kvcrush.errors import ConfigError, did_you_mean
-from ov_kvcrush.selection.budgets import divide_budget
+from ov_kvcrush.selection.cut_budget import divide_budget
 from ov_kvcrush.selection.importance import ImportanceMethod
 from ov_kvcrush.selection.observation import Floats, Observation
 from ov_kvcrush.selection.ordering import highest
-from ov_kvcrush.selection.rules import REPRESENTATIVE_RULES, Candidates, RepresentativeRule
+from ov_kvcrush.selection.representatives import (
+    REPRESENTATIVE_RULES,
+    Candidates,
+    RepresentativeRule,
+)
 from ov_kvcrush.selection.signature import (
     ANCHORS,
     SIGNATURE_HEADS,

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from ov_kvcrush.errors import ConfigError, OVKVCrushError
-from ov_kvcrush.evaluation.conversations import (
+from ov_kvcrush.evaluation.dataset import (
     Conversation,
     choose_conversations,
     read_conversations,

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from ov_kvcrush.errors import ConfigError
 from ov_kvcrush.evaluation.configurations import make_configurations
-from ov_kvcrush.evaluation.conversations import Conversation
+from ov_kvcrush.evaluation.dataset import Conversation
 from ov_kvcrush.evaluation.plot import draw, require_plot
 from ov_kvcrush.evaluation.report import accuracy_table, difference_table, summary, task_table
 from ov_kvcrush.evaluation.results import Answer, Outcome, Record

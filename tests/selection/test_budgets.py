@@ -5,7 +5,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from ov_kvcrush.errors import ConfigError
-from ov_kvcrush.selection.budgets import CutBudget, divide_budget
+from ov_kvcrush.selection.cut_budget import CutBudget, divide_budget
 
 
 def divide(num_slots, max_cache_size, start_size, recent_size, share=0.25, page_size=1):

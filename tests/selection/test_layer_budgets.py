@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from ov_kvcrush.errors import ConfigError
 from ov_kvcrush.selection import LAYER_BUDGETS, divide_between_layers, make_layer_budgets
-from ov_kvcrush.selection.layer_budgets import normalized, pyramid_shares
+from ov_kvcrush.selection.layer_shares import normalized, pyramid_shares
 
 
 @st.composite

@@ -22,7 +22,7 @@ from ov_kvcrush.cli.output.errors import Verbose
 from ov_kvcrush.cli.output.progress import StepProgress
 from ov_kvcrush.errors import ConfigError, did_you_mean
 from ov_kvcrush.evaluation.configurations import make_configurations, parse_keep, parse_precision
-from ov_kvcrush.evaluation.conversations import SPLITS, choose_conversations, read_conversations
+from ov_kvcrush.evaluation.dataset import SPLITS, choose_conversations, read_conversations
 from ov_kvcrush.evaluation.plot import draw, require_plot
 from ov_kvcrush.evaluation.policies import DEFAULT_POLICIES, FULL, POLICIES
 from ov_kvcrush.evaluation.report import accuracy_table, difference_table, summary, task_table
