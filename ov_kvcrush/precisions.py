@@ -13,7 +13,7 @@ from ov_kvcrush.errors import ConfigError
 KV_PRECISIONS = ("f32", "bf16", "u8", "u4")
 
 # The CPU plugin's PagedAttention takes these pairs and rejects every other one
-# (tests/runtime/test_paged_model.py::test_the_plugin_takes_just_these_precision_pairs).
+# (tests/runtime/model/test_paged_model.py::test_the_plugin_takes_just_these_precision_pairs).
 KV_PRECISION_PAIRS = (
     ("f32", "f32"),
     ("bf16", "bf16"),

@@ -14,13 +14,13 @@ from pathlib import Path
 import pytest
 
 from ov_kvcrush.export import ExportOptions, export_model
-from tests.model_factory import NEEDLE, make_model
+from tests.support.model_factory import make_model
+from tests.support.paths import NEEDLE, ROOT
 
 # A shell's background jobs ignore Ctrl+C, and so would every process that the tests start and stop.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-ROOT = Path(__file__).parents[1]
 CACHE = ROOT / "build" / "test-models"
 
 _DAY = 24 * 60 * 60

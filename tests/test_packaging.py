@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 
+from tests.support.paths import ROOT
+
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
 
-ROOT = Path(__file__).parents[1]
 FOLDERS = {
     "ov_kvcrush": "ov_kvcrush",
     "export": "ov_kvcrush.export",

@@ -114,7 +114,7 @@ class GenaiEviction:
 
         Representatives stay only where at least as many blocks are up for eviction at once: a
         sequence that outgrows the rest block by block never gets any.
-        (tests/runtime/test_genai_engine.py::test_the_blocks_it_keeps_are_those_we_report)
+        (tests/runtime/genai/test_genai_engine.py::test_the_blocks_it_keeps_are_those_we_report)
         """
         size = self.block_size
         if length < self.start + self.important + self.recent + size:

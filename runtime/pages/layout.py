@@ -13,7 +13,7 @@ from ov_kvcrush.plan import LayerGeometry
 from ov_kvcrush.precisions import LayerPrecision
 
 PAGE_SIZE = 32
-"""Tokens of a page on CPU (pinned by tests/runtime/test_paged_model.py)."""
+"""Tokens of a page on CPU (pinned by tests/runtime/model/test_paged_model.py)."""
 
 _BITS = {"f32": 32, "bf16": 16, "u8": 8, "u4": 4}
 _SCALE_AND_ZERO_BYTES = 8

@@ -17,7 +17,8 @@ from ov_kvcrush.export import ExportOptions, estimate_model, export_model
 from ov_kvcrush.plan import PLAN_VERSION, KVPlan, LayerGeometry
 from ov_kvcrush.precisions import LayerPrecision
 from ov_kvcrush.runtime.plugin.core import core
-from tests.model_factory import ARCHITECTURES, NEEDLE, SLIDING_WINDOW, make_model
+from tests.support.model_factory import ARCHITECTURES, SLIDING_WINDOW, make_model
+from tests.support.paths import NEEDLE
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # the tracer's
 

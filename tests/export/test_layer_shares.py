@@ -12,7 +12,7 @@ from ov_kvcrush.export import ExportOptions, export_model
 from ov_kvcrush.export.layer_shares import LEAST_SHARE, measure_layer_shares
 from ov_kvcrush.plan import KVPlan
 from ov_kvcrush.runtime.model.paged_model import PagedModel
-from tests.model_factory import make_model
+from tests.support.model_factory import make_model
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # the tracer's
 

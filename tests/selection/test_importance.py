@@ -22,7 +22,7 @@ from ov_kvcrush.selection.importance import (
 )
 from ov_kvcrush.selection.importance.base import max_pool
 from ov_kvcrush.selection.observation import Observation
-from tests.selection import slow_reference
+from tests.support import slow_selection
 
 
 def observe(attention, num_kv_heads=1, distinctiveness=None):
@@ -38,7 +38,7 @@ def observe(attention, num_kv_heads=1, distinctiveness=None):
 )
 def test_max_pool_is_the_maximum_of_each_centred_window(seed, length, kernel_size):
     scores = np.random.default_rng(seed).standard_normal((2, length), dtype=np.float32)
-    wanted = [slow_reference.pooled(row, kernel_size) for row in scores.tolist()]
+    wanted = [slow_selection.pooled(row, kernel_size) for row in scores.tolist()]
     assert max_pool(scores, kernel_size).tolist() == wanted
 
 

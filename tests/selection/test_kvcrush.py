@@ -19,7 +19,7 @@ from ov_kvcrush.selection import (
     Selector,
 )
 from ov_kvcrush.selection.importance import H2O, SnapKV
-from tests.selection import slow_reference
+from tests.support import slow_selection
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ def flat_cache(attention, num_heads=1, distinctiveness=None):
 @given(cut=cuts())
 def test_the_selection_is_that_of_the_slow_reference(cut):
     selector, observation = cut.selector, cut.observation
-    wanted = slow_reference.select(
+    wanted = slow_selection.select(
         observation.window_attention.tolist(),
         observation.positions.tolist(),
         observation.distinctiveness.tolist(),
@@ -130,7 +130,7 @@ def test_a_long_cache_cut_before_is_selected_like_the_reference(page_size, ancho
         signature_heads=signature_heads,
         page_size=page_size,
     )
-    wanted = slow_reference.select(
+    wanted = slow_selection.select(
         observation.window_attention.tolist(),
         observation.positions.tolist(),
         [],

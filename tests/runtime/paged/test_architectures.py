@@ -17,8 +17,8 @@ from ov_kvcrush.precisions import LayerPrecision
 from ov_kvcrush.runtime.model.paged_graph import read_paged_graph
 from ov_kvcrush.runtime.model.paged_model import PagedModel
 from ov_kvcrush.runtime.paged.engine import PagedEngine
-from tests.model_factory import ARCHITECTURES, SLIDING_WINDOW, make_model
-from tests.runtime.test_paged_model import batch
+from tests.runtime.model.test_paged_model import batch
+from tests.support.model_factory import ARCHITECTURES, SLIDING_WINDOW, make_model
 
 MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     **{name: (name, {}) for name in ARCHITECTURES},

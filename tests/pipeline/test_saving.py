@@ -13,7 +13,7 @@ from ov_kvcrush import KVCacheConfig, LLMPipeline
 from ov_kvcrush.errors import ConfigError, SessionError, UnsupportedError
 from ov_kvcrush.pipeline.cached_prefix import CachedPrefix
 from ov_kvcrush.pipeline.chat import Chat
-from tests.damaged_sessions import DAMAGES, signed
+from tests.support.damaged_sessions import DAMAGES, signed
 
 BUDGET = KVCacheConfig(max_cache_size=96, start_size=8, recent_size=24, pool_size=4096)
 TEXT = " ".join(f"Room {n} is {7 * n}." for n in range(60))

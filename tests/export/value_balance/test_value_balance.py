@@ -23,7 +23,7 @@ from ov_kvcrush.export.value_balance.balance import find_balance, write_balanced
 from ov_kvcrush.export.value_balance.basis import balanced_basis, rounding_cost, spreading_matrix
 from ov_kvcrush.export.value_balance.projections import ValueProjections
 from ov_kvcrush.plan import KVPlan
-from tests.model_factory import ARCHITECTURES, make_model
+from tests.support.model_factory import ARCHITECTURES, make_model
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # the tracer's
 

@@ -11,7 +11,7 @@ from openvino_genai import GenerationConfig, Tokenizer
 
 from ov_kvcrush.config import KVCacheConfig
 from ov_kvcrush.runtime.paged.engine import PagedEngine
-from tests.torch_reference import TorchReference
+from tests.support.torch_reference import TorchReference
 
 PROMPT_LENGTH, NUM_NEW = 300, 40
 

@@ -12,8 +12,9 @@ import pytest
 from ov_kvcrush.errors import ExportError
 from ov_kvcrush.export import ExportOptions
 from ov_kvcrush.export.checkpoint.source import find_source
-from tests.export.hub_server import GATED, serve
-from tests.model_factory import NEEDLE, make_model
+from tests.support.hub_server import GATED, serve
+from tests.support.model_factory import make_model
+from tests.support.paths import NEEDLE, ROOT
 
 # Where the hub is, is read from the environment when its client is imported: hence a process each.
 _ON_THE_HUB = """
@@ -51,7 +52,7 @@ def on_the_hub(model: str, endpoint: str, home: Path, **environment: str) -> dic
     variables = {"HF_ENDPOINT": endpoint, "HF_HOME": str(home), "HF_HUB_DISABLE_XET": "1"}
     process = subprocess.run(
         [sys.executable, "-c", _ON_THE_HUB, model],
-        cwd=NEEDLE.parents[2],
+        cwd=ROOT,
         env={**os.environ, **variables, **environment},
         capture_output=True,
         text=True,

@@ -13,9 +13,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.cli.terminal import CTRL_C, Terminal
+from tests.support.paths import ROOT
+from tests.support.terminal import CTRL_C, Terminal
 
-ROOT = Path(__file__).parents[2]
 OLD = "an old model"
 
 

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from ov_kvcrush.cli import run
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).parents[2]
 DATA = ROOT / "samples" / "data" / "needle-sample.jsonl"
 LINES = DATA.read_text(encoding="utf-8").splitlines(keepends=True)
 

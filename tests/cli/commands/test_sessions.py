@@ -20,11 +20,11 @@ from ov_kvcrush.cli.chat.conversation import Conversation
 from ov_kvcrush.cli.options.cache import spell_cache_options
 from ov_kvcrush.errors import SessionError
 from ov_kvcrush.pipeline.saving import kind_of
-from tests.cli.terminal import CTRL_C, CTRL_D, Terminal
-from tests.cli.test_chat_commands import SETTINGS, FakeScreen
-from tests.damaged_sessions import DAMAGES
+from tests.cli.chat.test_slash_commands import SETTINGS, FakeScreen
+from tests.support.damaged_sessions import DAMAGES
+from tests.support.paths import ROOT
+from tests.support.terminal import CTRL_C, CTRL_D, Terminal
 
-ROOT = Path(__file__).parents[2]
 TEXT = " ".join(f"Room {n} is {7 * n}." for n in range(60))
 BUDGET = ["--max-cache-size", "160"]
 CONFIG = KVCacheConfig(max_cache_size=96, start_size=8, recent_size=24, pool_size=4096)

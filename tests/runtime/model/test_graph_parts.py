@@ -15,7 +15,7 @@ from ov_kvcrush.runtime.model.graph_parts import cut_graph
 from ov_kvcrush.runtime.model.paged_graph import attention_nodes, read_paged_graph
 from ov_kvcrush.runtime.model.paged_model import PagedModel
 from ov_kvcrush.runtime.plugin.core import core
-from tests.runtime.test_paged_model import batch
+from tests.runtime.model.test_paged_model import batch
 
 U8, U4 = LayerPrecision("u8", "u8"), LayerPrecision("u4", "u4")
 # What the plugin does by default, said aloud: another setting, so another part, and nothing else.

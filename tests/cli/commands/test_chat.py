@@ -15,7 +15,7 @@ import pytest
 
 from ov_kvcrush.cli import run
 from ov_kvcrush.model_folder import ENGINES
-from tests.cli.terminal import CTRL_C, CTRL_D, Terminal
+from tests.support.terminal import CTRL_C, CTRL_D, Terminal
 
 COMMAND = [sys.executable, "-m", "ov_kvcrush.cli", "chat"]
 ENDLESS = ["--ignore-eos", "--max-new-tokens", "4000"]

@@ -13,8 +13,7 @@ from openvino_genai import GenerationConfig, Tokenizer
 from ov_kvcrush.config import KVCacheConfig
 from ov_kvcrush.runtime.generation.request import Session
 from ov_kvcrush.runtime.paged.engine import PagedEngine
-
-ROOT = Path(__file__).parents[1]
+from tests.support.paths import ROOT
 
 
 def engine_of(folder: Path | str, **settings: Any) -> PagedEngine:
@@ -44,7 +43,7 @@ def load(engine: PagedEngine, path: Path | str, session: Session | None = None) 
 def continue_in_new_process(cases: list[dict[str, Any]]) -> list[list[list[int]]]:
     """For each case (folder, settings, path, turns) the answers to its turns."""
     done = subprocess.run(
-        [sys.executable, "-m", "tests.session_process"],
+        [sys.executable, "-m", "tests.support.session_process"],
         input=json.dumps(cases),
         cwd=ROOT,
         capture_output=True,

@@ -3,14 +3,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from ov_kvcrush import cli
 from ov_kvcrush.errors import ModelError
-
-ROOT = Path(__file__).parents[2]
+from tests.support.paths import ROOT
 
 
 def raising(monkeypatch: pytest.MonkeyPatch, error: BaseException, *flags: str) -> int:

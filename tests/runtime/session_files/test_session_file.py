@@ -21,8 +21,8 @@ from ov_kvcrush.plan import PLAN_FILE, KVPlan
 from ov_kvcrush.precisions import LayerPrecision
 from ov_kvcrush.runtime.generation.request import Session
 from ov_kvcrush.runtime.paged.engine import PagedEngine
-from tests.model_factory import make_model
-from tests.session_process import ask, continue_in_new_process, engine_of, load
+from tests.support.model_factory import make_model
+from tests.support.session_process import ask, continue_in_new_process, engine_of, load
 
 TOKEN = {"max_cache_size": 100, "start_size": 10, "recent_size": 30, "decode_slack": 16}
 PAGE = {"max_cache_size": 160, "start_size": 32, "recent_size": 32, "granularity": "page"}

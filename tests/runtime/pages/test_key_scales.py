@@ -12,8 +12,8 @@ from safetensors.torch import load_file, save_file
 from ov_kvcrush.export import ExportOptions, export_model
 from ov_kvcrush.precisions import LayerPrecision
 from ov_kvcrush.runtime.model.paged_model import PagedModel
-from tests.model_factory import make_model
-from tests.runtime.test_paged_model import F32, batch
+from tests.runtime.model.test_paged_model import F32, batch
+from tests.support.model_factory import make_model
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # the tracer's
 

@@ -19,10 +19,10 @@ from ov_kvcrush.errors import ConfigError
 from ov_kvcrush.export.texts.hub_text import CHARACTERS, HUB_TEXTS
 from ov_kvcrush.export.texts.texts import read_text
 from ov_kvcrush.plan import KVPlan
-from tests.export.hub_server import serve
-from tests.model_factory import NEEDLE, make_model
+from tests.support.hub_server import serve
+from tests.support.model_factory import make_model
+from tests.support.paths import ROOT
 
-ROOT = NEEDLE.parents[2]
 LINE = "The quick brown fox number {} jumps over the lazy dog, and nobody asked why."
 NUM_LINES = 6000  # more than is read
 

@@ -6,8 +6,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-NEEDLE = Path(__file__).parents[1] / "samples" / "models" / "needle"
-"""The trained small model of the repository; its tokenizer serves all random models too."""
+from tests.support.paths import NEEDLE
 
 SLIDING_WINDOW = 48
 

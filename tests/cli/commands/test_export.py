@@ -18,8 +18,8 @@ from ov_kvcrush.cli import run
 from ov_kvcrush.cli.output.plan_summary import basis_line, budget_line, precision_ranges
 from ov_kvcrush.plan import KVPlan
 from ov_kvcrush.precisions import LayerPrecision
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).parents[2]
 COMMAND = [sys.executable, "-m", "ov_kvcrush.cli", "export"]
 
 # Python imports sitecustomize at its start: here, to hide a package.

@@ -12,7 +12,7 @@ from ov_kvcrush.errors import ConfigError, UnsupportedError
 from ov_kvcrush.precisions import LayerPrecision
 from ov_kvcrush.runtime.model.paged_model import PagedModel
 from ov_kvcrush.runtime.plugin.core import core
-from tests.runtime.test_paged_model import batch
+from tests.runtime.model.test_paged_model import batch
 
 U8, U4 = LayerPrecision("u8", "u8"), LayerPrecision("u4", "u4")
 BF16, F32 = ({"INFERENCE_PRECISION_HINT": name} for name in ("bf16", "f32"))
