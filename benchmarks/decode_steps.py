@@ -15,10 +15,10 @@ from pathlib import Path
 from statistics import median
 
 import numpy as np
-from models import SHAPES, model_folder
 from rich.console import Console
 from rich.table import Table
 
+from harness.models import SHAPES, model_folder
 from ov_kvcrush.precisions import LayerPrecision
 from ov_kvcrush.runtime.model.batch import Batch, build_batch
 from ov_kvcrush.runtime.model.paged_model import PagedModel

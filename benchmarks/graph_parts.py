@@ -14,10 +14,10 @@ from pathlib import Path
 from statistics import median
 
 import psutil
-from models import SHAPES, model_folder
-from report import LoadMeter
-from side_by_side import PROMPT, plugin_properties, tokens
 
+from harness.models import SHAPES, model_folder
+from harness.report import LoadMeter
+from harness.workload import PROMPT, plugin_properties, tokens
 from ov_kvcrush.precisions import LayerPrecision
 from ov_kvcrush.runtime.model.batch import Batch, build_batch
 from ov_kvcrush.runtime.model.paged_graph import read_geometry

@@ -9,10 +9,11 @@ import argparse
 from statistics import median
 
 import psutil
-from contestants import Ours
-from models import SHAPES, model_folder
-from report import LoadMeter
-from side_by_side import FULL, PROMPT, plugin_properties, tokens, warm_up
+
+from harness.contestants import Ours
+from harness.models import SHAPES, model_folder
+from harness.report import LoadMeter
+from harness.workload import FULL, PROMPT, plugin_properties, tokens, warm_up
 
 
 def main() -> None:

@@ -19,13 +19,13 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from models import SHAPES, model_folder
-from report import LoadMeter, machine
 from rich.console import Console
 from rich.table import Table
-from serving_sides import Outcome, Workload, serve_ours, serve_theirs
-from side_by_side import OURS, PRECISION, THEIRS, plugin_properties
 
+from harness.models import SHAPES, model_folder
+from harness.report import LoadMeter, machine
+from harness.serving_sides import Outcome, Workload, serve_ours, serve_theirs
+from harness.workload import OURS, PRECISION, THEIRS, plugin_properties
 from ov_kvcrush.config import KVCacheConfig
 from ov_kvcrush.precisions import LayerPrecision
 from ov_kvcrush.runtime.model.paged_graph import read_geometry

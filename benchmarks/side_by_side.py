@@ -16,39 +16,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import psutil
-from contestants import EvictingGenai, Genai, Ours, Run
-from models import SHAPES, TOKENIZER_VOCAB, model_folder
-from report import LoadMeter, Row, machine, print_table
 
-from ov_kvcrush.config import KVCacheConfig
+from harness.contestants import EvictingGenai, Genai, Ours, Run
+from harness.models import SHAPES, model_folder
+from harness.report import LoadMeter, Row, machine, print_table
+from harness.workload import FULL, OURS, PROMPT, THEIRS, plugin_properties, tokens, warm_up
 from ov_kvcrush.runtime.generation.request import Session
-from ov_kvcrush.runtime.pages.layout import PAGE_SIZE
 
-PROMPT, BUDGET, ANSWER, QUESTION = 4096, 1024, 32, 32
+ANSWER, QUESTION = 32, 32
 LONG_PROMPT, LONG_HISTORY = 16384, 8000
-PRECISION = "u8"
-# openvino_genai's total, and what its eviction knows of ours.
-THEIRS = KVCacheConfig(
-    max_cache_size=BUDGET,
-    granularity="page",
-    representatives="rank",
-    key_cache_precision=PRECISION,
-    value_cache_precision=PRECISION,
-    pool_size=PROMPT + 512,  # a whole prompt: openvino_genai evicts nothing before it has read it
-)
-# Its cache grows by a page past the total before it is cut, ours by the slack; so ours is cut to
-# less: neither ever holds more than the other may.
-DEFAULT = KVCacheConfig()
-OURS = replace(
-    THEIRS,
-    max_cache_size=BUDGET + PAGE_SIZE - DEFAULT.decode_slack,
-    granularity=DEFAULT.granularity,
-    representatives=DEFAULT.representatives,
-    prefix_caching=False,  # the same prompt may come again
-)
-FULL = replace(OURS, max_cache_size=0)
 
 Turn = tuple[Run, Run]
 
@@ -201,30 +178,6 @@ def take_turn(case: Case, ours: Ours, theirs: Genai | EvictingGenai, turn: int) 
         return case.ours(ours, turn), their_run
     our_run = case.ours(ours, turn)
     return our_run, case.theirs(theirs, turn)
-
-
-def warm_up(prompt: int, *sides: Callable[[list[int], int], Run]) -> None:
-    """Let every side run once: the first prompt of a length also pays for the plugin's buffers."""
-    for generate in sides:
-        generate(tokens(prompt, 999), 4)
-
-
-def tokens(count: int, seed: int) -> list[int]:
-    """Token ids, the same for the same arguments; other seeds share no beginning."""
-    ids: list[int] = np.random.default_rng(seed).integers(10, TOKENIZER_VOCAB, count).tolist()
-    return ids
-
-
-def plugin_properties(threads: int, inference_precision: str | None = None) -> dict[str, Any]:
-    """What both sides compile with."""
-    properties: dict[str, Any] = {
-        "INFERENCE_NUM_THREADS": threads,
-        "KEY_CACHE_PRECISION": PRECISION,
-        "VALUE_CACHE_PRECISION": PRECISION,
-    }
-    if inference_precision:
-        properties["INFERENCE_PRECISION_HINT"] = inference_precision
-    return properties
 
 
 def main() -> None:

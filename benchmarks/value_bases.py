@@ -23,10 +23,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from models import TOKENIZER as NEEDLE
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig
 
+from harness.models import TOKENIZER as NEEDLE
 from ov_kvcrush.export import ExportOptions, optimum
 from ov_kvcrush.export.checkpoint.estimate import estimate_layers
 from ov_kvcrush.export.kv_plan.sensitivity import EXACT, Output, kl_divergence, read_output

@@ -14,11 +14,11 @@ from statistics import median
 from typing import Any
 
 import numpy as np
-from contestants import greedy, prompt_tensor
 from openvino_genai import ContinuousBatchingPipeline, SchedulerConfig, Tokenizer
-from side_by_side import tokens
-from timed_engine import TimedEngine
 
+from harness.contestants import greedy, prompt_tensor
+from harness.timed_engine import TimedEngine
+from harness.workload import tokens
 from ov_kvcrush.config import KVCacheConfig
 from ov_kvcrush.runtime.genai.eviction import GenaiEviction
 from ov_kvcrush.runtime.paged.engine import PagedEngine
