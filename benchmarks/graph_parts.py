@@ -23,8 +23,7 @@ from ov_kvcrush.runtime.model.batch import Batch, build_batch
 from ov_kvcrush.runtime.model.paged_graph import read_geometry
 from ov_kvcrush.runtime.model.paged_model import PagedModel
 from ov_kvcrush.runtime.pages.layout import pages_for
-from ov_kvcrush.runtime.scheduling.scheduler import Chunk
-from ov_kvcrush.runtime.sequences.sequence import sequence_on_pages
+from ov_kvcrush.runtime.sequences.sequence import Chunk, sequence_on_pages
 
 _TURNS = 2
 

@@ -22,7 +22,7 @@ from harness.contestants import EvictingGenai, Genai, Ours, Run
 from harness.models import SHAPES, model_folder
 from harness.report import LoadMeter, Row, machine, print_table
 from harness.workload import FULL, OURS, PROMPT, THEIRS, plugin_properties, tokens, warm_up
-from ov_kvcrush.runtime.generation.request import Session
+from ov_kvcrush.runtime.sequences.session import Session
 
 ANSWER, QUESTION = 32, 32
 LONG_PROMPT, LONG_HISTORY = 16384, 8000

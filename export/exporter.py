@@ -40,7 +40,8 @@ def export_model(options: ExportOptions, progress: Progress | None = None) -> KV
     from ov_kvcrush.export import optimum
     from ov_kvcrush.export.checkpoint.estimate import context_length
     from ov_kvcrush.export.layer_shares import measure_layer_shares
-    from ov_kvcrush.export.trial import can_try_out, geometry, try_out, write_plan
+    from ov_kvcrush.export.plan_writer import write_plan
+    from ov_kvcrush.export.trial import can_try_out, geometry, try_out
 
     precision = options.kv_precision
     compresses = optimum.compresses_afterwards(checked.compression)
@@ -111,7 +112,7 @@ def estimate_model(options: ExportOptions, progress: Progress | None = None) -> 
     checked = preflight.check(options, progress)
 
     from ov_kvcrush.export.checkpoint.estimate import context_length
-    from ov_kvcrush.export.trial import kv_bytes_per_token
+    from ov_kvcrush.runtime.pages.layout import kv_bytes_per_token
 
     if options.kv_plan == "auto":
         progress.note("what --kv-plan auto chooses is known after the export: shown is u8 for all")

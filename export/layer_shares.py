@@ -20,8 +20,7 @@ from ov_kvcrush.export.texts.passages import read_tokens
 from ov_kvcrush.runtime.model.batch import build_batch
 from ov_kvcrush.runtime.model.paged_model import PagedModel
 from ov_kvcrush.runtime.pages.layout import PAGE_SIZE, pages_for
-from ov_kvcrush.runtime.scheduling.scheduler import Chunk
-from ov_kvcrush.runtime.sequences.sequence import Sequence, sequence_on_pages
+from ov_kvcrush.runtime.sequences.sequence import Chunk, Sequence, sequence_on_pages
 from ov_kvcrush.selection.layer_shares import with_least_share
 
 LEAST_SHARE = 0.2

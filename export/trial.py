@@ -1,36 +1,19 @@
-"""From Optimum's export to a model this package runs: KV precision, a trial, and the KV plan."""
+"""The exported IR tried on the paged cache."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from ov_kvcrush.errors import ExportError, OVKVCrushError
-from ov_kvcrush.export.checkpoint.estimate import context_length
-from ov_kvcrush.export.ir import read_weights, write_kv_precision
+from ov_kvcrush.export.ir import write_kv_precision
 from ov_kvcrush.export.progress import Progress
-from ov_kvcrush.plan import KVPlan, LayerGeometry, fingerprint
+from ov_kvcrush.plan import LayerGeometry
 from ov_kvcrush.precisions import LayerPrecision
 from ov_kvcrush.runtime.model.paged_graph import read_geometry
 from ov_kvcrush.runtime.model.paged_model import PagedModel
-from ov_kvcrush.runtime.pages.layout import PAGE_SIZE, page_bytes
+from ov_kvcrush.runtime.pages.layout import kv_bytes_per_token
 from ov_kvcrush.runtime.plugin.core import core
-
-if TYPE_CHECKING:
-    from transformers import PretrainedConfig
-
-_PACKAGES = (
-    "ov-kvcrush",
-    "openvino",
-    "openvino-tokenizers",
-    "optimum-intel",
-    "nncf",
-    "transformers",
-    "torch",
-)
 
 
 def can_try_out(precision: LayerPrecision) -> bool:
@@ -84,49 +67,6 @@ def try_out(folder: Path, precision: LayerPrecision, progress: Progress) -> Page
     return model
 
 
-def write_plan(
-    folder: Path,
-    config: PretrainedConfig,
-    layers: tuple[LayerGeometry, ...],
-    precisions: tuple[LayerPrecision, ...],
-    layer_shares: tuple[float, ...],
-    calibration: dict[str, Any],
-    value_basis: dict[str, Any],
-) -> KVPlan:
-    """Write the plan of the IR in ``folder``, which must not change any more.
-
-    Args:
-        layers: its geometry.
-        precisions: by layer.
-        layer_shares: by layer; empty where they were not measured.
-        calibration: how the precisions came about; empty where they were given.
-        value_basis: how the values' basis came about; empty where it is the checkpoint's own.
-    """
-    plan = KVPlan(
-        model_type=config.model_type,
-        fingerprint=fingerprint(folder),
-        layers=layers,
-        precisions=precisions,
-        kv_bytes_per_token=kv_bytes_per_token(layers, precisions),
-        context_length=context_length(config),
-        layer_shares=layer_shares,
-        calibration=calibration,
-        value_basis=value_basis,
-        weights=read_weights(folder),
-        made_with=_versions(),
-    )
-    plan.save(folder)
-    return plan
-
-
-def kv_bytes_per_token(
-    layers: Sequence[LayerGeometry], precisions: Sequence[LayerPrecision]
-) -> float:
-    """Bytes one token takes in the caches of ``layers``, with its share of each page's scales."""
-    sizes = (sum(page_bytes(n, p)) for n, p in zip(layers, precisions, strict=True))
-    return sum(sizes) / PAGE_SIZE
-
-
 def geometry(folder: Path) -> tuple[LayerGeometry, ...]:
     """Attention geometry of the IR in ``folder``, by layer.
 
@@ -164,13 +104,3 @@ def _forget_calibration_text(folder: Path) -> None:
         if isinstance(part.get("dataset"), list):
             part["dataset"] = None
     path.write_text(json.dumps(stored, indent=2) + "\n", encoding="utf-8")
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for package in _PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue  # torch under another name (a nightly, a vendor's build)
-    return found

@@ -2,52 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 from openvino_genai import GenerationConfig, Tokenizer
 
-from ov_kvcrush.errors import ConfigError, ModelError, did_you_mean
-from ov_kvcrush.runtime.generation.request import Engine
-
-ENGINES = {
-    "paged": ("ov_kvcrush.runtime.paged.engine", "PagedEngine"),
-    "genai": ("ov_kvcrush.runtime.genai.engine", "GenaiEngine"),
-}
-"""``paged`` is our own, on CPU; ``genai`` drives openvino_genai's, on any device it serves."""
-
-
-def read_positional(
-    args: tuple[Any, ...],
-    tokenizer: Tokenizer | None,
-    device: str | None,
-    config: Mapping[str, Any] | None,
-) -> tuple[Tokenizer | None, str | None, Mapping[str, Any] | None]:
-    """openvino_genai's two orders: (tokenizer, device, config) and (device, config)."""
-    rest = list(args)
-    if rest and isinstance(rest[0], Tokenizer):
-        tokenizer = rest.pop(0)
-    if rest and isinstance(rest[0], str):
-        device = rest.pop(0)
-    if rest and isinstance(rest[0], Mapping):
-        config = rest.pop(0)
-    if rest:
-        raise ConfigError(
-            f"LLMPipeline does not take {type(rest[0]).__name__} {rest[0]!r} there",
-            "Positional arguments: models_path, [tokenizer], device, config.",
-        )
-    return tokenizer, device, config
-
-
-def engine_class(name: str) -> Callable[..., Engine]:
-    """The engine called ``name``; ConfigError where there is none."""
-    if name not in ENGINES:
-        raise ConfigError(f"unknown engine {name!r}", did_you_mean(name, ENGINES))
-    module, attribute = ENGINES[name]
-    engine: Callable[..., Engine] = getattr(importlib.import_module(module), attribute)
-    return engine
+from ov_kvcrush.errors import ModelError
 
 
 def load_tokenizer(folder: Path) -> Tokenizer:

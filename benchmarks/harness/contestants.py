@@ -26,10 +26,10 @@ from openvino_genai import (
 from ov_kvcrush.config import KVCacheConfig
 from ov_kvcrush.precisions import LayerPrecision
 from ov_kvcrush.runtime.genai.eviction import GenaiEviction
-from ov_kvcrush.runtime.generation.request import Session
 from ov_kvcrush.runtime.model.paged_graph import read_geometry
 from ov_kvcrush.runtime.paged.engine import PagedEngine
 from ov_kvcrush.runtime.pages.layout import PAGE_SIZE, page_bytes
+from ov_kvcrush.runtime.sequences.session import Session
 
 
 @dataclass(frozen=True)

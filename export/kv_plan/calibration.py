@@ -19,10 +19,11 @@ from ov_kvcrush.export.options import ExportOptions
 from ov_kvcrush.export.progress import Progress
 from ov_kvcrush.export.texts.passages import read_tokens, split_passages
 from ov_kvcrush.export.texts.texts import Text
-from ov_kvcrush.export.trial import can_try_out, kv_bytes_per_token
+from ov_kvcrush.export.trial import can_try_out
 from ov_kvcrush.plan import LayerGeometry
 from ov_kvcrush.precisions import LayerPrecision
 from ov_kvcrush.runtime.model.paged_model import PagedModel
+from ov_kvcrush.runtime.pages.layout import kv_bytes_per_token
 
 if TYPE_CHECKING:
     from ov_kvcrush.export.preflight import Preflight

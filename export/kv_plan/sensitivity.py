@@ -25,8 +25,7 @@ from ov_kvcrush.runtime.model.paged_graph import read_paged_graph
 from ov_kvcrush.runtime.model.paged_model import PagedModel
 from ov_kvcrush.runtime.pages.layout import pages_for
 from ov_kvcrush.runtime.plugin.properties import with_precision
-from ov_kvcrush.runtime.scheduling.scheduler import Chunk
-from ov_kvcrush.runtime.sequences.sequence import sequence_on_pages
+from ov_kvcrush.runtime.sequences.sequence import Chunk, sequence_on_pages
 
 EXACT = LayerPrecision("f32", "f32")
 # Weights in 8 or 4 bits make the plugin quantize activations as it goes, and any small change then

@@ -16,8 +16,10 @@ from ov_kvcrush.pipeline.llm_pipeline import LLMPipeline
 from ov_kvcrush.pipeline.prompts import Prompt
 from ov_kvcrush.pipeline.results import DecodedResults
 from ov_kvcrush.pipeline.saving import SessionSummary, read_what, write_what
-from ov_kvcrush.runtime.generation.request import Engine, Request, Session
+from ov_kvcrush.runtime.generation.request import Request
 from ov_kvcrush.runtime.generation.settings import resolve_generation_config
+from ov_kvcrush.runtime.interface import Engine
+from ov_kvcrush.runtime.sequences.session import Session
 from ov_kvcrush.runtime.serving.async_engine import AsyncEngine, AsyncRequest
 
 T = TypeVar("T")

@@ -10,7 +10,7 @@ from openvino_genai import ChatHistory, GenerationConfig
 
 from ov_kvcrush.errors import PromptError
 from ov_kvcrush.pipeline.prompts import encode_continuing, require_utf8
-from ov_kvcrush.runtime.generation.request import Session
+from ov_kvcrush.runtime.sequences.session import Session
 
 if TYPE_CHECKING:
     from openvino_genai import Tokenizer

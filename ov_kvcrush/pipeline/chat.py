@@ -27,7 +27,7 @@ class Chat:
     def __init__(
         self, pipeline: LLMPipeline, system_message: str = "", prefix: CachedPrefix | None = None
     ) -> None:
-        from ov_kvcrush.runtime.generation.request import Session
+        from ov_kvcrush.runtime.sequences.session import Session
 
         if prefix is not None and system_message not in ("", prefix.system_message):
             raise _system_message_of_prefix()

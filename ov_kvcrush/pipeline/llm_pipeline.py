@@ -21,23 +21,19 @@ from openvino_genai import (
 
 from ov_kvcrush.config import KVCacheConfig
 from ov_kvcrush.errors import ConfigError, SessionError
-from ov_kvcrush.model_folder import (
-    engine_class,
-    load_generation_config,
-    load_tokenizer,
-    read_positional,
-)
+from ov_kvcrush.model_folder import load_generation_config, load_tokenizer
 from ov_kvcrush.pipeline.cached_prefix import CachedPrefix, reading_config
 from ov_kvcrush.pipeline.chat import Chat
 from ov_kvcrush.pipeline.prompt_reader import PromptReader
 from ov_kvcrush.pipeline.prompts import Prompt, require_texts, token_rows
 from ov_kvcrush.pipeline.results import DecodedResults, EncodedResults, decoded, encoded, ranked
 from ov_kvcrush.pipeline.saving import SessionSummary, read_what, write_what
-from ov_kvcrush.pipeline.scheduler_config import EngineLimits, read_scheduler_config
-from ov_kvcrush.pipeline.streaming import as_streamer, deferred_interrupt
-from ov_kvcrush.runtime.generation.request import Generation, Request, Session, share_read
+from ov_kvcrush.pipeline.scheduler_config import read_scheduler_config
+from ov_kvcrush.pipeline.streaming import TokenStream, as_streamer, deferred_interrupt
+from ov_kvcrush.runtime.generation.request import Generation, Request, share_read
 from ov_kvcrush.runtime.generation.settings import resolve_generation_config
-from ov_kvcrush.runtime.generation.stopping import TokenStream
+from ov_kvcrush.runtime.interface import EngineLimits, engine_class
+from ov_kvcrush.runtime.sequences.session import Session
 
 
 class LLMPipeline:
@@ -77,7 +73,7 @@ class LLMPipeline:
         **properties: Any,
     ) -> None:
         begun = time.perf_counter()
-        tokenizer, device, config = read_positional(args, tokenizer, device, config)
+        tokenizer, device, config = _read_positional(args, tokenizer, device, config)
         properties = {**(config or {}), **properties}
         scheduler_config = properties.pop("scheduler_config", scheduler_config)
         cache = kv_cache_config or KVCacheConfig()
@@ -344,3 +340,25 @@ class LLMPipeline:
 
     def _decoded(self, generations: Sequence[Generation]) -> DecodedResults:
         return decoded(self._tokenizer, generations, self._load_ms)
+
+
+def _read_positional(
+    args: tuple[Any, ...],
+    tokenizer: Tokenizer | None,
+    device: str | None,
+    config: Mapping[str, Any] | None,
+) -> tuple[Tokenizer | None, str | None, Mapping[str, Any] | None]:
+    """openvino_genai's two orders: (tokenizer, device, config) and (device, config)."""
+    rest = list(args)
+    if rest and isinstance(rest[0], Tokenizer):
+        tokenizer = rest.pop(0)
+    if rest and isinstance(rest[0], str):
+        device = rest.pop(0)
+    if rest and isinstance(rest[0], Mapping):
+        config = rest.pop(0)
+    if rest:
+        raise ConfigError(
+            f"LLMPipeline does not take {type(rest[0]).__name__} {rest[0]!r} there",
+            "Positional arguments: models_path, [tokenizer], device, config.",
+        )
+    return tokenizer, device, config

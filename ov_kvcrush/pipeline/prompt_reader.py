@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from ov_kvcrush.pipeline.histories import KeptHistories
 from ov_kvcrush.pipeline.prompts import Prompt, encode_continuing, encode_prompt
-from ov_kvcrush.runtime.generation.request import Session
+from ov_kvcrush.runtime.sequences.session import Session
 
 if TYPE_CHECKING:
     from openvino_genai import GenerationConfig, Tokenizer
 
     from ov_kvcrush.pipeline.cached_prefix import CachedPrefix
+
+# Caches kept at the same time; the engine gives up their pages earlier where they are short.
+_MAX_KEPT = 16
 
 
 class PromptReader:
@@ -26,7 +28,7 @@ class PromptReader:
     def __init__(self, tokenizer: Tokenizer, close_session: Callable[[Session], None]) -> None:
         self._tokenizer = tokenizer
         self._close_session = close_session
-        self._histories = KeptHistories(tokenizer)
+        self._histories = _KeptHistories(tokenizer)
 
     def read_text(self, text: str, config: GenerationConfig, prefix: CachedPrefix | None) -> Prompt:
         """A text as the user's one message, behind what ``prefix`` has read.
@@ -56,3 +58,33 @@ class PromptReader:
         if prefix is not None and not cached:
             return Prompt(prefix.continue_with(self._tokenizer, text), session, prefix.session)
         return Prompt(encode_continuing(self._tokenizer, text, cached), session)
+
+
+class _KeptHistories:
+    """The sessions of the last histories, found again by what they say.
+
+    Args:
+        tokenizer: turns cached tokens back into text.
+    """
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        self._sessions: list[Session] = []
+
+    def session_for(self, text: str) -> tuple[Session, list[Session]]:
+        """The session whose conversation ``text`` continues, else a new one.
+
+        Beside it the sessions that are no longer kept: what they hold is the caller's to free.
+        """
+        for session in reversed(self._sessions):
+            cached = session.token_ids
+            if cached and text.startswith(
+                self._tokenizer.decode(cached, skip_special_tokens=False)
+            ):
+                self._sessions.remove(session)
+                break
+        else:
+            session = Session()
+        self._sessions.append(session)
+        dropped, self._sessions = self._sessions[:-_MAX_KEPT], self._sessions[-_MAX_KEPT:]
+        return session, dropped

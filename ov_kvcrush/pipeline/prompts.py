@@ -14,7 +14,7 @@ from ov_kvcrush.errors import PromptError
 if TYPE_CHECKING:
     from openvino_genai import GenerationConfig, Tokenizer
 
-    from ov_kvcrush.runtime.generation.request import Session
+    from ov_kvcrush.runtime.sequences.session import Session
 
 
 @dataclass(frozen=True)

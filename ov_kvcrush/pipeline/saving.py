@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from openvino_genai import Tokenizer
 
     from ov_kvcrush.pipeline.llm_pipeline import LLMPipeline
-    from ov_kvcrush.runtime.generation.request import Engine
+    from ov_kvcrush.runtime.interface import Engine
 
 CHAT, PREFIX = "chat", "prefix"
 

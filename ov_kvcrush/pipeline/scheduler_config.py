@@ -3,29 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ov_kvcrush.config import KVCacheConfig
 from ov_kvcrush.errors import UnsupportedError
+from ov_kvcrush.runtime.interface import EngineLimits
 
 if TYPE_CHECKING:
     from openvino_genai import CacheEvictionConfig, SchedulerConfig
 
 # openvino_genai counts its KVCrush budget and its pool in blocks of this many tokens on CPU.
 _BLOCK = 32
-
-
-@dataclass(frozen=True)
-class EngineLimits:
-    """How much an engine may do at once and hold, as ``SchedulerConfig`` says it.
-
-    ``pool_bytes`` 0 leaves the pool to ``KVCacheConfig.pool_size``.
-    """
-
-    max_num_batched_tokens: int = 2048
-    max_num_seqs: int = 64
-    pool_bytes: int = 0
 
 
 def read_scheduler_config(

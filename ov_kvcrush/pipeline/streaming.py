@@ -11,6 +11,7 @@ from typing import Any
 from openvino_genai import StreamerBase, StreamingStatus, TextStreamer, Tokenizer
 
 from ov_kvcrush.errors import ConfigError
+from ov_kvcrush.runtime.generation.stopping import StopChecker
 
 
 def as_streamer(streamer: Any, tokenizer: Tokenizer) -> StreamerBase:
@@ -50,3 +51,37 @@ def deferred_interrupt() -> Iterator[Callable[[], bool]]:
         yield seen.is_set
     finally:
         signal.signal(signal.SIGINT, previous)
+
+
+class TokenStream:
+    """Hands a sequence's tokens to a streamer as soon as no stop string can take them back.
+
+    What the streamer raises comes out as it is.
+    """
+
+    def __init__(self, streamer: StreamerBase, checker: StopChecker) -> None:
+        self._streamer = streamer
+        self._checker = checker
+        self._num_written = 0
+        self._status = StreamingStatus.RUNNING
+
+    def advance(self) -> StreamingStatus:
+        """Write what has settled since the last call; what the streamer wants to happen next."""
+        self._write_until(self._checker.num_settled)
+        return self._status
+
+    def end(self) -> None:
+        """Write what is still held back, unless the streamer asked to stop; then end it."""
+        if self._status == StreamingStatus.RUNNING:
+            self._write_until(len(self._checker.tokens))
+        self._streamer.end()
+
+    def _write_until(self, end: int) -> None:
+        tokens = self._checker.tokens[self._num_written : end]
+        if tokens:
+            self._num_written = end
+            answer = self._streamer.write(tokens)
+            # Streamers written in Python also answer with whether to stop, or with nothing.
+            if not isinstance(answer, StreamingStatus):
+                answer = StreamingStatus.STOP if answer else StreamingStatus.RUNNING
+            self._status = answer

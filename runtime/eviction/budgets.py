@@ -9,10 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ov_kvcrush.config import KVCacheConfig
+from ov_kvcrush.errors import ConfigError
 from ov_kvcrush.plan import LayerGeometry
-from ov_kvcrush.runtime.eviction.cut_plan import PlannedCut, plan_cuts, stretch_between_cuts
-from ov_kvcrush.runtime.pages.layout import PAGE_SIZE, pages_for
-from ov_kvcrush.runtime.sequences.sequence import Sequence
+from ov_kvcrush.runtime.eviction.cut_plan import plan_cuts, stretch_between_cuts
+from ov_kvcrush.runtime.pages.layout import PAGE_SIZE, CacheLayout, pages_for
+from ov_kvcrush.runtime.sequences.sequence import Cut, Sequence
 from ov_kvcrush.selection import (
     IMPORTANCE_METHODS,
     LayerBudgets,
@@ -99,7 +100,7 @@ class CacheBudgets:
             return _LARGEST_MEASURED_SHARE
         return max(1.0, *self._policy.shares(None, self._config.recent_size))
 
-    def measures(self, cut: PlannedCut) -> bool:
+    def measures(self, cut: Cut) -> bool:
         """Whether attention has a say at ``cut``: not while a prompt is read, before its end.
 
         What will be asked is not known there, and layers get even parts.
@@ -108,7 +109,7 @@ class CacheBudgets:
 
     def divide(
         self,
-        cut: PlannedCut,
+        cut: Cut,
         held: SequenceOf[int],
         attention: SequenceOf[NDArray[np.float32]] | None = None,
     ) -> list[int]:
@@ -175,7 +176,7 @@ class CacheBudgets:
         """
         held = sequence.lengths
         at, stages = sequence.num_cached, []
-        for cut in [*sequence.planned_cuts, PlannedCut(len(sequence.tokens), 0)]:
+        for cut in [*sequence.planned_cuts, Cut(len(sequence.tokens), 0)]:
             held = [tokens + cut.num_cached - at for tokens in held]
             at = cut.num_cached
             stages.append([pages_for(tokens) for tokens in held])
@@ -190,3 +191,40 @@ class CacheBudgets:
             room = limit - sum(held[n] for n in self.chosen) // len(self.chosen)
             stages.append([pages_for(tokens + max(0, room)) for tokens in held])
         return stages
+
+
+def buy_tokens(
+    config: KVCacheConfig, budgets: CacheBudgets, layouts: SequenceOf[CacheLayout]
+) -> KVCacheConfig:
+    """``config`` with the most tokens whose cache stays within its ``kv_budget_mb``.
+
+    Every layer holds start and recent area, its share of what lies between, what decoding may add
+    until the next cut, and a page that is not full; a layer with a sliding window holds its window.
+
+    Args:
+        config: with ``kv_budget_mb``.
+        budgets: the layers' shares; where these are measured at each cut, they count as even.
+        layouts: of a page, by layer.
+
+    Raises:
+        ConfigError: not even start and recent area fit.
+    """
+    budget = 1e6 * (config.kv_budget_mb or 0)
+    sizes = [(one.key_page_bytes + one.value_page_bytes) / PAGE_SIZE for one in layouts]
+    always = config.start_size + config.recent_size + config.decode_slack + PAGE_SIZE
+    fixed = sum(sizes[n] * always for n in budgets.chosen)
+    fixed += sum(sizes[n] * (budgets.window(n) + PAGE_SIZE) for n in budgets.sliding)
+    shares = budgets.shares()
+    by_share = sum(sizes[n] * share for n, share in zip(budgets.chosen, shares, strict=True))
+    # A layer that already keeps all leaves its part to the others, who may need more bytes for it.
+    of_a_token = max(by_share, sum(sizes[n] for n in budgets.chosen))
+    middle = int((budget - fixed) / of_a_token) if budgets.chosen else 0
+    if config.granularity == "page":
+        middle = middle // PAGE_SIZE * PAGE_SIZE
+    if middle < 1:
+        raise ConfigError(
+            f"kv_budget_mb {config.kv_budget_mb:g} holds no token beside start_size, recent_size "
+            f"and decode_slack, which take {fixed / 1e6:.3g} MB",
+            "Give more, or make those smaller.",
+        )
+    return config.with_tokens(config.start_size + config.recent_size + middle)

@@ -13,13 +13,12 @@ from ov_kvcrush.config import KVCacheConfig
 from ov_kvcrush.plan import LayerGeometry
 from ov_kvcrush.runtime.eviction import kernels
 from ov_kvcrush.runtime.eviction.budgets import CacheBudgets
-from ov_kvcrush.runtime.eviction.cut_plan import PlannedCut
 from ov_kvcrush.runtime.eviction.placement import Move
 from ov_kvcrush.runtime.pages import key_codec
 from ov_kvcrush.runtime.pages.layout import PAGE_SIZE
 from ov_kvcrush.runtime.pages.memory import CacheMemory
 from ov_kvcrush.runtime.sequences.kv_cache import KVCache
-from ov_kvcrush.runtime.sequences.sequence import Sequence
+from ov_kvcrush.runtime.sequences.sequence import Cut, Sequence
 from ov_kvcrush.selection import Observation, Selector
 
 # Queries of a chunk whose attention is computed together where all of it is accumulated.
@@ -99,17 +98,17 @@ class Compressor:
             del sequence.planned_cuts[0]
         return True
 
-    def _due(self, sequence: Sequence) -> PlannedCut | None:
+    def _due(self, sequence: Sequence) -> Cut | None:
         """The planned cut at which ``sequence`` stands, or one because it outgrew the slack."""
         if sequence.planned_cuts:
             return sequence.planned_cuts[0] if sequence.is_cut_due else None
         config = self._config
         limit = config.max_cache_size + config.decode_slack
         if self._budgets.is_over(sequence.lengths, limit - 1):
-            return PlannedCut(sequence.num_cached, config.max_cache_size)
+            return Cut(sequence.num_cached, config.max_cache_size)
         return None
 
-    def _cut(self, sequence: Sequence, cut: PlannedCut, cache: KVCache) -> bool:
+    def _cut(self, sequence: Sequence, cut: Cut, cache: KVCache) -> bool:
         """Cut every layer to its budget; the freed pages stay at the tables' ends."""
         chosen = self._budgets.chosen
         measured, attention = None, dict[int, NDArray[np.float32]]()

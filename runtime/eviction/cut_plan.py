@@ -2,28 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from ov_kvcrush.runtime.sequences.sequence import Cut
 
 # Shorter ones fill the processor worse: they read 15 % slower than the longest. So do those whose
 # length has large prime factors, for matrix multiplications are divided into equal blocks: 928
 # tokens at a time read a prompt 15 % slower than 896.
 _LEAST_STRETCH = 512
 _STRETCH_STEP = 128
-
-
-@dataclass(frozen=True)
-class PlannedCut:
-    """A cut when ``num_cached`` tokens of the sequence have been read, to ``budget`` tokens.
-
-    Attributes:
-        num_cached: of the sequence, when it is due.
-        budget: the mean of the layers.
-        reads_on: the prompt goes on behind it, so that what will be asked may not be known yet.
-    """
-
-    num_cached: int
-    budget: int
-    reads_on: bool = False
 
 
 def stretch_between_cuts(max_cache_size: int, chunk: int) -> int:
@@ -38,7 +23,7 @@ def stretch_between_cuts(max_cache_size: int, chunk: int) -> int:
 
 def plan_cuts(
     num_cached: int, num_tokens: int, *, max_cache_size: int, prefill_budget: int, stretch: int
-) -> list[PlannedCut]:
+) -> list[Cut]:
     """The cuts of a prompt whose tokens ``num_cached … num_tokens - 1`` are still to be read.
 
     After every ``stretch`` of tokens the cache is cut to ``prefill_budget``, so that it never holds
@@ -48,5 +33,5 @@ def plan_cuts(
     cuts = []
     if prefill_budget:
         boundaries = range(num_cached + stretch, num_tokens, stretch)
-        cuts = [PlannedCut(boundary, prefill_budget, reads_on=True) for boundary in boundaries]
-    return [*cuts, PlannedCut(num_tokens, max_cache_size)]
+        cuts = [Cut(boundary, prefill_budget, reads_on=True) for boundary in boundaries]
+    return [*cuts, Cut(num_tokens, max_cache_size)]

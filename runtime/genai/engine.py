@@ -32,10 +32,12 @@ from ov_kvcrush.runtime.genai.settings import (
     stored_precision,
     with_precision,
 )
-from ov_kvcrush.runtime.generation.request import Generation, Request, Session, new_request
+from ov_kvcrush.runtime.generation.request import Generation, Request, new_request
 from ov_kvcrush.runtime.generation.settings import refuse_unsupported
+from ov_kvcrush.runtime.interface import Engine
 from ov_kvcrush.runtime.pages.layout import page_bytes
 from ov_kvcrush.runtime.plugin.core import require_device, require_properties
+from ov_kvcrush.runtime.sequences.session import Session
 
 if TYPE_CHECKING:
     from openvino_genai import GenerationConfig, Tokenizer
@@ -43,7 +45,7 @@ if TYPE_CHECKING:
     from ov_kvcrush.runtime.session_files.session_file import StoredSession
 
 
-class GenaiEngine:
+class GenaiEngine(Engine):
     """Runs requests through openvino_genai's continuous batching.
 
     Differences to know: eviction is openvino_genai's (whole pages, the same for all heads, never
@@ -129,7 +131,7 @@ class GenaiEngine:
         session: Session | None = None,
         prefix: Session | None = None,
     ) -> Request:
-        """Queue a prompt. See :class:`ov_kvcrush.runtime.generation.request.Engine`."""
+        """Queue a prompt. See :class:`ov_kvcrush.runtime.interface.Engine`."""
         if prefix is not None or (session is not None and session.is_prefix):
             raise UnsupportedError(
                 "the genai engine keeps no prefixes of its own", "Use the paged engine for them."

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from openvino_genai import GenerationFinishReason, StreamingStatus
+from openvino_genai import GenerationFinishReason
 
 from ov_kvcrush.runtime.generation.settings import max_new_tokens
 
 if TYPE_CHECKING:
-    from openvino_genai import GenerationConfig, StreamerBase, Tokenizer
+    from openvino_genai import GenerationConfig, Tokenizer
 
 
 class StopChecker:
@@ -125,37 +125,3 @@ class _StopStrings:
 
     def _decode(self, tokens: Sequence[int]) -> str:
         return str(self._tokenizer.decode(tokens, skip_special_tokens=False))
-
-
-class TokenStream:
-    """Hands a sequence's tokens to a streamer as soon as no stop string can take them back.
-
-    What the streamer raises comes out as it is.
-    """
-
-    def __init__(self, streamer: StreamerBase, checker: StopChecker) -> None:
-        self._streamer = streamer
-        self._checker = checker
-        self._num_written = 0
-        self._status = StreamingStatus.RUNNING
-
-    def advance(self) -> StreamingStatus:
-        """Write what has settled since the last call; what the streamer wants to happen next."""
-        self._write_until(self._checker.num_settled)
-        return self._status
-
-    def end(self) -> None:
-        """Write what is still held back, unless the streamer asked to stop; then end it."""
-        if self._status == StreamingStatus.RUNNING:
-            self._write_until(len(self._checker.tokens))
-        self._streamer.end()
-
-    def _write_until(self, end: int) -> None:
-        tokens = self._checker.tokens[self._num_written : end]
-        if tokens:
-            self._num_written = end
-            answer = self._streamer.write(tokens)
-            # Streamers written in Python also answer with whether to stop, or with nothing.
-            if not isinstance(answer, StreamingStatus):
-                answer = StreamingStatus.STOP if answer else StreamingStatus.RUNNING
-            self._status = answer

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ov_kvcrush.runtime.scheduling.scheduler import Chunk
+from ov_kvcrush.runtime.sequences.sequence import Chunk
 
 Ints = NDArray[np.int32]
 

@@ -19,18 +19,19 @@ from ov_kvcrush.errors import ConfigError
 from ov_kvcrush.plan import KVPlan, fingerprint
 from ov_kvcrush.precisions import describe_precisions
 from ov_kvcrush.runtime.engine_metrics import EndedSequences, EngineMetrics
-from ov_kvcrush.runtime.eviction.budgets import CacheBudgets
-from ov_kvcrush.runtime.eviction.byte_budget import buy_tokens
+from ov_kvcrush.runtime.eviction.budgets import CacheBudgets, buy_tokens
 from ov_kvcrush.runtime.eviction.compressor import Compressor
-from ov_kvcrush.runtime.generation.request import Generation, Request, Session, new_request
+from ov_kvcrush.runtime.generation.request import Generation, Request, new_request
+from ov_kvcrush.runtime.interface import Engine
 from ov_kvcrush.runtime.model.batch import build_batch, num_query_rows
 from ov_kvcrush.runtime.paged.setup import make_cache, open_model
 from ov_kvcrush.runtime.pages.layout import PAGE_SIZE
 from ov_kvcrush.runtime.scheduling.admission import Admission
 from ov_kvcrush.runtime.scheduling.intake import Intake
-from ov_kvcrush.runtime.scheduling.scheduler import Chunk, Schedule, Scheduler
+from ov_kvcrush.runtime.scheduling.scheduler import Schedule, Scheduler
 from ov_kvcrush.runtime.sequences.prefixes import Prefixes
-from ov_kvcrush.runtime.sequences.sequence import Sequence
+from ov_kvcrush.runtime.sequences.sequence import Chunk, Sequence
+from ov_kvcrush.runtime.sequences.session import Session
 from ov_kvcrush.runtime.session_files.cache_identity import CacheIdentity
 from ov_kvcrush.runtime.session_files.session_file import (
     StoredSession,
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
     from openvino_genai import GenerationConfig, Tokenizer
 
 
-class PagedEngine:
+class PagedEngine(Engine):
     """Runs requests over OpenVINO's paged KV cache and keeps each sequence within its budget.
 
     Args:
@@ -141,7 +142,7 @@ class PagedEngine:
         session: Session | None = None,
         prefix: Session | None = None,
     ) -> Request:
-        """Queue a prompt. See :class:`ov_kvcrush.runtime.generation.request.Engine`."""
+        """Queue a prompt. See :class:`ov_kvcrush.runtime.interface.Engine`."""
         request = new_request(self._num_requests, prompt_ids, config, self._tokenizer, session)
         if session is not None and config.num_return_sequences > 1:
             raise ConfigError(

@@ -7,6 +7,7 @@ its row, a key by rewriting the page it lands in.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ov_kvcrush.plan import LayerGeometry
@@ -81,3 +82,11 @@ def page_bytes(layer: LayerGeometry, precision: LayerPrecision) -> tuple[int, in
     """Bytes of one page of ``layer``: (keys, values)."""
     layout = CacheLayout.of(layer, precision)
     return layout.key_page_bytes, layout.value_page_bytes
+
+
+def kv_bytes_per_token(
+    layers: Sequence[LayerGeometry], precisions: Sequence[LayerPrecision]
+) -> float:
+    """Bytes one token takes in the caches of ``layers``, with its share of each page's scales."""
+    sizes = (sum(page_bytes(n, p)) for n, p in zip(layers, precisions, strict=True))
+    return sum(sizes) / PAGE_SIZE

@@ -7,12 +7,11 @@ from ov_kvcrush.plan import LayerGeometry
 from ov_kvcrush.runtime.eviction.budgets import CacheBudgets
 from ov_kvcrush.runtime.eviction.compressor import Compressor
 from ov_kvcrush.runtime.generation.metrics import GenerationMetrics
-from ov_kvcrush.runtime.generation.request import Session
 from ov_kvcrush.runtime.scheduling.admission import Admission
-from ov_kvcrush.runtime.scheduling.continuation import continue_session
 from ov_kvcrush.runtime.sequences.kv_cache import KVCache
-from ov_kvcrush.runtime.sequences.prefixes import Prefixes
+from ov_kvcrush.runtime.sequences.prefixes import Prefixes, common_prefix
 from ov_kvcrush.runtime.sequences.sequence import Sequence
+from ov_kvcrush.runtime.sequences.session import Session
 
 
 class Intake:
@@ -67,7 +66,7 @@ class Intake:
             PromptError: it can never fit, and the chat's cache stays; or it does not begin with
                 ``prefix``.
         """
-        sequence = continue_session(self._cache, session, prompt, metrics)
+        sequence = _continue_session(self._cache, session, prompt, metrics)
         if sequence is None:
             sequence = self.new_sequence(prompt)
             if prefix is not None:
@@ -93,3 +92,32 @@ class Intake:
         if pinned := self._cache.pinned_bytes:
             message += f", {pinned / self._cache.max_bytes:.0%} of it cached prefixes"
         return PromptError(message, "Shorten the prompt, or give a larger pool_size.")
+
+
+def _continue_session(
+    cache: KVCache, session: Session | None, prompt: list[int], metrics: GenerationMetrics
+) -> Sequence | None:
+    """The sequence of ``session``, taken back to what it shares with ``prompt`` and given the rest.
+
+    None where there is none, or it cannot be taken back so far; its pages are free then, and
+    ``metrics`` say why.
+    """
+    sequence = None if session is None else cache.unpark(session)
+    if sequence is None:
+        return None
+    # The last prompt token is computed in any case: its logits are wanted.
+    shared = common_prefix(sequence.tokens[: sequence.num_cached], prompt[:-1])
+    if not shared or not sequence.can_rewind_to(shared):
+        if sequence.num_cached:
+            metrics.restarted = (
+                f"the history differs from the cached one at token {shared}, "
+                f"and the cache can be taken back to token {sequence.rewind_floor} only"
+            )
+        cache.release(sequence)
+        return None
+    sequence.rewind_to(shared)
+    cache.trim(sequence)
+    sequence.tokens += prompt[shared:]
+    sequence.planned_cuts = []
+    sequence.num_reused = shared
+    return sequence

@@ -9,20 +9,7 @@ from dataclasses import dataclass, field
 from ov_kvcrush.runtime.scheduling.admission import Admission
 from ov_kvcrush.runtime.sequences.kv_cache import KVCache
 from ov_kvcrush.runtime.sequences.prefixes import Prefixes
-from ov_kvcrush.runtime.sequences.sequence import Sequence
-
-
-@dataclass(frozen=True)
-class Chunk:
-    """The next ``count`` uncached tokens of ``sequence``, to be computed in this step."""
-
-    sequence: Sequence
-    count: int
-
-    @property
-    def reaches_end(self) -> bool:
-        """Whether the sequence's last token is among them, so that a new one follows."""
-        return self.count == self.sequence.num_uncached
+from ov_kvcrush.runtime.sequences.sequence import Chunk, Sequence
 
 
 @dataclass

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from collections.abc import Sequence as SequenceOf
 
-from ov_kvcrush.runtime.generation.request import Session
 from ov_kvcrush.runtime.pages.layout import PAGE_SIZE, pages_for
 from ov_kvcrush.runtime.pages.memory import CacheMemory
 from ov_kvcrush.runtime.pages.pool import PagePool
 from ov_kvcrush.runtime.sequences.sequence import Sequence
+from ov_kvcrush.runtime.sequences.session import Session
 
 
 class KVCache:

@@ -13,10 +13,10 @@ from collections.abc import Sequence as SequenceOf
 import numpy as np
 
 from ov_kvcrush.errors import PromptError
-from ov_kvcrush.runtime.generation.request import Session
 from ov_kvcrush.runtime.pages.layout import PAGE_SIZE
 from ov_kvcrush.runtime.sequences.kv_cache import KVCache
 from ov_kvcrush.runtime.sequences.sequence import Sequence
+from ov_kvcrush.runtime.sequences.session import Session
 
 # What is kept unasked: so many prefixes, and such a part of the pool. Where pages are short they go
 # before anything else does.

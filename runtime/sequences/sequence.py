@@ -1,14 +1,29 @@
-"""One sequence: its tokens, the cache of each layer, and the cuts made and to come."""
+"""One sequence: its tokens, the cache of each layer, its cuts, and the chunks it is computed in."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 from ov_kvcrush.plan import LayerGeometry
-from ov_kvcrush.runtime.eviction.cut_plan import PlannedCut
 from ov_kvcrush.runtime.pages.layout import pages_for
 from ov_kvcrush.runtime.sequences.layer_cache import LayerCache
 from ov_kvcrush.runtime.sequences.query_window import QueryWindow
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A cut when ``num_cached`` tokens of the sequence have been read, to ``budget`` tokens.
+
+    Attributes:
+        num_cached: of the sequence, when it is due.
+        budget: the mean of the layers.
+        reads_on: the prompt goes on behind it, so that what will be asked may not be known yet.
+    """
+
+    num_cached: int
+    budget: int
+    reads_on: bool = False
 
 
 class Sequence:
@@ -44,8 +59,8 @@ class Sequence:
         self.window = None if window_size is None else QueryWindow(layers, window_size)
         self.accumulates = accumulates
         self.rewind_floor = 0
-        self.cuts: list[PlannedCut] = []
-        self.planned_cuts: list[PlannedCut] = []
+        self.cuts: list[Cut] = []
+        self.planned_cuts: list[Cut] = []
         self.num_reused = 0
 
     @property
@@ -146,6 +161,19 @@ class Sequence:
         self.rewind_floor = 0
         self.planned_cuts = self.cuts + self.planned_cuts
         self.cuts = []
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """The next ``count`` uncached tokens of ``sequence``, to be computed in this step."""
+
+    sequence: Sequence
+    count: int
+
+    @property
+    def reaches_end(self) -> bool:
+        """Whether the sequence's last token is among them, so that a new one follows."""
+        return self.count == self.sequence.num_uncached
 
 
 def sequence_on_pages(

@@ -11,7 +11,9 @@ from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ov_kvcrush.errors import ConfigError
-from ov_kvcrush.runtime.generation.request import Engine, Request, Session
+from ov_kvcrush.runtime.generation.request import Request
+from ov_kvcrush.runtime.interface import Engine
+from ov_kvcrush.runtime.sequences.session import Session
 from ov_kvcrush.runtime.serving.engine_thread import EngineThread, Job
 
 if TYPE_CHECKING:

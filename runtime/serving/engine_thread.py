@@ -9,7 +9,8 @@ from queue import Empty, SimpleQueue
 from typing import TypeVar
 
 from ov_kvcrush.errors import EngineClosedError
-from ov_kvcrush.runtime.generation.request import Engine, Request
+from ov_kvcrush.runtime.generation.request import Request
+from ov_kvcrush.runtime.interface import Engine
 from ov_kvcrush.runtime.serving.mailbox import Mailbox
 
 T = TypeVar("T")

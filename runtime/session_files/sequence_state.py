@@ -12,8 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ov_kvcrush.plan import LayerGeometry
-from ov_kvcrush.runtime.eviction.cut_plan import PlannedCut
-from ov_kvcrush.runtime.sequences.sequence import Sequence
+from ov_kvcrush.runtime.sequences.sequence import Cut, Sequence
 
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -54,7 +53,7 @@ class SequenceState:
     tokens: NDArray[np.int64]
     num_cached: int
     rewind_floor: int
-    cuts: tuple[PlannedCut, ...]
+    cuts: tuple[Cut, ...]
     layers: tuple[LayerState, ...]
 
     @classmethod
@@ -133,7 +132,7 @@ class SequenceState:
             StateError: ``values`` are none.
         """
         try:
-            cuts = tuple(PlannedCut(**cut) for cut in values["cuts"])
+            cuts = tuple(Cut(**cut) for cut in values["cuts"])
             names = _array_names(values["is_accumulated"], values["has_window"])
             num_cached, rewind_floor = values["num_cached"], values["rewind_floor"]
         except (KeyError, TypeError) as error:

@@ -14,7 +14,7 @@ import ov_kvcrush
 from ov_kvcrush import AsyncLLMPipeline, KVCacheConfig, LLMPipeline
 from ov_kvcrush.errors import ConfigError, EngineClosedError, PromptError
 from ov_kvcrush.pipeline.cached_prefix import CachedPrefix
-from ov_kvcrush.runtime.generation.request import Session
+from ov_kvcrush.runtime.sequences.session import Session
 
 T = TypeVar("T")
 EXACT = {"INFERENCE_PRECISION_HINT": "f32"}

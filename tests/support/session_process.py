@@ -11,8 +11,8 @@ from typing import Any
 from openvino_genai import GenerationConfig, Tokenizer
 
 from ov_kvcrush.config import KVCacheConfig
-from ov_kvcrush.runtime.generation.request import Session
 from ov_kvcrush.runtime.paged.engine import PagedEngine
+from ov_kvcrush.runtime.sequences.session import Session
 from tests.support.paths import ROOT
 
 

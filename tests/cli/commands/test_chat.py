@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from ov_kvcrush.cli import run
-from ov_kvcrush.model_folder import ENGINES
+from ov_kvcrush.runtime.interface import ENGINES
 from tests.support.terminal import CTRL_C, CTRL_D, Terminal
 
 COMMAND = [sys.executable, "-m", "ov_kvcrush.cli", "chat"]

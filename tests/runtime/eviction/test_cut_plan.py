@@ -5,21 +5,22 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ov_kvcrush.runtime.eviction.cut_plan import PlannedCut, plan_cuts, stretch_between_cuts
+from ov_kvcrush.runtime.eviction.cut_plan import plan_cuts, stretch_between_cuts
+from ov_kvcrush.runtime.sequences.sequence import Cut
 
 
 def test_a_prompt_is_cut_after_each_stretch_and_at_its_end() -> None:
     cuts = plan_cuts(0, 2500, max_cache_size=256, prefill_budget=512, stretch=1024)
     assert cuts == [
-        PlannedCut(1024, 512, reads_on=True),
-        PlannedCut(2048, 512, reads_on=True),
-        PlannedCut(2500, 256),
+        Cut(1024, 512, reads_on=True),
+        Cut(2048, 512, reads_on=True),
+        Cut(2500, 256),
     ]
 
 
 def test_without_a_prefill_budget_it_is_cut_once() -> None:
     cuts = plan_cuts(0, 9000, max_cache_size=256, prefill_budget=0, stretch=1024)
-    assert cuts == [PlannedCut(9000, 256)]
+    assert cuts == [Cut(9000, 256)]
 
 
 def test_a_prompt_of_whole_stretches_is_not_cut_twice_at_its_end() -> None:

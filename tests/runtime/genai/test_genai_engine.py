@@ -25,8 +25,9 @@ from ov_kvcrush.plan import KVPlan, fingerprint
 from ov_kvcrush.precisions import LayerPrecision
 from ov_kvcrush.runtime.genai.engine import GenaiEngine
 from ov_kvcrush.runtime.genai.eviction import GenaiEviction
-from ov_kvcrush.runtime.generation.request import Request, Session
+from ov_kvcrush.runtime.generation.request import Request
 from ov_kvcrush.runtime.paged.engine import PagedEngine
+from ov_kvcrush.runtime.sequences.session import Session
 
 PAGE = 32
 EVICTING = KVCacheConfig(

@@ -10,7 +10,8 @@ import pytest
 from openvino_genai import GenerationConfig, GenerationFinishReason, StreamingStatus, Tokenizer
 
 from ov_kvcrush.errors import PromptError
-from ov_kvcrush.runtime.generation.stopping import StopChecker, TokenStream
+from ov_kvcrush.pipeline.streaming import TokenStream
+from ov_kvcrush.runtime.generation.stopping import StopChecker
 
 STOP, LENGTH = GenerationFinishReason.STOP, GenerationFinishReason.LENGTH
 

@@ -16,9 +16,10 @@ import pytest
 from numpy.typing import NDArray
 from openvino_genai import GenerationConfig, LLMPipeline
 
+from ov_kvcrush.pipeline.streaming import TokenStream
 from ov_kvcrush.runtime.generation.sampler import Multinomial, Sampler
 from ov_kvcrush.runtime.generation.settings import resolve_generation_config
-from ov_kvcrush.runtime.generation.stopping import StopChecker, TokenStream
+from ov_kvcrush.runtime.generation.stopping import StopChecker
 
 F32 = {"INFERENCE_PRECISION_HINT": "f32", "KV_CACHE_PRECISION": "f32"}
 PROMPT = "The quick brown fox jumps. She was"

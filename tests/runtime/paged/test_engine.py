@@ -12,8 +12,9 @@ from openvino_genai import GenerationConfig, GenerationFinishReason, Tokenizer
 
 from ov_kvcrush.config import KVCacheConfig
 from ov_kvcrush.errors import ConfigError, PromptError
-from ov_kvcrush.runtime.generation.request import Request, Session
+from ov_kvcrush.runtime.generation.request import Request
 from ov_kvcrush.runtime.paged.engine import PagedEngine
+from ov_kvcrush.runtime.sequences.session import Session
 
 F32 = {"INFERENCE_PRECISION_HINT": "f32"}
 EVICTING = {

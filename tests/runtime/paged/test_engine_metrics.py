@@ -13,8 +13,10 @@ from ov_kvcrush.config import KVCacheConfig
 from ov_kvcrush.runtime.engine_metrics import TPOT_BOUNDS, TTFT_BOUNDS, EndedSequences
 from ov_kvcrush.runtime.genai.engine import GenaiEngine
 from ov_kvcrush.runtime.generation.metrics import GenerationMetrics
-from ov_kvcrush.runtime.generation.request import Engine, Generation, Request, Session
+from ov_kvcrush.runtime.generation.request import Generation, Request
+from ov_kvcrush.runtime.interface import Engine
 from ov_kvcrush.runtime.paged.engine import PagedEngine
+from ov_kvcrush.runtime.sequences.session import Session
 
 EVICTING = KVCacheConfig(max_cache_size=96, start_size=8, recent_size=24, decode_slack=16)
 

@@ -10,8 +10,9 @@ from openvino_genai import GenerationConfig, Tokenizer
 
 from ov_kvcrush.config import KVCacheConfig
 from ov_kvcrush.errors import PromptError, SessionError
-from ov_kvcrush.runtime.generation.request import Request, Session
+from ov_kvcrush.runtime.generation.request import Request
 from ov_kvcrush.runtime.paged.engine import PagedEngine
+from ov_kvcrush.runtime.sequences.session import Session
 
 NUM_OPERATIONS = 1000
 EVICTING = {"max_cache_size": 96, "start_size": 8, "recent_size": 24, "decode_slack": 16}

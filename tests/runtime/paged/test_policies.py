@@ -17,9 +17,8 @@ from ov_kvcrush.plan import PLAN_FILE, KVPlan
 from ov_kvcrush.precisions import KV_PRECISION_PAIRS, LayerPrecision
 from ov_kvcrush.runtime.eviction.budgets import CacheBudgets
 from ov_kvcrush.runtime.eviction.compressor import Compressor
-from ov_kvcrush.runtime.eviction.cut_plan import PlannedCut
 from ov_kvcrush.runtime.paged.engine import PagedEngine
-from ov_kvcrush.runtime.sequences.sequence import Sequence
+from ov_kvcrush.runtime.sequences.sequence import Cut, Sequence
 from ov_kvcrush.selection import IMPORTANCE_METHODS, REPRESENTATIVE_RULES
 
 PROMPT = np.random.default_rng(3).integers(8, 5000, 400).tolist()
@@ -68,7 +67,7 @@ class Cutter:
             list(self.source.tokens), model.layers, 16, accumulates=self.source.accumulates
         )
         cache.fork(self.source, copy)
-        copy.planned_cuts = [PlannedCut(len(PROMPT), config.max_cache_size)]
+        copy.planned_cuts = [Cut(len(PROMPT), config.max_cache_size)]
         compressor.compress(copy, cache)
         cache.check_integrity([self.source, copy])
         positions = [layer.positions.copy() for layer in copy.layers]
@@ -331,7 +330,7 @@ def test_what_was_cut_while_reading_is_computed_again_after_a_preemption(
 
 
 def test_a_later_question_that_fits_the_slack_cuts_nothing(needle_int8_dir: Path) -> None:
-    from ov_kvcrush.runtime.generation.request import Session
+    from ov_kvcrush.runtime.sequences.session import Session
 
     engine = engine_of(needle_int8_dir, **TOKEN, decode_slack=64, prefill_budget=0)
     config, session = GenerationConfig(max_new_tokens=2, ignore_eos=True), Session()

@@ -11,9 +11,10 @@ from openvino_genai import GenerationConfig, Tokenizer
 
 from ov_kvcrush.config import KVCacheConfig
 from ov_kvcrush.errors import PromptError
-from ov_kvcrush.runtime.generation.request import Request, Session
+from ov_kvcrush.runtime.generation.request import Request
 from ov_kvcrush.runtime.paged.engine import PagedEngine
 from ov_kvcrush.runtime.sequences.prefixes import common_prefix
+from ov_kvcrush.runtime.sequences.session import Session
 
 EXACT = {"key_cache_precision": "f32", "value_cache_precision": "f32"}
 EVICTING = {

@@ -19,8 +19,8 @@ from ov_kvcrush.errors import SessionError
 from ov_kvcrush.export import ExportOptions, export_model
 from ov_kvcrush.plan import PLAN_FILE, KVPlan
 from ov_kvcrush.precisions import LayerPrecision
-from ov_kvcrush.runtime.generation.request import Session
 from ov_kvcrush.runtime.paged.engine import PagedEngine
+from ov_kvcrush.runtime.sequences.session import Session
 from tests.support.model_factory import make_model
 from tests.support.session_process import ask, continue_in_new_process, engine_of, load
 

@@ -1,0 +1,125 @@
+"""What an engine is asked for, the same for every engine, and which engines there are."""
+
+from __future__ import annotations
+
+import importlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from collections.abc import Sequence as SequenceOf
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ov_kvcrush.errors import ConfigError, did_you_mean
+from ov_kvcrush.runtime.engine_metrics import EngineMetrics
+from ov_kvcrush.runtime.generation.request import Request
+from ov_kvcrush.runtime.sequences.session import Session
+
+if TYPE_CHECKING:
+    from openvino_genai import GenerationConfig
+
+    from ov_kvcrush.runtime.session_files.session_file import StoredSession
+
+
+@dataclass(frozen=True)
+class EngineLimits:
+    """How much an engine may do at once and hold, as ``SchedulerConfig`` says it.
+
+    ``pool_bytes`` 0 leaves the pool to ``KVCacheConfig.pool_size``.
+    """
+
+    max_num_batched_tokens: int = 2048
+    max_num_seqs: int = 64
+    pool_bytes: int = 0
+
+
+class Engine(ABC):
+    """Runs requests a step at a time."""
+
+    @abstractmethod
+    def add_request(
+        self,
+        prompt_ids: SequenceOf[int],
+        config: GenerationConfig,
+        session: Session | None = None,
+        prefix: Session | None = None,
+    ) -> Request:
+        """Queue a prompt; its generations fill while ``step`` is called.
+
+        Args:
+            prompt_ids: all of its tokens.
+            config: settings of the generation.
+            session: chat whose cache is continued, and kept afterwards.
+            prefix: parked cache of the prompt's beginning, where ``session`` has none.
+
+        Raises:
+            PromptError: the prompt is empty, can never fit, or does not begin with ``prefix``.
+            UnsupportedError: ``config`` asks for what this engine does not offer.
+        """
+
+    @abstractmethod
+    def step(self) -> list[Request]:
+        """Advance everything by one inference; the requests that got tokens."""
+
+    @abstractmethod
+    def has_unfinished(self) -> bool:
+        """Whether ``step`` has anything to do."""
+
+    @abstractmethod
+    def cancel(self, request: Request) -> None:
+        """Stop ``request`` where it is; its tokens so far stay."""
+
+    @abstractmethod
+    def close_session(self, session: Session) -> None:
+        """Free what ``session`` holds."""
+
+    @abstractmethod
+    def save_session(self, session: Session, path: Path, about: Mapping[str, Any]) -> None:
+        """Write what ``session`` has cached, and ``about``, to ``path``, whole or not at all.
+
+        Raises:
+            SessionError: it cannot be written.
+            UnsupportedError: this engine keeps no caches.
+        """
+
+    @abstractmethod
+    def open_session(self, path: Path) -> AbstractContextManager[StoredSession]:
+        """The session in the file at ``path``, proved to be whole and one of this model.
+
+        Raises:
+            SessionError: it is not.
+            UnsupportedError: this engine keeps no caches.
+        """
+
+    @abstractmethod
+    def load_session(self, stored: StoredSession, session: Session) -> None:
+        """Let ``session``, which has nothing cached, hold what was ``stored``.
+
+        Raises:
+            SessionError: there is no room for it, or this engine's policy needs what it has not.
+        """
+
+    @abstractmethod
+    def describe(self) -> dict[str, Any]:
+        """What was really compiled and how much it holds, as JSON values."""
+
+    @abstractmethod
+    def metrics(self) -> EngineMetrics:
+        """What it holds now and what it has done."""
+
+
+ENGINES = {
+    "paged": ("ov_kvcrush.runtime.paged.engine", "PagedEngine"),
+    "genai": ("ov_kvcrush.runtime.genai.engine", "GenaiEngine"),
+}
+"""``paged`` is our own, on CPU; ``genai`` drives openvino_genai's, on any device it serves."""
+
+
+def engine_class(name: str) -> Callable[..., Engine]:
+    """The engine called ``name``; ConfigError where there is none."""
+    if name not in ENGINES:
+        raise ConfigError(f"unknown engine {name!r}", did_you_mean(name, ENGINES))
+    module, attribute = ENGINES[name]
+    engine: Callable[..., Engine] = getattr(importlib.import_module(module), attribute)
+    return engine
