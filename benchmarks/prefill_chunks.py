@@ -14,6 +14,7 @@ from harness.contestants import Ours
 from harness.models import SHAPES, model_folder
 from harness.report import LoadMeter
 from harness.workload import FULL, PROMPT, plugin_properties, tokens, warm_up
+from ov_kvcrush.runtime.interface import EngineLimits
 
 
 def main() -> None:
@@ -29,7 +30,7 @@ def main() -> None:
     times: dict[int, list[float]] = {chunk: [] for chunk in options.chunks}
     load = LoadMeter()
     engines = {
-        chunk: Ours(folder, FULL, properties, max_num_batched_tokens=chunk)
+        chunk: Ours(folder, FULL, properties, EngineLimits(max_num_batched_tokens=chunk))
         for chunk in options.chunks
     }
     for engine in engines.values():

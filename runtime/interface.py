@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from collections.abc import Sequence as SequenceOf
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -17,8 +17,9 @@ from ov_kvcrush.runtime.generation.request import Request
 from ov_kvcrush.runtime.sequences.session import Session
 
 if TYPE_CHECKING:
-    from openvino_genai import GenerationConfig
+    from openvino_genai import GenerationConfig, Tokenizer
 
+    from ov_kvcrush.config import KVCacheConfig
     from ov_kvcrush.runtime.session_files.session_file import StoredSession
 
 
@@ -26,7 +27,11 @@ if TYPE_CHECKING:
 class EngineLimits:
     """How much an engine may do at once and hold, as ``SchedulerConfig`` says it.
 
-    ``pool_bytes`` 0 leaves the pool to ``KVCacheConfig.pool_size``.
+    Attributes:
+        max_num_batched_tokens: tokens of one inference, so the size of a prefill chunk.
+        max_num_seqs: sequences that run at once.
+        pool_bytes: size of the page pool where ``KVCacheConfig.pool_size`` does not say it; 0 is
+            automatic.
     """
 
     max_num_batched_tokens: int = 2048
@@ -34,8 +39,36 @@ class EngineLimits:
     pool_bytes: int = 0
 
 
+DEFAULT_LIMITS = EngineLimits()
+
+
 class Engine(ABC):
-    """Runs requests a step at a time."""
+    """Runs requests a step at a time.
+
+    Args:
+        folder: exported model.
+        tokenizer: turns tokens into text where stop strings need it.
+        device: name of the device, in any case.
+        config: what the cache may hold, which tokens, in which precision; None keeps everything.
+        properties: passed to the plugin.
+        limits: how much it may do at once and hold.
+        decode_precision: type that decoding computes in; None is the one prompts are read in.
+
+    Raises:
+        ModelError, UnsupportedError, DeviceError, ConfigError: as their names say, at construction.
+    """
+
+    @abstractmethod
+    def __init__(
+        self,
+        folder: str | Path,
+        tokenizer: Tokenizer,
+        device: str = "CPU",
+        config: KVCacheConfig | None = None,
+        properties: Mapping[str, Any] | None = None,
+        limits: EngineLimits = DEFAULT_LIMITS,
+        decode_precision: str | None = None,
+    ) -> None: ...
 
     @abstractmethod
     def add_request(
@@ -108,6 +141,14 @@ class Engine(ABC):
     def metrics(self) -> EngineMetrics:
         """What it holds now and what it has done."""
 
+    def check_integrity(self) -> None:
+        """Prove that nothing it holds is lost; an engine that cannot look into its cache does not.
+
+        Raises:
+            RuntimeError: something is.
+        """
+        return
+
 
 ENGINES = {
     "paged": ("ov_kvcrush.runtime.paged.engine", "PagedEngine"),
@@ -116,10 +157,24 @@ ENGINES = {
 """``paged`` is our own, on CPU; ``genai`` drives openvino_genai's, on any device it serves."""
 
 
-def engine_class(name: str) -> Callable[..., Engine]:
-    """The engine called ``name``; ConfigError where there is none."""
+def make_engine(
+    name: str,
+    folder: Path,
+    tokenizer: Tokenizer,
+    device: str,
+    config: KVCacheConfig,
+    properties: Mapping[str, Any],
+    limits: EngineLimits,
+    decode_precision: str | None = None,
+) -> Engine:
+    """The engine called ``name``, with the model in ``folder``.
+
+    Raises:
+        ConfigError: there is no such engine; else as :class:`Engine`.
+        UnsupportedError: it has no ``decode_precision``; else likewise.
+    """
     if name not in ENGINES:
         raise ConfigError(f"unknown engine {name!r}", did_you_mean(name, ENGINES))
     module, attribute = ENGINES[name]
-    engine: Callable[..., Engine] = getattr(importlib.import_module(module), attribute)
-    return engine
+    engine: type[Engine] = getattr(importlib.import_module(module), attribute)
+    return engine(folder, tokenizer, device, config, properties, limits, decode_precision)

@@ -26,6 +26,7 @@ from openvino_genai import (
 from ov_kvcrush.config import KVCacheConfig
 from ov_kvcrush.precisions import LayerPrecision
 from ov_kvcrush.runtime.genai.eviction import GenaiEviction
+from ov_kvcrush.runtime.interface import DEFAULT_LIMITS, EngineLimits
 from ov_kvcrush.runtime.model.paged_graph import read_geometry
 from ov_kvcrush.runtime.paged.engine import PagedEngine
 from ov_kvcrush.runtime.pages.layout import PAGE_SIZE, page_bytes
@@ -60,7 +61,7 @@ class Ours:
         folder: exported model.
         config: what the KV cache may hold; its ``pool_size`` has to hold a whole prompt and answer.
         properties: passed to the plugin.
-        limits: the engine's, such as ``max_num_batched_tokens``.
+        limits: the engine's.
     """
 
     def __init__(
@@ -68,10 +69,10 @@ class Ours:
         folder: Path,
         config: KVCacheConfig,
         properties: Mapping[str, Any],
-        **limits: Any,
+        limits: EngineLimits = DEFAULT_LIMITS,
     ) -> None:
         self.engine = PagedEngine(
-            folder, Tokenizer(folder), config=config, properties=properties, **limits
+            folder, Tokenizer(folder), config=config, properties=properties, limits=limits
         )
 
     def generate(self, prompt: Sequence[int], count: int, session: Session | None = None) -> Run:

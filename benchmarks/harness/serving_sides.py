@@ -21,6 +21,7 @@ from harness.timed_engine import TimedEngine
 from harness.workload import tokens
 from ov_kvcrush.config import KVCacheConfig
 from ov_kvcrush.runtime.genai.eviction import GenaiEviction
+from ov_kvcrush.runtime.interface import EngineLimits
 from ov_kvcrush.runtime.paged.engine import PagedEngine
 from ov_kvcrush.runtime.pages.layout import PAGE_SIZE
 
@@ -132,8 +133,7 @@ def serve_ours(folder: Path, config: KVCacheConfig, workload: Workload) -> Outco
         Tokenizer(folder),
         config=config,
         properties=workload.properties,
-        max_num_batched_tokens=workload.max_num_batched_tokens,
-        max_num_seqs=workload.max_num_seqs,
+        limits=EngineLimits(workload.max_num_batched_tokens, workload.max_num_seqs),
         decode_precision=workload.decode_precision,
     )
     _finish(engine, [engine.add_request(tokens(workload.tokens_in, 999), greedy(4))])

@@ -13,11 +13,11 @@ from ov_kvcrush.errors import ConfigError, PromptError
 from ov_kvcrush.pipeline.cached_prefix import CachedPrefix, reading_config
 from ov_kvcrush.pipeline.chat import Chat
 from ov_kvcrush.pipeline.llm_pipeline import LLMPipeline
+from ov_kvcrush.pipeline.loaded_model import LoadedModel
 from ov_kvcrush.pipeline.prompts import Prompt
 from ov_kvcrush.pipeline.results import DecodedResults
-from ov_kvcrush.pipeline.saving import SessionSummary, read_what, write_what
+from ov_kvcrush.pipeline.saving import SessionSummary, load, save
 from ov_kvcrush.runtime.generation.request import Request
-from ov_kvcrush.runtime.generation.settings import resolve_generation_config
 from ov_kvcrush.runtime.interface import Engine
 from ov_kvcrush.runtime.sequences.session import Session
 from ov_kvcrush.runtime.serving.async_engine import AsyncEngine, AsyncRequest
@@ -49,10 +49,11 @@ class AsyncLLMPipeline:
                     "a pipeline that is made already takes no more settings",
                     "Give them to LLMPipeline, or give the model's folder.",
                 )
-            self._pipeline = models_path
+            pipeline = models_path
         else:
-            self._pipeline = LLMPipeline(models_path, *args, **kwargs)
-        self._engine = AsyncEngine(self._pipeline._engine, self._pipeline._lock)
+            pipeline = LLMPipeline(models_path, *args, **kwargs)
+        self._model = pipeline.loaded_model
+        self._engine = AsyncEngine(self._model.engine, self._model.lock)
 
     def generate(
         self,
@@ -80,14 +81,14 @@ class AsyncLLMPipeline:
                 engine sees, such as a prompt longer than the pool, is raised by the answer.
             EngineClosedError: after :meth:`close`.
         """
-        pipeline = self._pipeline
-        config = resolve_generation_config(pipeline._config, generation_config, kwargs)
+        config = self._model.settings(generation_config, kwargs)
         add = self._adder(inputs, config, session, prefix)
-        return Answer(pipeline, self._engine.submit(add))
+        return Answer(self._model, self._engine.submit(add))
 
     async def cache_prefix(self, text: str, system_message: str = "") -> CachedPrefix:
         """As :meth:`LLMPipeline.cache_prefix`; other requests go on meanwhile."""
-        prefix = CachedPrefix(self._pipeline, self.get_tokenizer(), text, system_message)
+        model = self._model
+        prefix = CachedPrefix(model.tokenizer, model.close_session, text, system_message)
         request = self._engine.submit(
             lambda engine: engine.add_request(prefix.token_ids, reading_config(), prefix.session)
         )
@@ -106,18 +107,18 @@ class AsyncLLMPipeline:
         session: Session | None,
         prefix: CachedPrefix | None,
     ) -> Callable[[Engine], Request]:
-        pipeline = self._pipeline
+        model = self._model
         if isinstance(inputs, ChatHistory):
-            text = pipeline.get_tokenizer().apply_chat_template(inputs, add_generation_prompt=True)
+            text = model.tokenizer.apply_chat_template(inputs, add_generation_prompt=True)
 
             def add(engine: Engine) -> Request:
                 # Which sessions are free to go on from is known in the engine's thread only.
-                prompt = pipeline._reader.read_history(text, config, session, prefix)
+                prompt = model.reader.read_history(text, config, session, prefix)
                 return engine.add_request(prompt.ids, config, prompt.session, prompt.prefix)
 
             return add
         if isinstance(inputs, str):
-            prompt = pipeline._reader.read_text(inputs, config, prefix)
+            prompt = model.reader.read_text(inputs, config, prefix)
         elif isinstance(inputs, Sequence) and all(isinstance(one, int) for one in inputs):
             prompt = Prompt(list(inputs), prefix=None if prefix is None else prefix.session)
         else:
@@ -129,32 +130,29 @@ class AsyncLLMPipeline:
 
     def get_generation_config(self) -> GenerationConfig:
         """A copy of the settings that apply where a call gives none."""
-        return self._pipeline.get_generation_config()
+        return self._model.settings()
 
     def get_tokenizer(self) -> Tokenizer:
         """The tokenizer."""
-        return self._pipeline.get_tokenizer()
+        return self._model.tokenizer
 
     def describe(self) -> dict[str, Any]:
         """What was really compiled, and what the cache may hold."""
-        return self._pipeline.describe()
+        return self._model.engine.describe()
 
     async def save_session(
         self, path: str | Path, what: Chat | CachedPrefix, *, overwrite: bool = False
     ) -> SessionSummary:
         """As :meth:`LLMPipeline.save_session`, between two steps."""
-        return await self.call(lambda engine: write_what(engine, Path(path), what, overwrite))
+        return await self.call(lambda engine: save(engine, Path(path), what, overwrite))
 
     async def load_session(self, path: str | Path) -> Chat | CachedPrefix:
         """As :meth:`LLMPipeline.load_session`, between two steps."""
-        tokenizer = self.get_tokenizer()
-        return await self.call(
-            lambda engine: read_what(self._pipeline, engine, tokenizer, Path(path))
-        )
+        return await self.call(lambda _: load(self._model, Path(path)))
 
     async def get_metrics(self) -> dict[str, Any]:
         """As :meth:`LLMPipeline.get_metrics`, between two steps."""
-        return await self.call(lambda _: self._pipeline.get_metrics())
+        return await self.call(lambda _: self._model.metrics())
 
     async def close_session(self, session: Session) -> None:
         """Free what ``session`` holds."""
@@ -184,8 +182,8 @@ class Answer:
     nobody holds any more end the request.
     """
 
-    def __init__(self, pipeline: LLMPipeline, request: AsyncRequest) -> None:
-        self._pipeline = pipeline
+    def __init__(self, model: LoadedModel, request: AsyncRequest) -> None:
+        self._model = model
         self._request = request
 
     @property
@@ -205,7 +203,7 @@ class Answer:
             Exception: what ended the request.
         """
         ready: list[str] = []
-        streamer = TextStreamer(self._pipeline.get_tokenizer(), ready.append)
+        streamer = TextStreamer(self._model.tokenizer, ready.append)
         tokens = self._request.tokens()
         try:
             async for new in tokens:
@@ -228,7 +226,7 @@ class Answer:
         Raises:
             Exception: what ended the request.
         """
-        return self._pipeline._decoded(self._pipeline._ranked([await self._request.result()]))
+        return self._model.decoded(self._model.ranked([await self._request.result()]))
 
     def __await__(self) -> Generator[Any, None, DecodedResults]:
         """The same as :meth:`result`."""

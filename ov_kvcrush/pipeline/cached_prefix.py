@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import weakref
+from collections.abc import Callable
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from openvino_genai import ChatHistory, GenerationConfig
 
@@ -38,8 +39,8 @@ class CachedPrefix:
 
     def __init__(
         self,
-        pipeline: Any,
         tokenizer: Tokenizer,
+        close_session: Callable[[Session], None],
         text: str,
         system_message: str = "",
         token_ids: list[int] | None = None,
@@ -47,7 +48,7 @@ class CachedPrefix:
         if not text:
             raise PromptError("the text of a prefix is empty", "Give it at least one character.")
         require_utf8(text, system_message)
-        self._pipeline = pipeline
+        self._close_session = close_session
         self.text, self.system_message = text, system_message
         spelled = self.spell(tokenizer, _END)
         self.spelled = spelled[: spelled.rindex(_END)]
@@ -83,7 +84,7 @@ class CachedPrefix:
 
     def close(self) -> None:
         """Free its pages; it cannot be used any more."""
-        self._pipeline._close_session(self.session)
+        self._close_session(self.session)
 
     def __enter__(self) -> CachedPrefix:
         return self

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from openvino_genai import ChatHistory
+from openvino_genai import ChatHistory, GenerationConfig
 
 from ov_kvcrush.errors import ConfigError, PromptError
 from ov_kvcrush.pipeline.prompts import require_utf8
+from ov_kvcrush.runtime.sequences.session import Session
 
 if TYPE_CHECKING:
     from ov_kvcrush.pipeline.cached_prefix import CachedPrefix
-    from ov_kvcrush.pipeline.llm_pipeline import LLMPipeline
+    from ov_kvcrush.pipeline.loaded_model import LoadedModel
     from ov_kvcrush.pipeline.results import DecodedResults
+    from ov_kvcrush.pipeline.streaming import Streamer
 
 
 class Chat:
@@ -25,13 +28,11 @@ class Chat:
     """
 
     def __init__(
-        self, pipeline: LLMPipeline, system_message: str = "", prefix: CachedPrefix | None = None
+        self, model: LoadedModel, system_message: str = "", prefix: CachedPrefix | None = None
     ) -> None:
-        from ov_kvcrush.runtime.sequences.session import Session
-
         if prefix is not None and system_message not in ("", prefix.system_message):
             raise _system_message_of_prefix()
-        self._pipeline = pipeline
+        self._model = model
         self.prefix = prefix
         system_message = prefix.system_message if prefix is not None else system_message
         self.session = Session()
@@ -40,7 +41,11 @@ class Chat:
             self.messages.append({"role": "system", "content": system_message})
 
     def ask(
-        self, message: str, generation_config: Any = None, streamer: Any = None, **kwargs: Any
+        self,
+        message: str,
+        generation_config: GenerationConfig | Mapping[str, Any] | None = None,
+        streamer: Streamer | None = None,
+        **kwargs: Any,
     ) -> DecodedResults:
         """Add a user message and generate the answer, which joins the conversation.
 
@@ -51,8 +56,9 @@ class Chat:
             raise PromptError("the message is empty", "Type a question.")
         asked = [*self.messages, {"role": "user", "content": self._read_before + message}]
         require_utf8(*(m["content"] for m in asked))
-        results = self._pipeline._generate_history(
-            ChatHistory(asked), generation_config, streamer, kwargs, self.session, self.prefix
+        config = self._model.settings(generation_config, kwargs)
+        results = self._model.answer(
+            ChatHistory(asked), config, streamer, self.session, self.prefix
         )
         self.messages = [*asked, {"role": "assistant", "content": results.texts[0]}]
         return results
@@ -93,7 +99,7 @@ class Chat:
 
     def close(self) -> None:
         """Free the cache. The conversation stays, and would be read anew."""
-        self._pipeline._close_session(self.session)
+        self._model.close_session(self.session)
 
 
 def _system_message_of_prefix() -> ConfigError:

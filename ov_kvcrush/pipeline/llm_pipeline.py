@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-import threading
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,26 +11,21 @@ from openvino_genai import (
     ChatHistory,
     GenerationConfig,
     SchedulerConfig,
-    StreamingStatus,
     TokenizedInputs,
     Tokenizer,
 )
 
 from ov_kvcrush.config import KVCacheConfig
 from ov_kvcrush.errors import ConfigError, SessionError
-from ov_kvcrush.model_folder import load_generation_config, load_tokenizer
 from ov_kvcrush.pipeline.cached_prefix import CachedPrefix, reading_config
 from ov_kvcrush.pipeline.chat import Chat
-from ov_kvcrush.pipeline.prompt_reader import PromptReader
+from ov_kvcrush.pipeline.loaded_model import LoadedModel
 from ov_kvcrush.pipeline.prompts import Prompt, require_texts, token_rows
-from ov_kvcrush.pipeline.results import DecodedResults, EncodedResults, decoded, encoded, ranked
-from ov_kvcrush.pipeline.saving import SessionSummary, read_what, write_what
+from ov_kvcrush.pipeline.results import DecodedResults, EncodedResults
+from ov_kvcrush.pipeline.saving import SessionSummary, load, save
 from ov_kvcrush.pipeline.scheduler_config import read_scheduler_config
-from ov_kvcrush.pipeline.streaming import TokenStream, as_streamer, deferred_interrupt
-from ov_kvcrush.runtime.generation.request import Generation, Request, share_read
-from ov_kvcrush.runtime.generation.settings import resolve_generation_config
-from ov_kvcrush.runtime.interface import EngineLimits, engine_class
-from ov_kvcrush.runtime.sequences.session import Session
+from ov_kvcrush.pipeline.streaming import Streamer
+from ov_kvcrush.runtime.interface import EngineLimits
 
 
 class LLMPipeline:
@@ -72,32 +64,23 @@ class LLMPipeline:
         decode_precision: str | None = None,
         **properties: Any,
     ) -> None:
-        begun = time.perf_counter()
         tokenizer, device, config = _read_positional(args, tokenizer, device, config)
         properties = {**(config or {}), **properties}
         scheduler_config = properties.pop("scheduler_config", scheduler_config)
-        cache = kv_cache_config or KVCacheConfig()
-        limits = EngineLimits()
+        cache, limits = kv_cache_config or KVCacheConfig(), EngineLimits()
         if scheduler_config is not None:
             cache, limits = read_scheduler_config(scheduler_config, cache)
-        folder = Path(models_path)
-        self._tokenizer = tokenizer or load_tokenizer(folder)
-        make_engine = engine_class(engine)
-        self._engine = make_engine(
-            folder,
-            self._tokenizer,
+        self._model = LoadedModel(
+            Path(models_path),
+            tokenizer,
             device or "CPU",
             config=cache,
+            limits=limits,
             properties=properties,
+            engine=engine,
             decode_precision=decode_precision,
-            **dataclasses.asdict(limits),
         )
-        self._config = load_generation_config(folder, self._tokenizer)
-        self._reader = PromptReader(self._tokenizer, self._engine.close_session)
         self._chat: Chat | None = None
-        self._last: list[Generation] = []
-        self._lock = threading.Lock()
-        self._load_ms = 1e3 * (time.perf_counter() - begun)
 
     # -------------------------------------------------------------- openvino_genai's interface
 
@@ -105,7 +88,7 @@ class LLMPipeline:
         self,
         inputs: str | Sequence[str] | ChatHistory | ov.Tensor | TokenizedInputs,
         generation_config: GenerationConfig | Mapping[str, Any] | None = None,
-        streamer: Any = None,
+        streamer: Streamer | None = None,
         prefix: CachedPrefix | None = None,
         **kwargs: Any,
     ) -> str | DecodedResults | EncodedResults:
@@ -133,31 +116,31 @@ class LLMPipeline:
             ConfigError, PromptError, UnsupportedError: before anything runs.
             KeyboardInterrupt: Ctrl+C, after the current step; everything is released.
         """
-        if prefix is None:
-            if isinstance(inputs, ChatHistory):
-                return self._generate_history(inputs, generation_config, streamer, kwargs, None)
-            if isinstance(inputs, str) and self._chat is not None:
-                return self._chat.ask(inputs, generation_config, streamer, **kwargs).texts[0]
-        config = resolve_generation_config(self._config, generation_config, kwargs)
+        model = self._model
+        if prefix is None and isinstance(inputs, str) and self._chat is not None:
+            return self._chat.ask(inputs, generation_config, streamer, **kwargs).texts[0]
+        config = model.settings(generation_config, kwargs)
+        if prefix is None and isinstance(inputs, ChatHistory):
+            return model.answer(inputs, config, streamer)
         if prefix is None and isinstance(inputs, (ov.Tensor, TokenizedInputs)):
             prompts = [Prompt(ids) for ids in token_rows(inputs)]
-            return encoded(self._run(prompts, config, streamer), self._load_ms)
-        prompts = [self._reader.read_text(text, config, prefix) for text in require_texts(inputs)]
-        results = self._decoded(self._run(prompts, config, streamer))
+            return model.encoded(model.run(prompts, config, streamer))
+        prompts = [model.reader.read_text(text, config, prefix) for text in require_texts(inputs)]
+        results = model.decoded(model.run(prompts, config, streamer))
         single = isinstance(inputs, str) and config.num_return_sequences == 1
         return results.texts[0] if single else results
 
     def get_generation_config(self) -> GenerationConfig:
         """A copy of the settings that apply where a call gives none."""
-        return resolve_generation_config(self._config, None, {})
+        return self._model.settings()
 
     def set_generation_config(self, config: GenerationConfig) -> None:
         """Replace the settings that apply where a call gives none."""
-        self._config = resolve_generation_config(self._config, config, {})
+        self._model.set_settings(config)
 
     def get_tokenizer(self) -> Tokenizer:
         """The tokenizer."""
-        return self._tokenizer
+        return self._model.tokenizer
 
     def start_chat(self, system_message: str = "") -> None:
         """Let ``generate(str)`` continue one conversation until ``finish_chat``."""
@@ -172,6 +155,11 @@ class LLMPipeline:
 
     # -------------------------------------------------------------- what is ours
 
+    @property
+    def loaded_model(self) -> LoadedModel:
+        """What it runs, for others that are to share it, such as ``AsyncLLMPipeline``."""
+        return self._model
+
     def chat(self, system_message: str = "", prefix: CachedPrefix | None = None) -> Chat:
         """A conversation that keeps its compressed cache between turns.
 
@@ -179,7 +167,7 @@ class LLMPipeline:
             system_message: before the first message; with a ``prefix`` its own.
             prefix: from :meth:`cache_prefix`: the first message is its text and then the question.
         """
-        return Chat(self, system_message, prefix)
+        return Chat(self._model, system_message, prefix)
 
     def cache_prefix(
         self,
@@ -197,10 +185,11 @@ class LLMPipeline:
             PromptError: the text is empty, or does not fit the pool.
             UnsupportedError: this engine keeps no prefixes.
         """
-        prefix = CachedPrefix(self, self._tokenizer, text, system_message)
+        model = self._model
+        prefix = CachedPrefix(model.tokenizer, model.close_session, text, system_message)
         prompt = Prompt(prefix.token_ids, prefix.session)
         try:
-            (generation,) = self._run([prompt], reading_config(), None, progress)
+            (generation,) = model.run([prompt], reading_config(), progress=progress)
         except BaseException:
             prefix.close()
             raise
@@ -230,8 +219,8 @@ class LLMPipeline:
             raise SessionError(
                 "there is no conversation to save", "Give a chat or prefix, or call start_chat."
             )
-        with self._lock:
-            return write_what(self._engine, Path(path), what, overwrite)
+        with self._model.lock:
+            return save(self._model.engine, Path(path), what, overwrite)
 
     def load_session(self, path: str | Path) -> Chat | CachedPrefix:
         """What :meth:`save_session` wrote, with its cache, as if it had never been away.
@@ -244,12 +233,12 @@ class LLMPipeline:
                 pool; nothing is loaded then.
             UnsupportedError: this engine keeps no caches.
         """
-        with self._lock:
-            return read_what(self, self._engine, self._tokenizer, Path(path))
+        with self._model.lock:
+            return load(self._model, Path(path))
 
     def describe(self) -> dict[str, Any]:
         """What was really compiled, and what the cache may hold."""
-        return self._engine.describe()
+        return self._model.engine.describe()
 
     def get_metrics(self) -> dict[str, Any]:
         """What the engine holds now and has done since it was made, as JSON values.
@@ -259,87 +248,7 @@ class LLMPipeline:
         ``ttft_seconds`` and ``tpot_seconds``: cumulative histograms as Prometheus has them; what an
         engine does not tell is None. ``last``: what the last call's sequences cost.
         """
-        return {
-            **self._engine.metrics().to_dict(),
-            "last": [generation.metrics.to_dict() for generation in self._last],
-        }
-
-    # -------------------------------------------------------------- how it is done
-
-    def _generate_history(
-        self,
-        history: ChatHistory,
-        generation_config: GenerationConfig | Mapping[str, Any] | None,
-        streamer: Any,
-        kwargs: Mapping[str, Any],
-        session: Session | None,
-        prefix: CachedPrefix | None = None,
-    ) -> DecodedResults:
-        config = resolve_generation_config(self._config, generation_config, kwargs)
-        text = self._tokenizer.apply_chat_template(history, add_generation_prompt=True)
-        with self._lock:
-            prompt = self._reader.read_history(text, config, session, prefix)
-        return self._decoded(self._run([prompt], config, streamer))
-
-    def _close_session(self, session: Session) -> None:
-        with self._lock:
-            self._engine.close_session(session)
-
-    def _run(
-        self,
-        prompts: Sequence[Prompt],
-        config: GenerationConfig,
-        streamer: Any,
-        progress: Callable[[float], None] | None = None,
-    ) -> list[Generation]:
-        if streamer is not None and (len(prompts) > 1 or config.num_return_sequences > 1):
-            raise ConfigError(
-                "a streamer shows one sequence, and this call makes several",
-                "Give one prompt with num_return_sequences=1, or no streamer.",
-            )
-        with self._lock, deferred_interrupt() as interrupted:
-            requests: list[Request] = []
-            try:
-                for prompt in prompts:
-                    requests.append(
-                        self._engine.add_request(prompt.ids, config, prompt.session, prompt.prefix)
-                    )
-                stream = None
-                if streamer is not None:
-                    sink = as_streamer(streamer, self._tokenizer)
-                    stream = TokenStream(sink, requests[0].generations[0].checker)
-                self._drive(requests, stream, interrupted, progress)
-            finally:
-                for request in requests:
-                    if not request.finished:
-                        self._engine.cancel(request)
-        return self._ranked(requests)
-
-    def _drive(
-        self,
-        requests: Sequence[Request],
-        stream: TokenStream | None,
-        interrupted: Callable[[], bool],
-        progress: Callable[[float], None] | None,
-    ) -> None:
-        while not all(request.finished for request in requests):
-            self._engine.step()
-            if progress is not None:
-                progress(sum(map(share_read, requests)) / len(requests))
-            if interrupted():
-                raise KeyboardInterrupt
-            if stream is not None and stream.advance() != StreamingStatus.RUNNING:
-                break
-        if stream is not None:
-            stream.end()
-
-    def _ranked(self, requests: Sequence[Request]) -> list[Generation]:
-        """Sequences of finished requests; the metrics show them as the last call's."""
-        self._last = ranked(requests)
-        return self._last
-
-    def _decoded(self, generations: Sequence[Generation]) -> DecodedResults:
-        return decoded(self._tokenizer, generations, self._load_ms)
+        return self._model.metrics()
 
 
 def _read_positional(

@@ -13,9 +13,7 @@ from ov_kvcrush.pipeline.prompts import encode_continuing
 from ov_kvcrush.runtime.session_files.session_file import StoredSession, read_about
 
 if TYPE_CHECKING:
-    from openvino_genai import Tokenizer
-
-    from ov_kvcrush.pipeline.llm_pipeline import LLMPipeline
+    from ov_kvcrush.pipeline.loaded_model import LoadedModel
     from ov_kvcrush.runtime.interface import Engine
 
 CHAT, PREFIX = "chat", "prefix"
@@ -38,9 +36,7 @@ class SessionSummary:
     file_bytes: int
 
 
-def write_what(
-    engine: Engine, path: Path, what: Chat | CachedPrefix, overwrite: bool
-) -> SessionSummary:
+def save(engine: Engine, path: Path, what: Chat | CachedPrefix, overwrite: bool) -> SessionSummary:
     """Save ``what``. See :meth:`LLMPipeline.save_session`."""
     about = _about(what)
     if what.session.busy:
@@ -57,24 +53,25 @@ def write_what(
     )
 
 
-def read_what(
-    pipeline: LLMPipeline, engine: Engine, tokenizer: Tokenizer, path: Path
-) -> Chat | CachedPrefix:
-    """Load what is at ``path``. See :meth:`LLMPipeline.load_session`."""
-    with engine.open_session(path) as stored:
+def load(model: LoadedModel, path: Path) -> Chat | CachedPrefix:
+    """Load what is at ``path``; to be called with the model's lock held.
+
+    See :meth:`LLMPipeline.load_session`.
+    """
+    with model.engine.open_session(path) as stored:
         kind = stored.about.get("kind")
         what: Chat | CachedPrefix
         if kind == CHAT:
-            what = _read_chat(pipeline, stored, path)
+            what = _read_chat(model, stored, path)
         elif kind == PREFIX:
-            what = _read_prefix(pipeline, tokenizer, stored, path)
+            what = _read_prefix(model, stored, path)
         else:
             raise _unusable(path, f"it is neither a chat nor a prefix, but {kind!r}")
-        engine.load_session(stored, what.session)
+        model.engine.load_session(stored, what.session)
     return what
 
 
-def kind_of(path: Path) -> str:
+def saved_kind(path: Path) -> str:
     """``chat`` or ``prefix``, as the file at ``path`` says; the rest of it is not looked at.
 
     Raises:
@@ -112,7 +109,7 @@ def _about(what: Chat | CachedPrefix) -> dict[str, Any]:
 
 def _require_replaceable(path: Path, kind: str) -> None:
     try:
-        there = kind_of(path)
+        there = saved_kind(path)
     except OVKVCrushError:
         raise SessionError(
             f"{path} exists and is not a saved session", "Choose another name."
@@ -123,24 +120,23 @@ def _require_replaceable(path: Path, kind: str) -> None:
         )
 
 
-def _read_chat(pipeline: LLMPipeline, stored: StoredSession, path: Path) -> Chat:
+def _read_chat(model: LoadedModel, stored: StoredSession, path: Path) -> Chat:
     messages = stored.about.get("messages")
     if not are_messages(messages):
         raise _unusable(path, "its messages are not objects of role and content")
-    chat = Chat(pipeline)
+    chat = Chat(model)
     chat.messages = messages
     return chat
 
 
-def _read_prefix(
-    pipeline: LLMPipeline, tokenizer: Tokenizer, stored: StoredSession, path: Path
-) -> CachedPrefix:
+def _read_prefix(model: LoadedModel, stored: StoredSession, path: Path) -> CachedPrefix:
     text, system_message = (stored.about.get(name) for name in ("text", "system_message"))
     if not (isinstance(text, str) and text and isinstance(system_message, str)):
         raise _unusable(path, "it does not say which text it is of")
     if stored.state is None or stored.state.num_cached != len(stored.token_ids):
         raise _unusable(path, "its cache has not read all of its text")
-    prefix = CachedPrefix(pipeline, tokenizer, text, system_message, stored.token_ids)
+    tokenizer, close_session = model.tokenizer, model.close_session
+    prefix = CachedPrefix(tokenizer, close_session, text, system_message, stored.token_ids)
     if encode_continuing(tokenizer, prefix.spelled, []) != prefix.token_ids:
         raise SessionError(
             f"{path} was saved with another tokenizer or chat template: its text has other tokens",

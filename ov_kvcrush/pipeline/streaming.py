@@ -6,15 +6,18 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TypeAlias
 
 from openvino_genai import StreamerBase, StreamingStatus, TextStreamer, Tokenizer
 
 from ov_kvcrush.errors import ConfigError
 from ov_kvcrush.runtime.generation.stopping import StopChecker
 
+Streamer: TypeAlias = Callable[[str], object] | StreamerBase
+"""Gets an answer's text piece by piece; what a callable returns says whether to stop."""
 
-def as_streamer(streamer: Any, tokenizer: Tokenizer) -> StreamerBase:
+
+def as_streamer(streamer: Streamer, tokenizer: Tokenizer) -> StreamerBase:
     """A ``StreamerBase`` that calls ``streamer`` with text, or ``streamer`` itself if it is one."""
     if isinstance(streamer, StreamerBase):
         return streamer

@@ -26,15 +26,15 @@ from ov_kvcrush.runtime.genai.eviction import GenaiEviction
 from ov_kvcrush.runtime.genai.running import Running
 from ov_kvcrush.runtime.genai.settings import (
     page_size_of,
+    plugin_properties,
     require_fixed_pool,
     require_ir,
     scheduler_config,
     stored_precision,
-    with_precision,
 )
 from ov_kvcrush.runtime.generation.request import Generation, Request, new_request
 from ov_kvcrush.runtime.generation.settings import refuse_unsupported
-from ov_kvcrush.runtime.interface import Engine
+from ov_kvcrush.runtime.interface import DEFAULT_LIMITS, Engine, EngineLimits
 from ov_kvcrush.runtime.pages.layout import page_bytes
 from ov_kvcrush.runtime.plugin.core import require_device, require_properties
 from ov_kvcrush.runtime.sequences.session import Session
@@ -53,20 +53,8 @@ class GenaiEngine(Engine):
     prefills its whole prompt, quickened by prefix caching where nothing is evicted; of several
     return sequences all tokens come at the end.
 
-    Args:
-        folder: exported model.
-        tokenizer: turns tokens into text where stop strings need it.
-        device: any that openvino_genai serves.
-        config: what the cache may hold, which tokens, in which precision.
-        properties: passed to the plugin.
-        max_num_batched_tokens: tokens of one inference, so the size of a prefill chunk.
-        max_num_seqs: sequences that run at once.
-        pool_bytes: size of the page pool where ``config.pool_size`` says none, in whole GiB; with 0
-            it grows as tokens come.
-        decode_precision: None; openvino_genai compiles the model once.
-
-    Raises:
-        ModelError, UnsupportedError, DeviceError, ConfigError: as their names say, at construction.
+    Built and failing as :class:`Engine` says. ``limits.pool_bytes`` counts in whole GiB, and with 0
+    the pool grows as tokens come.
     """
 
     def __init__(
@@ -76,9 +64,7 @@ class GenaiEngine(Engine):
         device: str = "CPU",
         config: KVCacheConfig | None = None,
         properties: Mapping[str, Any] | None = None,
-        max_num_batched_tokens: int = 2048,
-        max_num_seqs: int = 64,
-        pool_bytes: int = 0,
+        limits: EngineLimits = DEFAULT_LIMITS,
         decode_precision: str | None = None,
     ) -> None:
         if decode_precision is not None:
@@ -95,17 +81,10 @@ class GenaiEngine(Engine):
         )
         require_ir(Path(folder))
         plan = KVPlan.load(folder)
-        properties = with_precision(properties or {}, self.config, plan)
+        properties = plugin_properties(properties or {}, self.config, plan)
         require_properties(self._device, properties)
         self._precision = stored_precision(plan, properties)
-        self._scheduler = scheduler_config(
-            self.config,
-            self.eviction,
-            self._page_size,
-            max_num_batched_tokens=max_num_batched_tokens,
-            max_num_seqs=max_num_seqs,
-            pool_bytes=pool_bytes,
-        )
+        self._scheduler = scheduler_config(self.config, self.eviction, self._page_size, limits)
         require_fixed_pool(self._scheduler, self._precision)
         try:
             self._pipeline = ContinuousBatchingPipeline(

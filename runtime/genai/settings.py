@@ -13,6 +13,7 @@ from ov_kvcrush.errors import ConfigError, ModelError
 from ov_kvcrush.plan import KVPlan
 from ov_kvcrush.precisions import LayerPrecision, require_precision_pair
 from ov_kvcrush.runtime.genai.eviction import GenaiEviction
+from ov_kvcrush.runtime.interface import EngineLimits
 from ov_kvcrush.runtime.pages.layout import PAGE_SIZE
 
 _GPU_PAGE_SIZE = 16
@@ -28,28 +29,25 @@ def scheduler_config(
     config: KVCacheConfig,
     eviction: GenaiEviction | None,
     page_size: int,
-    *,
-    max_num_batched_tokens: int,
-    max_num_seqs: int,
-    pool_bytes: int,
+    limits: EngineLimits,
 ) -> SchedulerConfig:
     """How much may be done at once and held, and what is evicted.
 
     Raises:
-        ConfigError: ``pool_bytes`` counts and is not in whole GiB.
+        ConfigError: ``limits.pool_bytes`` counts and is not in whole GiB.
     """
     scheduler = SchedulerConfig()
-    scheduler.max_num_batched_tokens = max_num_batched_tokens
-    scheduler.max_num_seqs = max_num_seqs
+    scheduler.max_num_batched_tokens = limits.max_num_batched_tokens
+    scheduler.max_num_seqs = limits.max_num_seqs
     if config.pool_size is not None:
         scheduler.num_kv_blocks = -(-config.pool_size // page_size)
-    elif pool_bytes % _GIB:
+    elif limits.pool_bytes % _GIB:
         raise ConfigError(
-            f"a pool of {pool_bytes:,} bytes: openvino_genai counts its pool in whole GiB",
+            f"a pool of {limits.pool_bytes:,} bytes: openvino_genai counts its pool in whole GiB",
             "Give pool_size, which counts tokens.",
         )
     else:
-        scheduler.cache_size = pool_bytes // _GIB
+        scheduler.cache_size = limits.pool_bytes // _GIB
     # With eviction on, openvino_genai's prefix caching loses pages and ends in a crash.
     scheduler.enable_prefix_caching = eviction is None
     if eviction is not None:
@@ -58,7 +56,7 @@ def scheduler_config(
     return scheduler
 
 
-def with_precision(
+def plugin_properties(
     properties: Mapping[str, Any], config: KVCacheConfig, plan: KVPlan | None
 ) -> dict[str, Any]:
     """``properties`` and the KV precision ``config`` asks for; what it leaves open the IR says.

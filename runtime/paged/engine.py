@@ -22,7 +22,7 @@ from ov_kvcrush.runtime.engine_metrics import EndedSequences, EngineMetrics
 from ov_kvcrush.runtime.eviction.budgets import CacheBudgets, buy_tokens
 from ov_kvcrush.runtime.eviction.compressor import Compressor
 from ov_kvcrush.runtime.generation.request import Generation, Request, new_request
-from ov_kvcrush.runtime.interface import Engine
+from ov_kvcrush.runtime.interface import DEFAULT_LIMITS, Engine, EngineLimits
 from ov_kvcrush.runtime.model.batch import build_batch, num_query_rows
 from ov_kvcrush.runtime.paged.setup import make_cache, open_model
 from ov_kvcrush.runtime.pages.layout import PAGE_SIZE
@@ -47,19 +47,7 @@ if TYPE_CHECKING:
 class PagedEngine(Engine):
     """Runs requests over OpenVINO's paged KV cache and keeps each sequence within its budget.
 
-    Args:
-        folder: exported model.
-        tokenizer: turns tokens into text where stop strings need it.
-        device: ``CPU``.
-        config: what the cache may hold, which tokens, in which precision.
-        properties: passed to the plugin.
-        max_num_batched_tokens: tokens of one inference, so the size of a prefill chunk.
-        max_num_seqs: sequences that run at once.
-        pool_bytes: size of the page pool where ``config.pool_size`` says none; 0 is automatic.
-        decode_precision: as of :class:`ov_kvcrush.runtime.model.paged_model.PagedModel`.
-
-    Raises:
-        ModelError, UnsupportedError, DeviceError, ConfigError: as their names say, at construction.
+    Built and failing as :class:`Engine` says; it runs on ``CPU``.
     """
 
     def __init__(
@@ -69,16 +57,13 @@ class PagedEngine(Engine):
         device: str = "CPU",
         config: KVCacheConfig | None = None,
         properties: Mapping[str, Any] | None = None,
-        max_num_batched_tokens: int = 2048,
-        max_num_seqs: int = 64,
-        pool_bytes: int = 0,
+        limits: EngineLimits = DEFAULT_LIMITS,
         decode_precision: str | None = None,
     ) -> None:
         self.config = config or KVCacheConfig()
         self.config.require_page_multiples(PAGE_SIZE)
         self._tokenizer = tokenizer
-        self._max_num_batched_tokens = max_num_batched_tokens
-        self._max_num_seqs = max_num_seqs
+        self._limits = limits
         plan = KVPlan.load(folder)
         self.model = open_model(folder, device, self.config, properties, plan, decode_precision)
         self._identity = CacheIdentity(
@@ -88,19 +73,17 @@ class PagedEngine(Engine):
             self.model.precisions,
         )
         shares = plan.layer_shares if plan else ()
-        self._budgets = CacheBudgets(self.config, self.model.layers, shares, max_num_batched_tokens)
+        chunk = limits.max_num_batched_tokens
+        self._budgets = CacheBudgets(self.config, self.model.layers, shares, chunk)
         if self.config.kv_budget_mb is not None:
             self.config = buy_tokens(self.config, self._budgets, self.model.layouts)
-            self._budgets = CacheBudgets(
-                self.config, self.model.layers, shares, max_num_batched_tokens
-            )
+            self._budgets = CacheBudgets(self.config, self.model.layers, shares, chunk)
         self.cache = make_cache(
             self.model,
             self.config,
             plan,
             self._budgets.largest_share,
-            max_num_seqs=max_num_seqs,
-            pool_bytes=pool_bytes,
+            limits=limits,
         )
         self._compressor = (
             Compressor(
@@ -128,8 +111,8 @@ class PagedEngine(Engine):
             self.cache,
             admission,
             self.prefixes,
-            max_num_batched_tokens,
-            max_num_seqs,
+            limits.max_num_batched_tokens,
+            limits.max_num_seqs,
         )
         self._owners: dict[Sequence, tuple[Request, Generation]] = {}
         self._num_requests = 0
@@ -223,7 +206,7 @@ class PagedEngine(Engine):
             "page_size": PAGE_SIZE,
             "pool_tokens": self.cache.max_tokens,
             "pool_bytes": self.cache.max_bytes,
-            "max_num_batched_tokens": self._max_num_batched_tokens,
+            "max_num_batched_tokens": self._limits.max_num_batched_tokens,
             "kv_cache_config": self.config.to_dict(),
         }
 

@@ -11,6 +11,7 @@ import psutil
 from ov_kvcrush.config import KVCacheConfig
 from ov_kvcrush.plan import KVPlan
 from ov_kvcrush.precisions import LayerPrecision
+from ov_kvcrush.runtime.interface import EngineLimits
 from ov_kvcrush.runtime.model.paged_model import PagedModel
 from ov_kvcrush.runtime.pages.layout import pages_for
 from ov_kvcrush.runtime.pages.pool import PagePool
@@ -43,8 +44,7 @@ def make_cache(
     plan: KVPlan | None,
     most: float,
     *,
-    max_num_seqs: int,
-    pool_bytes: int,
+    limits: EngineLimits,
 ) -> KVCache:
     """Give ``model`` its cache.
 
@@ -56,17 +56,18 @@ def make_cache(
         config: its ``pool_size`` goes first.
         plan: tells the context length where the pool is sized by it.
         most: times its even part that one layer may take.
-        max_num_seqs: sequences that run at once.
-        pool_bytes: size of the pool where ``config`` says none; 0 is automatic.
+        limits: of the engine.
     """
     if config.pool_size is not None:
         num_pages = pages_for(config.pool_size)
-    elif pool_bytes:
-        num_pages = pool_bytes // model.page_bytes
+    elif limits.pool_bytes:
+        num_pages = limits.pool_bytes // model.page_bytes
     else:
         context = (plan and plan.context_length) or _CONTEXT_WHERE_UNKNOWN
         affordable = psutil.virtual_memory().available * _POOL_SHARE_OF_FREE_MEMORY
-        num_pages = min(pages_for(context) * max_num_seqs, int(affordable / model.page_bytes))
+        num_pages = min(
+            pages_for(context) * limits.max_num_seqs, int(affordable / model.page_bytes)
+        )
     num_pages = max(1, num_pages)
     num_layers = len(model.layers)
     layer_pages = [int(num_pages * min(most, num_layers))] * num_layers

@@ -126,4 +126,4 @@ def test_a_chat_of_many_turns_holds_no_more_than_of_few(needle_int8_dir: Path) -
     assert max(held[40:]) <= max(held[10:40])
     assert pipe.get_metrics()["requests"]["prefix_hits"] >= 1
     chat.close()
-    pipe._engine.check_integrity()  # type: ignore[attr-defined]
+    pipe.loaded_model.engine.check_integrity()

@@ -51,7 +51,7 @@ def evicting(needle_f32_dir: Path) -> LLMPipeline:
 
 def used_bytes(pipe: LLMPipeline) -> int:
     """Without the prefixes that are kept for others."""
-    pipe._engine.prefixes.clear()  # type: ignore[attr-defined]
+    pipe.loaded_model.engine.prefixes.clear()  # type: ignore[attr-defined]
     return int(pipe.get_metrics()["kv_cache"]["used_bytes"])
 
 
@@ -443,7 +443,7 @@ def test_a_pipeline_frees_its_model_and_pages_with_the_last_reference(needle_f32
     pipe.generate(genai.ChatHistory([{"role": "user", "content": document()}]), max_new_tokens=2)
     with closing(pipe.chat()) as chat:
         chat.ask("Hello", max_new_tokens=2)
-    engine = weakref.ref(pipe._engine)
+    engine = weakref.ref(pipe.loaded_model.engine)
     # Left to the garbage collector, the pools of many pipelines would pile up.
     gc.disable()
     try:

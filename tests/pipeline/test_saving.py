@@ -46,7 +46,7 @@ def whole(pipe: LLMPipeline, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def used_bytes(pipe: LLMPipeline) -> int:
-    pipe._engine.check_integrity()  # type: ignore[attr-defined]
+    pipe.loaded_model.engine.check_integrity()
     return int(pipe.get_metrics()["kv_cache"]["used_bytes"])
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from openvino_genai import GenerationConfig, Tokenizer
 
 from ov_kvcrush.config import KVCacheConfig
+from ov_kvcrush.runtime.interface import EngineLimits
 from ov_kvcrush.runtime.paged.engine import PagedEngine
 from ov_kvcrush.runtime.sequences.session import Session
 from tests.support.paths import ROOT
@@ -19,7 +20,9 @@ from tests.support.paths import ROOT
 def engine_of(folder: Path | str, **settings: Any) -> PagedEngine:
     """An engine that keeps nothing unasked and reads 128 tokens at a time."""
     config = KVCacheConfig(**{"pool_size": 4096, "prefix_caching": False, **settings})
-    return PagedEngine(folder, Tokenizer(folder), config=config, max_num_batched_tokens=128)
+    return PagedEngine(
+        folder, Tokenizer(folder), config=config, limits=EngineLimits(max_num_batched_tokens=128)
+    )
 
 
 def ask(engine: PagedEngine, session: Session, new: list[int], count: int = 40) -> list[int]:

@@ -126,14 +126,14 @@ def _read_document(document: str) -> str:
 
 def _check_output(output: Path, overwrite: bool) -> None:
     """Refuse, before a document is read for minutes, what would not be replaced in the end."""
-    from ov_kvcrush.pipeline.saving import PREFIX, kind_of
+    from ov_kvcrush.pipeline.saving import PREFIX, saved_kind
 
     if output.is_dir():
         raise SessionError(f"{output} is a folder", "Give the name of a file.")
     if not output.exists() or overwrite:
         return
     try:
-        kind = kind_of(output)
+        kind = saved_kind(output)
     except OVKVCrushError:
         kind = "file of another kind"
     if kind != PREFIX:

@@ -19,7 +19,7 @@ from ov_kvcrush.cli import run
 from ov_kvcrush.cli.chat.conversation import Conversation
 from ov_kvcrush.cli.options.cache import spell_cache_options
 from ov_kvcrush.errors import SessionError
-from ov_kvcrush.pipeline.saving import kind_of
+from ov_kvcrush.pipeline.saving import saved_kind
 from tests.cli.chat.test_slash_commands import SETTINGS, FakeScreen
 from tests.support.damaged_sessions import DAMAGES
 from tests.support.paths import ROOT
@@ -64,7 +64,7 @@ def document(tmp_path: Path) -> Path:
 
 
 def check(pipeline: LLMPipeline) -> None:
-    pipeline._engine.check_integrity()  # type: ignore[attr-defined]
+    pipeline.loaded_model.engine.check_integrity()
 
 
 def fails(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
@@ -191,7 +191,7 @@ def test_a_process_that_is_ended_saves_and_one_that_is_killed_leaves_the_old_fil
         chat.signal(number)
         assert chat.wait() == (128 + number if is_saved else -number)
     assert (file.read_bytes() != before) == is_saved
-    assert kind_of(file) == "chat"
+    assert saved_kind(file) == "chat"
 
 
 def test_one_answer_after_another_goes_on(

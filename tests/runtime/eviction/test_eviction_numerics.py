@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from openvino_genai import GenerationConfig, Tokenizer
 
 from ov_kvcrush.config import KVCacheConfig
+from ov_kvcrush.runtime.interface import EngineLimits
 from ov_kvcrush.runtime.paged.engine import PagedEngine
 from tests.support.torch_reference import TorchReference
 
@@ -76,7 +77,11 @@ def engine_of(folder: Path, key: str, value: str, **settings: object) -> PagedEn
     config = KVCacheConfig(key_cache_precision=key, value_cache_precision=value, **settings)  # type: ignore[arg-type]
     properties = {"INFERENCE_PRECISION_HINT": "bf16" if key == "bf16" else "f32"}
     return PagedEngine(
-        folder, Tokenizer(folder), config=config, properties=properties, max_num_batched_tokens=128
+        folder,
+        Tokenizer(folder),
+        config=config,
+        properties=properties,
+        limits=EngineLimits(max_num_batched_tokens=128),
     )
 
 

@@ -26,6 +26,7 @@ from ov_kvcrush.precisions import LayerPrecision
 from ov_kvcrush.runtime.genai.engine import GenaiEngine
 from ov_kvcrush.runtime.genai.eviction import GenaiEviction
 from ov_kvcrush.runtime.generation.request import Request
+from ov_kvcrush.runtime.interface import EngineLimits
 from ov_kvcrush.runtime.paged.engine import PagedEngine
 from ov_kvcrush.runtime.sequences.session import Session
 
@@ -53,7 +54,9 @@ def engine(needle_int8_dir: Path, tokenizer: Tokenizer) -> GenaiEngine:
 
 @pytest.fixture(scope="module")
 def evicting(needle_int8_dir: Path, tokenizer: Tokenizer) -> GenaiEngine:
-    return GenaiEngine(needle_int8_dir, tokenizer, config=EVICTING, max_num_batched_tokens=256)
+    return GenaiEngine(
+        needle_int8_dir, tokenizer, config=EVICTING, limits=EngineLimits(max_num_batched_tokens=256)
+    )
 
 
 def prompt_of(length: int, seed: int = 0) -> list[int]:
@@ -330,7 +333,7 @@ def test_bad_folders_devices_and_properties_are_refused(
         GenaiEngine(needle_int8_dir, tokenizer, properties={"NUM_STREAM": 1})
     assert "NUM_STREAMS" in refused.value.hint
     with pytest.raises(ConfigError, match="whole GiB"):
-        GenaiEngine(needle_int8_dir, tokenizer, pool_bytes=1000)
+        GenaiEngine(needle_int8_dir, tokenizer, limits=EngineLimits(pool_bytes=1000))
     config = KVCacheConfig(key_cache_precision="u8", value_cache_precision="u4")
     with pytest.raises(ConfigError, match="damages its memory") as refused:
         GenaiEngine(needle_int8_dir, tokenizer, config=config)

@@ -14,6 +14,7 @@ from openvino_genai import GenerationConfig, Tokenizer
 from ov_kvcrush.config import KVCacheConfig
 from ov_kvcrush.export import ExportOptions, export_model
 from ov_kvcrush.precisions import LayerPrecision
+from ov_kvcrush.runtime.interface import EngineLimits
 from ov_kvcrush.runtime.model.paged_graph import read_paged_graph
 from ov_kvcrush.runtime.model.paged_model import PagedModel
 from ov_kvcrush.runtime.paged.engine import PagedEngine
@@ -56,7 +57,7 @@ def engine_of(folder: Path, **settings: Any) -> PagedEngine:
         Tokenizer(folder),
         config=KVCacheConfig(**settings),
         properties=F32,
-        max_num_batched_tokens=64,
+        limits=EngineLimits(max_num_batched_tokens=64),
     )
 
 

@@ -13,6 +13,7 @@ from openvino_genai import GenerationConfig, GenerationFinishReason, Tokenizer
 from ov_kvcrush.config import KVCacheConfig
 from ov_kvcrush.errors import ConfigError, PromptError
 from ov_kvcrush.runtime.generation.request import Request
+from ov_kvcrush.runtime.interface import EngineLimits
 from ov_kvcrush.runtime.paged.engine import PagedEngine
 from ov_kvcrush.runtime.sequences.session import Session
 
@@ -32,7 +33,13 @@ def engine_of(
 ) -> PagedEngine:
     exact = {"key_cache_precision": "f32", "value_cache_precision": "f32", **settings}
     config = KVCacheConfig(**exact)  # type: ignore[arg-type]
-    return PagedEngine(folder, Tokenizer(folder), config=config, properties=F32, **(limits or {}))
+    return PagedEngine(
+        folder,
+        Tokenizer(folder),
+        config=config,
+        properties=F32,
+        limits=EngineLimits(**(limits or {})),
+    )
 
 
 def prompt_of(length: int, seed: int = 0) -> list[int]:

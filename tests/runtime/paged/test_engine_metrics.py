@@ -14,7 +14,7 @@ from ov_kvcrush.runtime.engine_metrics import TPOT_BOUNDS, TTFT_BOUNDS, EndedSeq
 from ov_kvcrush.runtime.genai.engine import GenaiEngine
 from ov_kvcrush.runtime.generation.metrics import GenerationMetrics
 from ov_kvcrush.runtime.generation.request import Generation, Request
-from ov_kvcrush.runtime.interface import Engine
+from ov_kvcrush.runtime.interface import Engine, EngineLimits
 from ov_kvcrush.runtime.paged.engine import PagedEngine
 from ov_kvcrush.runtime.sequences.session import Session
 
@@ -22,7 +22,9 @@ EVICTING = KVCacheConfig(max_cache_size=96, start_size=8, recent_size=24, decode
 
 
 def engine_of(folder: Path, config: KVCacheConfig, max_num_seqs: int = 64) -> PagedEngine:
-    return PagedEngine(folder, Tokenizer(folder), config=config, max_num_seqs=max_num_seqs)
+    return PagedEngine(
+        folder, Tokenizer(folder), config=config, limits=EngineLimits(max_num_seqs=max_num_seqs)
+    )
 
 
 def prompt_of(length: int, seed: int = 0) -> list[int]:

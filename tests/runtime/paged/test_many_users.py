@@ -11,6 +11,7 @@ from openvino_genai import GenerationConfig, Tokenizer
 from ov_kvcrush.config import KVCacheConfig
 from ov_kvcrush.errors import PromptError, SessionError
 from ov_kvcrush.runtime.generation.request import Request
+from ov_kvcrush.runtime.interface import EngineLimits
 from ov_kvcrush.runtime.paged.engine import PagedEngine
 from ov_kvcrush.runtime.sequences.session import Session
 
@@ -168,7 +169,7 @@ def test_random_operations_lose_no_page(needle_int8_dir: Path, tmp_path: Path, c
     )  # type: ignore[arg-type]
     engine = PagedEngine(
         needle_int8_dir, Tokenizer(needle_int8_dir), config=config,
-        max_num_batched_tokens=128, max_num_seqs=6,
+        limits=EngineLimits(max_num_batched_tokens=128, max_num_seqs=6),
     )  # fmt: skip
     users = Users(engine, len(case), tmp_path)
     for _ in range(NUM_OPERATIONS):

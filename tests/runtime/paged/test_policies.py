@@ -17,6 +17,7 @@ from ov_kvcrush.plan import PLAN_FILE, KVPlan
 from ov_kvcrush.precisions import KV_PRECISION_PAIRS, LayerPrecision
 from ov_kvcrush.runtime.eviction.budgets import CacheBudgets
 from ov_kvcrush.runtime.eviction.compressor import Compressor
+from ov_kvcrush.runtime.interface import EngineLimits
 from ov_kvcrush.runtime.paged.engine import PagedEngine
 from ov_kvcrush.runtime.sequences.sequence import Cut, Sequence
 from ov_kvcrush.selection import IMPORTANCE_METHODS, REPRESENTATIVE_RULES
@@ -32,7 +33,9 @@ def engine_of(folder: Path, chunk: int = 128, **settings: object) -> PagedEngine
     alone = {"pool_size": 2048, "representative_share": 0.5, "prefix_caching": False}
     settings = alone | settings
     config = KVCacheConfig(**settings)  # type: ignore[arg-type]
-    return PagedEngine(folder, Tokenizer(folder), config=config, max_num_batched_tokens=chunk)
+    return PagedEngine(
+        folder, Tokenizer(folder), config=config, limits=EngineLimits(max_num_batched_tokens=chunk)
+    )
 
 
 def read(engine: PagedEngine, prompt: list[int] = PROMPT) -> Sequence:

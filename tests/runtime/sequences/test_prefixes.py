@@ -12,6 +12,7 @@ from openvino_genai import GenerationConfig, Tokenizer
 from ov_kvcrush.config import KVCacheConfig
 from ov_kvcrush.errors import PromptError
 from ov_kvcrush.runtime.generation.request import Request
+from ov_kvcrush.runtime.interface import EngineLimits
 from ov_kvcrush.runtime.paged.engine import PagedEngine
 from ov_kvcrush.runtime.sequences.prefixes import common_prefix
 from ov_kvcrush.runtime.sequences.session import Session
@@ -35,7 +36,7 @@ def make(needle_f32_dir: Path) -> Make:
         tokenizer = Tokenizer(needle_f32_dir)
         return PagedEngine(
             needle_f32_dir, tokenizer, config=config, properties=properties,
-            max_num_batched_tokens=128,
+            limits=EngineLimits(max_num_batched_tokens=128),
         )  # fmt: skip
 
     return engine_of
