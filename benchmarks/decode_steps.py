@@ -56,7 +56,7 @@ def measure(
     u8 = LayerPrecision("u8", "u8")
     model = PagedModel(folder, precisions=u8, decode_precision=decode_precision)
     model.reserve([max(counts) * pages_for(num_cached + 1)] * len(model.layers))
-    chunks = [Chunk(sequence, 1) for sequence in read(model, num_cached, max(counts))]
+    chunks = [Chunk.of(sequence, 1) for sequence in read(model, num_cached, max(counts))]
     times = {count: step_ms(model, build_batch(chunks[:count])) for count in counts}
     name = model.decode_precision
     del model
@@ -74,7 +74,7 @@ def read(model: PagedModel, num_cached: int, count: int) -> list[Sequence]:
         tokens = np.random.default_rng(number).integers(3, 5000, num_cached + 1).tolist()
         first = number * pages_for(num_cached + 1)
         sequence = sequence_on_pages(tokens, model.layers, first)
-        model.forward(build_batch([Chunk(sequence, num_cached)]))
+        model.forward(build_batch([Chunk.of(sequence, num_cached)]))
         sequence.append(num_cached)
         sequences.append(sequence)
     return sequences

@@ -74,9 +74,9 @@ def make(folder: Path, parts: int, threads: int) -> tuple[PagedModel, Batch]:
     sequence = sequence_on_pages([*tokens(PROMPT, 0), 7], geometry)
     while sequence.num_uncached > 1:
         count = min(1024, sequence.num_uncached - 1)
-        model.forward(build_batch([Chunk(sequence, count)]))
+        model.forward(build_batch([Chunk.of(sequence, count)]))
         sequence.append(count)
-    return model, build_batch([Chunk(sequence, 1)])
+    return model, build_batch([Chunk.of(sequence, 1)])
 
 
 if __name__ == "__main__":

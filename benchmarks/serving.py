@@ -111,8 +111,8 @@ def parse_options() -> argparse.Namespace:
 def tokens_in_pool(folder: Path, megabytes: float) -> int:
     """Tokens whose pages, in all layers, take no more than ``megabytes``."""
     precision = LayerPrecision(PRECISION, PRECISION)
-    of_a_page = sum(sum(page_bytes(layer, precision)) for layer in read_geometry(folder))
-    return int(1e6 * megabytes / of_a_page) * PAGE_SIZE
+    layers = read_geometry(folder)
+    return int(1e6 * megabytes / page_bytes(layers, [precision] * len(layers))) * PAGE_SIZE
 
 
 def changed(config: KVCacheConfig, changes: dict[str, str]) -> KVCacheConfig:

@@ -113,7 +113,7 @@ class _Trial:
             for tokens, first in zip(_passages(text), firsts, strict=True)
         ]
         model.reserve([firsts.stop] * len(model.layers))
-        model.forward(build_batch([Chunk(sequence_on_pages(text, model.layers), len(text))]))
+        model.forward(build_batch([Chunk.of(sequence_on_pages(text, model.layers), len(text))]))
 
     def surprise(self, without: int | None = None) -> float:
         """Mean negative log likelihood, in nats, of the passages' tokens behind their lead.
@@ -122,7 +122,8 @@ class _Trial:
             without: layer that sees start and end of the text only.
         """
         chunks = [
-            Chunk(self._sequence(passage, without), _PASSAGE_TOKENS) for passage in self._passages
+            Chunk.of(self._sequence(passage, without), _PASSAGE_TOKENS)
+            for passage in self._passages
         ]
         # Logits of a row tell the token after it.
         counted = np.arange(_LEAD_TOKENS - 1, _PASSAGE_TOKENS - 1, dtype=np.int32)

@@ -6,12 +6,9 @@ from bisect import bisect_left
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import accumulate
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from openvino_genai import GenerationFinishReason
-
-if TYPE_CHECKING:
-    from ov_kvcrush.runtime.generation.request import Generation
+from ov_kvcrush.runtime.generation.metrics import GenerationMetrics
 
 # vLLM's, so that dashboards made for it fit. Seconds.
 TTFT_BOUNDS = (
@@ -92,10 +89,13 @@ class EndedSequences:
     ttft: Histogram = field(default_factory=lambda: Histogram(TTFT_BOUNDS))
     tpot: Histogram = field(default_factory=lambda: Histogram(TPOT_BOUNDS))
 
-    def add(self, generation: Generation) -> None:
-        """Take in what a sequence has cost, once it is known."""
-        metrics = generation.metrics
-        cancelled = generation.finish_reason == GenerationFinishReason.NONE
+    def add(self, metrics: GenerationMetrics, *, cancelled: bool) -> None:
+        """Take in what a sequence has cost, once it is known.
+
+        Args:
+            metrics: of the sequence.
+            cancelled: whether it was ended from outside.
+        """
         self.num_cancelled += cancelled
         self.num_finished += not cancelled
         self.num_prompt_tokens += metrics.num_prompt_tokens

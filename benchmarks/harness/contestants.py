@@ -123,7 +123,7 @@ class EvictingGenai:
             str(config.key_cache_precision), str(config.value_cache_precision)
         )
         layers = read_geometry(folder)
-        self._page_bytes = sum(sum(page_bytes(layer, precision)) for layer in layers)
+        self._page_bytes = page_bytes(layers, [precision] * len(layers))
         scheduler = SchedulerConfig()
         scheduler.max_num_batched_tokens = pool_size
         scheduler.num_kv_blocks = -(-pool_size // PAGE_SIZE)

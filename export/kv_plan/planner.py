@@ -17,7 +17,7 @@ from ov_kvcrush.export.kv_plan.sensitivity import SensitivityTrial
 from ov_kvcrush.export.kv_plan.storage_errors import Storage, collect_errors
 from ov_kvcrush.plan import LayerGeometry
 from ov_kvcrush.precisions import LayerPrecision
-from ov_kvcrush.runtime.pages.layout import PAGE_SIZE, page_bytes
+from ov_kvcrush.runtime.pages.layout import kv_bytes_per_token
 
 U8, LOW_KEY, LOW_VALUE = (
     LayerPrecision("u8", "u8"),
@@ -141,5 +141,5 @@ def measure_harm(
                 for p in precisions
             )
         )
-    sizes = tuple(tuple(sum(page_bytes(n, p)) / PAGE_SIZE for p in precisions) for n in layers)
+    sizes = tuple(tuple(kv_bytes_per_token([n], [p]) for p in precisions) for n in layers)
     return HarmTable(precisions, tuple(harms), sizes)

@@ -113,7 +113,7 @@ def read_output(
         kept = set(_compared_rows(passages, len(tokens)).tolist())
         while reader.num_uncached:
             begin, count = reader.num_cached, min(reader.num_uncached, _ROWS_AT_ONCE)
-            batch = build_batch([Chunk(reader, count)])
+            batch = build_batch([Chunk.of(reader, count)])
             batch = replace(batch, sampled_rows=np.arange(count, dtype=np.int32))
             told = _log_probabilities(model.forward(batch)[0])
             reader.append(count)
@@ -134,7 +134,7 @@ def _batch(passages: Sequence[Sequence[int]], layers: tuple[LayerGeometry, ...])
     """All ``passages``, each on pages of its own from 0 on; logits of rows spread over them."""
     chunks, rows, first_row, first_page = [], [], 0, 0
     for tokens in passages:
-        chunks.append(Chunk(sequence_on_pages(tokens, layers, first_page), len(tokens)))
+        chunks.append(Chunk.of(sequence_on_pages(tokens, layers, first_page), len(tokens)))
         rows.append(first_row + _compared_rows(passages, len(tokens)))
         first_row += len(tokens)
         first_page += pages_for(len(tokens))

@@ -5,9 +5,9 @@ from ov_kvcrush.selection.importance import IMPORTANCE_METHODS, ImportanceMethod
 from ov_kvcrush.selection.kvcrush import Selector
 from ov_kvcrush.selection.layer_shares import (
     LAYER_BUDGETS,
-    LayerBudgets,
+    LayerShares,
     divide_between_layers,
-    make_layer_budgets,
+    make_layer_shares,
 )
 from ov_kvcrush.selection.observation import Observation
 from ov_kvcrush.selection.representatives import (
@@ -26,12 +26,12 @@ __all__ = [
     "Candidates",
     "CutBudget",
     "ImportanceMethod",
-    "LayerBudgets",
+    "LayerShares",
     "Observation",
     "RepresentativeRule",
     "Selector",
     "divide_between_layers",
     "divide_budget",
     "make_importance",
-    "make_layer_budgets",
+    "make_layer_shares",
 ]

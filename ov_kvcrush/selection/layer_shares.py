@@ -20,7 +20,7 @@ _PYRAMID_BETA = 20
 _LEAST_SHARE = 0.1
 
 
-class LayerBudgets(ABC):
+class LayerShares(ABC):
     """Shares out the tokens between start and recent area; those two stay whole in every layer.
 
     Attributes:
@@ -41,7 +41,7 @@ class LayerBudgets(ABC):
 
 
 @dataclass(frozen=True)
-class FixedShares(LayerBudgets):
+class FixedShares(LayerShares):
     """The same shares at every cut.
 
     Attributes:
@@ -56,7 +56,7 @@ class FixedShares(LayerBudgets):
 
 
 @dataclass(frozen=True)
-class AdaptiveShares(LayerBudgets):
+class AdaptiveShares(LayerShares):
     """More to the layers that look away: by the attention their last queries give to older tokens.
 
     A layer whose queries see their neighbours alone loses nothing by a small cache. The share goes
@@ -72,13 +72,13 @@ class AdaptiveShares(LayerBudgets):
         return with_least_share(away)
 
 
-def make_layer_budgets(
+def make_layer_shares(
     setting: str | tuple[float, ...],
     num_layers: int,
     *,
     preferred: str = "",
     planned: Sequence[float] = (),
-) -> LayerBudgets:
+) -> LayerShares:
     """The layer budgets that ``setting`` names.
 
     Args:

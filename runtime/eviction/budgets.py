@@ -1,9 +1,8 @@
-"""What the layers of one sequence may hold, and how many pages its prompt takes at most."""
+"""How much each layer of a sequence may hold: shares of a budget in tokens, bought with bytes."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence as SequenceOf
-from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,14 +10,13 @@ from numpy.typing import NDArray
 from ov_kvcrush.config import KVCacheConfig
 from ov_kvcrush.errors import ConfigError
 from ov_kvcrush.plan import LayerGeometry
-from ov_kvcrush.runtime.eviction.cut_plan import plan_cuts, stretch_between_cuts
-from ov_kvcrush.runtime.pages.layout import PAGE_SIZE, CacheLayout, pages_for
-from ov_kvcrush.runtime.sequences.sequence import Cut, Sequence
+from ov_kvcrush.runtime.pages.layout import PAGE_SIZE, CacheLayout
+from ov_kvcrush.runtime.sequences.sequence import Cut
 from ov_kvcrush.selection import (
     IMPORTANCE_METHODS,
-    LayerBudgets,
+    LayerShares,
     divide_between_layers,
-    make_layer_budgets,
+    make_layer_shares,
 )
 
 # Shares measured at a cut are only known then; a pool is made before. Four is more than was seen.
@@ -35,10 +33,9 @@ class CacheBudgets:
         config: what the cache may hold.
         layers: geometry by layer.
         planned_shares: of each layer in the KV plan; empty for none.
-        chunk: most tokens of one inference.
 
     Attributes:
-        chosen: layers that have a budget.
+        budgeted: layers that have a budget.
         sliding: layers that have a window instead.
 
     Raises:
@@ -50,26 +47,19 @@ class CacheBudgets:
         config: KVCacheConfig,
         layers: SequenceOf[LayerGeometry],
         planned_shares: SequenceOf[float],
-        chunk: int,
     ) -> None:
         self._config = config
-        self._stretch = stretch_between_cuts(config.max_cache_size, chunk)
         self._page_size = config.selector(PAGE_SIZE).page_size
         self._num_layers = len(layers)
-        self.chosen = [n for n, layer in enumerate(layers) if not layer.sliding_window]
+        self.budgeted = [n for n, layer in enumerate(layers) if not layer.sliding_window]
         self._windows = [layer.sliding_window for layer in layers]
         self.sliding = [n for n, layer in enumerate(layers) if layer.sliding_window]
-        self._policy: LayerBudgets = make_layer_budgets(
+        self._policy: LayerShares = make_layer_shares(
             config.layer_budgets,
             len(layers),
             preferred=IMPORTANCE_METHODS[config.importance].layer_budgets,
             planned=planned_shares,
         )
-
-    @property
-    def evicts(self) -> bool:
-        """Whether there is a budget at all."""
-        return self._config.evicts
 
     @property
     def needs_attention(self) -> bool:
@@ -87,7 +77,7 @@ class CacheBudgets:
         return self._windows[number]
 
     def shares(self) -> list[float]:
-        """Shares of the chosen layers, 1 on average; even ones where they are measured later."""
+        """Shares of ``budgeted`` layers, 1 on average; even ones where they are measured later."""
         shares = self._shares_unmeasured()
         return [share * len(shares) / sum(shares) for share in shares]
 
@@ -113,7 +103,7 @@ class CacheBudgets:
         held: SequenceOf[int],
         attention: SequenceOf[NDArray[np.float32]] | None = None,
     ) -> list[int]:
-        """Tokens each of the chosen layers may keep at ``cut``.
+        """Tokens each of the layers with a budget may keep at ``cut``.
 
         Args:
             cut: its budget is divided.
@@ -135,62 +125,13 @@ class CacheBudgets:
 
     def _shares_unmeasured(self) -> list[float]:
         if self.needs_attention:
-            return [1.0] * len(self.chosen)
+            return [1.0] * len(self.budgeted)
         every = self._policy.shares(None, self._config.recent_size)
-        return [every[n] for n in self.chosen]
+        return [every[n] for n in self.budgeted]
 
     def is_over(self, held: SequenceOf[int], budget: int) -> bool:
-        """Whether the chosen layers pass ``budget`` on average; ``held`` is of all layers."""
-        return sum(held[n] for n in self.chosen) > budget * len(self.chosen)
-
-    def plan_prompt(self, sequence: Sequence, num_tokens: int, reads_on: bool = False) -> None:
-        """Plan the cuts of ``sequence`` up to the end of its prompt, the first ``num_tokens``.
-
-        ``reads_on``: what is asked about it will only follow.
-        """
-        config = self._config
-        if not config.evicts:
-            return
-        new = num_tokens - sequence.num_cached
-        grown = [layer.length + new for layer in sequence.layers]
-        # A chat's next question that fits the slack does not cut the cache once more.
-        limit = config.max_cache_size + config.decode_slack
-        if sequence.num_cached and not self.is_over(grown, limit - 1):
-            return
-        sequence.planned_cuts += plan_cuts(
-            sequence.num_cached,
-            num_tokens,
-            max_cache_size=config.max_cache_size,
-            prefill_budget=config.tokens_kept_in_prefill,
-            stretch=self._stretch,
-        )
-        if reads_on:
-            sequence.planned_cuts[-1] = replace(sequence.planned_cuts[-1], reads_on=True)
-
-    def pages_at_most(self, sequence: Sequence, decoding: bool = False) -> list[list[int]]:
-        """Pages by layer at each of the planned cuts and at the end: what the pool has to hold.
-
-        Args:
-            sequence: not changed.
-            decoding: also when it has grown behind its prompt as far as the slack allows.
-        """
-        held = sequence.lengths
-        at, stages = sequence.num_cached, []
-        for cut in [*sequence.planned_cuts, Cut(len(sequence.tokens), 0)]:
-            held = [tokens + cut.num_cached - at for tokens in held]
-            at = cut.num_cached
-            stages.append([pages_for(tokens) for tokens in held])
-            for n in self.sliding:
-                held[n] = min(held[n], self._windows[n] + PAGE_SIZE)
-            if cut.budget and self.is_over(held, cut.budget):
-                kept = self.divide(cut, [held[n] for n in self.chosen])
-                for n, tokens in zip(self.chosen, kept, strict=True):
-                    held[n] = min(held[n], tokens)
-        if decoding and self.evicts and self.chosen:
-            limit = self._config.max_cache_size + self._config.decode_slack
-            room = limit - sum(held[n] for n in self.chosen) // len(self.chosen)
-            stages.append([pages_for(tokens + max(0, room)) for tokens in held])
-        return stages
+        """Whether ``budgeted`` layers pass ``budget`` on average; ``held`` is of all layers."""
+        return sum(held[n] for n in self.budgeted) > budget * len(self.budgeted)
 
 
 def buy_tokens(
@@ -210,15 +151,15 @@ def buy_tokens(
         ConfigError: not even start and recent area fit.
     """
     budget = 1e6 * (config.kv_budget_mb or 0)
-    sizes = [(one.key_page_bytes + one.value_page_bytes) / PAGE_SIZE for one in layouts]
+    sizes = [layout.page_bytes / PAGE_SIZE for layout in layouts]
     always = config.start_size + config.recent_size + config.decode_slack + PAGE_SIZE
-    fixed = sum(sizes[n] * always for n in budgets.chosen)
+    fixed = sum(sizes[n] * always for n in budgets.budgeted)
     fixed += sum(sizes[n] * (budgets.window(n) + PAGE_SIZE) for n in budgets.sliding)
     shares = budgets.shares()
-    by_share = sum(sizes[n] * share for n, share in zip(budgets.chosen, shares, strict=True))
+    by_share = sum(sizes[n] * share for n, share in zip(budgets.budgeted, shares, strict=True))
     # A layer that already keeps all leaves its part to the others, who may need more bytes for it.
-    of_a_token = max(by_share, sum(sizes[n] for n in budgets.chosen))
-    middle = int((budget - fixed) / of_a_token) if budgets.chosen else 0
+    of_a_token = max(by_share, sum(sizes[n] for n in budgets.budgeted))
+    middle = int((budget - fixed) / of_a_token) if budgets.budgeted else 0
     if config.granularity == "page":
         middle = middle // PAGE_SIZE * PAGE_SIZE
     if middle < 1:

@@ -13,6 +13,8 @@ from ov_kvcrush.config import KVCacheConfig
 from ov_kvcrush.plan import LayerGeometry
 from ov_kvcrush.runtime.eviction import kernels
 from ov_kvcrush.runtime.eviction.budgets import CacheBudgets
+from ov_kvcrush.runtime.eviction.cut_plan import CutPlanner
+from ov_kvcrush.runtime.eviction.interface import Eviction
 from ov_kvcrush.runtime.eviction.placement import Move
 from ov_kvcrush.runtime.pages import key_codec
 from ov_kvcrush.runtime.pages.layout import PAGE_SIZE
@@ -25,7 +27,7 @@ from ov_kvcrush.selection import Observation, Selector
 _ACCUMULATED_AT_ONCE = 32
 
 
-class Compressor:
+class Compressor(Eviction):
     """Cuts a sequence's cache to its budget: layers on threads of their own, heads each their own.
 
     Args:
@@ -34,6 +36,7 @@ class Compressor:
         memories: the pages, by layer.
         config: budget and policy.
         budgets: the layers' parts of the budget.
+        planner: says when a cut is due.
     """
 
     def __init__(
@@ -43,49 +46,33 @@ class Compressor:
         memories: SequenceOf[CacheMemory],
         config: KVCacheConfig,
         budgets: CacheBudgets,
+        planner: CutPlanner,
     ) -> None:
         self._layers = layers
         self._scales = scales
         self._memories = memories
         self._config = config
         self._budgets = budgets
+        self._planner = planner
         self._selector = config.selector(PAGE_SIZE)
         self._prefill_selector = config.prefill_selector(PAGE_SIZE)
-        self._selectors = (self._selector, self._prefill_selector)
+        selectors = (self._selector, self._prefill_selector)
+        adaptive = config.window_size if budgets.needs_attention else 0
+        self.window_size = max(*(one.num_window_queries for one in selectors), adaptive)
+        self.accumulates = any(one.needs_accumulation for one in selectors)
         self._threads = ThreadPoolExecutor(max_workers=_num_cpus())
         for key_type in {memory.layout.key_type for memory in memories}:
             kernels.compile_for(key_codec.KEY_KINDS[key_type])
 
-    @property
-    def window_size(self) -> int:
-        """Queries of the newest tokens that a cut looks through."""
-        adaptive = self._config.window_size if self._budgets.needs_attention else 0
-        return max(*(one.num_window_queries for one in self._selectors), adaptive)
-
-    @property
-    def accumulates(self) -> bool:
-        """Whether :meth:`accumulate` is to be called after every inference."""
-        return any(one.needs_accumulation for one in self._selectors)
-
     def accumulate(self, sequence: Sequence, queries: SequenceOf[NDArray[np.float32]]) -> None:
-        """Add the attention of the newest tokens to what their layers have accumulated.
-
-        Args:
-            sequence: its newest tokens are in the cache.
-            queries: of all of them, by layer ``[n, Hq * D]``.
-        """
-        numbers = self._budgets.chosen
+        """Add the attention of the newest tokens to what their layers have accumulated."""
+        numbers = self._budgets.budgeted
         list(self._threads.map(lambda n: self._accumulate(sequence, n, queries[n]), numbers))
 
     def compress(self, sequence: Sequence, cache: KVCache) -> bool:
-        """Cut ``sequence`` if it is due, and give back every page it no longer needs.
-
-        Returns:
-            False if it is due and shares pages with others in place of which none can be had: then
-            it must give up its cache. The cut is still to come then.
-        """
+        """Cut ``sequence`` if it is due, and give back every page it no longer needs."""
         self._slide(sequence, cache)
-        cut = self._due(sequence)
+        cut = self._planner.due(sequence)
         if cut is None:
             return True
         if self._budgets.is_over(sequence.lengths, cut.budget):
@@ -98,28 +85,18 @@ class Compressor:
             del sequence.planned_cuts[0]
         return True
 
-    def _due(self, sequence: Sequence) -> Cut | None:
-        """The planned cut at which ``sequence`` stands, or one because it outgrew the slack."""
-        if sequence.planned_cuts:
-            return sequence.planned_cuts[0] if sequence.is_cut_due else None
-        config = self._config
-        limit = config.max_cache_size + config.decode_slack
-        if self._budgets.is_over(sequence.lengths, limit - 1):
-            return Cut(sequence.num_cached, config.max_cache_size)
-        return None
-
     def _cut(self, sequence: Sequence, cut: Cut, cache: KVCache) -> bool:
         """Cut every layer to its budget; the freed pages stay at the tables' ends."""
-        chosen = self._budgets.chosen
+        budgeted = self._budgets.budgeted
         measured, attention = None, dict[int, NDArray[np.float32]]()
         if self._budgets.measures(cut):
-            measured = list(self._threads.map(lambda n: self._attention(sequence, n), chosen))
-            attention = dict(zip(chosen, measured, strict=True))
-        held = [sequence.layers[n].length for n in chosen]
+            measured = list(self._threads.map(lambda n: self._attention(sequence, n), budgeted))
+            attention = dict(zip(budgeted, measured, strict=True))
+        held = [sequence.layers[n].length for n in budgeted]
         budgets = self._budgets.divide(cut, held, measured)
         over = {
             number: budget
-            for number, budget, tokens in zip(chosen, budgets, held, strict=True)
+            for number, budget, tokens in zip(budgeted, budgets, held, strict=True)
             if tokens > budget
         }
         selector = self._prefill_selector if cut.reads_on else self._selector

@@ -1,14 +1,107 @@
-"""When the cache of a prompt is cut while it is read, and to how many tokens."""
+"""When the cache of a sequence is cut, to how many tokens, and what it holds until then."""
 
 from __future__ import annotations
 
-from ov_kvcrush.runtime.sequences.sequence import Cut
+from dataclasses import replace
+
+from ov_kvcrush.config import KVCacheConfig
+from ov_kvcrush.runtime.eviction.budgets import CacheBudgets
+from ov_kvcrush.runtime.pages.layout import PAGE_SIZE, pages_for
+from ov_kvcrush.runtime.sequences.sequence import Cut, Sequence
 
 # Shorter ones fill the processor worse: they read 15 % slower than the longest. So do those whose
 # length has large prime factors, for matrix multiplications are divided into equal blocks: 928
 # tokens at a time read a prompt 15 % slower than 896.
 _LEAST_STRETCH = 512
 _STRETCH_STEP = 128
+
+
+class CutPlanner:
+    """Plans the cuts of sequences, and foresees the pages that they take.
+
+    Args:
+        config: what the cache may hold.
+        budgets: what a cut leaves of each layer.
+        chunk: most tokens of one inference.
+
+    Attributes:
+        evicts: whether there is a budget at all.
+    """
+
+    def __init__(self, config: KVCacheConfig, budgets: CacheBudgets, chunk: int) -> None:
+        self._config = config
+        self.evicts = config.evicts
+        self._budgets = budgets
+        self._stretch = stretch_between_cuts(config.max_cache_size, chunk)
+        # What the layers hold on average when decoding has to cut them once more.
+        self._limit = config.max_cache_size + config.decode_slack
+
+    def plan_prompt(self, sequence: Sequence, num_tokens: int, reads_on: bool = False) -> None:
+        """Plan the cuts of ``sequence`` up to the end of its prompt, the first ``num_tokens``.
+
+        ``reads_on``: what is asked about it will only follow.
+        """
+        config = self._config
+        if not self.evicts:
+            return
+        new = num_tokens - sequence.num_cached
+        grown = [layer.length + new for layer in sequence.layers]
+        # A chat's next question that fits the slack does not cut the cache once more.
+        if sequence.num_cached and not self._is_outgrown(grown):
+            return
+        sequence.planned_cuts += plan_cuts(
+            sequence.num_cached,
+            num_tokens,
+            max_cache_size=config.max_cache_size,
+            prefill_budget=config.tokens_kept_in_prefill,
+            stretch=self._stretch,
+        )
+        if reads_on:
+            sequence.planned_cuts[-1] = replace(sequence.planned_cuts[-1], reads_on=True)
+
+    def due(self, sequence: Sequence) -> Cut | None:
+        """The planned cut at which ``sequence`` stands, or one because it outgrew the slack."""
+        if sequence.planned_cuts:
+            return sequence.planned_cuts[0] if sequence.is_cut_due else None
+        if self._is_outgrown(sequence.lengths):
+            return Cut(sequence.num_cached, self._config.max_cache_size)
+        return None
+
+    def pages_at_most(self, sequence: Sequence, decoding: bool = False) -> list[list[int]]:
+        """Pages by layer at each of the planned cuts and at the end: what the pool has to hold.
+
+        Args:
+            sequence: not changed.
+            decoding: also when it has grown behind its prompt as far as the slack allows.
+        """
+        budgets = self._budgets
+        held = sequence.lengths
+        at, stages = sequence.num_cached, []
+        for cut in [*sequence.planned_cuts, Cut(len(sequence.tokens), 0)]:
+            held = [tokens + cut.num_cached - at for tokens in held]
+            at = cut.num_cached
+            stages.append([pages_for(tokens) for tokens in held])
+            held = self._held_behind(cut, held)
+        if decoding and self.evicts and budgets.budgeted:
+            mean = sum(held[n] for n in budgets.budgeted) // len(budgets.budgeted)
+            room = max(0, self._limit - mean)
+            stages.append([pages_for(tokens + room) for tokens in held])
+        return stages
+
+    def _held_behind(self, cut: Cut, held: list[int]) -> list[int]:
+        """Tokens of each layer that ``cut``, and sliding windows, leave of those ``held``."""
+        budgets = self._budgets
+        left = list(held)
+        for n in budgets.sliding:
+            left[n] = min(left[n], budgets.window(n) + PAGE_SIZE)
+        if cut.budget and budgets.is_over(left, cut.budget):
+            kept = budgets.divide(cut, [left[n] for n in budgets.budgeted])
+            for n, tokens in zip(budgets.budgeted, kept, strict=True):
+                left[n] = min(left[n], tokens)
+        return left
+
+    def _is_outgrown(self, held: list[int]) -> bool:
+        return self._budgets.is_over(held, self._limit - 1)
 
 
 def stretch_between_cuts(max_cache_size: int, chunk: int) -> int:

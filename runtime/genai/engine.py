@@ -100,8 +100,8 @@ class GenaiEngine(Engine):
         self._reported_page_bytes = 0
         self._planned_page_bytes = 0
         if plan is not None and self._precision is not None and self._device == "CPU":
-            pages = [page_bytes(layer, self._precision) for layer in plan.layers]
-            self._planned_page_bytes = sum(sum(page) for page in pages)
+            precisions = [self._precision] * len(plan.layers)
+            self._planned_page_bytes = page_bytes(plan.layers, precisions)
 
     def add_request(
         self,
@@ -266,7 +266,8 @@ class GenaiEngine(Engine):
             metrics.kv_bytes = self._bytes_for(cache.length)
             metrics.kv_bytes_full = self._bytes_for(cache.length + cache.num_evicted)
             metrics.kv_bytes_peak = self._bytes_for(cache.peak)
-            self._ended.add(generation)
+            cancelled = generation.finish_reason == GenerationFinishReason.NONE
+            self._ended.add(metrics, cancelled=cancelled)
 
     # ------------------------------------------------------------------ bytes
 

@@ -7,6 +7,9 @@ from collections.abc import Sequence as SequenceOf
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ov_kvcrush.errors import ConfigError, OVKVCrushError, PromptError
 from ov_kvcrush.runtime.generation.metrics import GenerationMetrics
 from ov_kvcrush.runtime.generation.sampler import Sampler
@@ -45,6 +48,15 @@ class Generation:
         self.finish_reason: GenerationFinishReason | None = None
         self.checker = StopChecker(config, tokenizer, len(prompt_ids))
         self.sampler = Sampler(config, prompt_ids, index)
+
+    def take(self, logits: NDArray[np.float32]) -> None:
+        """Sample the next token of ``logits [vocab]``, and see whether it is the last."""
+        sampled = self.sampler.sample(logits)
+        self.metrics.token_times.append(time.perf_counter())
+        self.log_probs.append(sampled.log_prob)
+        if self.sequence is not None:
+            self.sequence.tokens.append(sampled.token)
+        self.finish_reason = self.checker.push(sampled.token)
 
     @property
     def tokens(self) -> list[int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence as SequenceOf
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +27,7 @@ class Batch:
         block_indices_begins: by layer ``[seqs + 1]``, first page of each sequence.
         sampled_rows: ``[rows]`` tokens whose logits are wanted.
         window_rows: ``[rows]`` tokens whose queries are wanted.
+        chunks: what is computed, in order.
     """
 
     input_ids: NDArray[np.int64]
@@ -36,6 +38,18 @@ class Batch:
     block_indices_begins: list[Ints]
     sampled_rows: Ints
     window_rows: Ints
+    chunks: tuple[Chunk, ...] = ()
+
+    @property
+    def ending(self) -> list[Chunk]:
+        """The chunks that reach their sequence's end: a row of logits each, in this order."""
+        return [chunk for chunk in self.chunks if chunk.ends]
+
+    @property
+    def query_rows(self) -> list[slice]:
+        """Which rows of the queries are each chunk's."""
+        ends = accumulate((chunk.num_query_rows for chunk in self.chunks), initial=0)
+        return [slice(begin, end) for begin, end in pairwise(ends)]
 
 
 def build_batch(chunks: SequenceOf[Chunk]) -> Batch:
@@ -50,19 +64,19 @@ def build_batch(chunks: SequenceOf[Chunk]) -> Batch:
     sampled_rows: list[int] = []
     window_rows: list[int] = []
     for chunk in chunks:
-        sequence = chunk.sequence
-        first, last = sequence.num_cached, sequence.num_cached + chunk.count
-        input_ids += sequence.tokens[first:last]
-        positions.append(np.arange(first, last, dtype=np.int64))
+        last = chunk.first + chunk.count
+        input_ids += chunk.sequence.tokens[chunk.first : last]
+        positions.append(np.arange(chunk.first, last, dtype=np.int64))
         begins.append(len(input_ids))
-        if chunk.reaches_end:
+        if chunk.ends:
             sampled_rows.append(len(input_ids) - 1)
-        window_rows += range(len(input_ids) - num_query_rows(chunk), len(input_ids))
+        window_rows += range(len(input_ids) - chunk.num_query_rows, len(input_ids))
     tables = [
         [chunk.sequence.layers[n].pages for chunk in chunks]
         for n in range(len(chunks[0].sequence.layers))
     ]
     return Batch(
+        chunks=tuple(chunks),
         input_ids=np.array(input_ids, np.int64),
         position_ids=np.concatenate(positions),
         subsequence_begins=np.array(begins, np.int32),
@@ -79,11 +93,3 @@ def build_batch(chunks: SequenceOf[Chunk]) -> Batch:
         sampled_rows=np.array(sampled_rows, np.int32),
         window_rows=np.array(window_rows, np.int32),
     )
-
-
-def num_query_rows(chunk: Chunk) -> int:
-    """Of how many of the chunk's last tokens the queries are wanted."""
-    if chunk.sequence.accumulates:
-        return chunk.count
-    window = chunk.sequence.window
-    return 0 if window is None else min(chunk.count, window.size)

@@ -82,7 +82,7 @@ class PagedModel:
     @property
     def page_bytes(self) -> int:
         """Bytes of one page in all layers together."""
-        return sum(layout.key_page_bytes + layout.value_page_bytes for layout in self.layouts)
+        return sum(layout.page_bytes for layout in self.layouts)
 
     @property
     def kv_bytes_per_token(self) -> float:

@@ -1,49 +1,114 @@
-"""What an engine starts with: the model compiled for the KV precision wanted, and its page pool."""
+"""The parts of a paged engine put together: model, budgets, pool, eviction, scheduler."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import psutil
 
 from ov_kvcrush.config import KVCacheConfig
-from ov_kvcrush.plan import KVPlan
+from ov_kvcrush.plan import KVPlan, fingerprint
 from ov_kvcrush.precisions import LayerPrecision
+from ov_kvcrush.runtime.eviction.budgets import CacheBudgets, buy_tokens
+from ov_kvcrush.runtime.eviction.compressor import Compressor
+from ov_kvcrush.runtime.eviction.cut_plan import CutPlanner
+from ov_kvcrush.runtime.eviction.interface import Eviction, NoEviction
 from ov_kvcrush.runtime.interface import EngineLimits
 from ov_kvcrush.runtime.model.paged_model import PagedModel
-from ov_kvcrush.runtime.pages.layout import pages_for
+from ov_kvcrush.runtime.pages.layout import PAGE_SIZE, pages_for
 from ov_kvcrush.runtime.pages.pool import PagePool
+from ov_kvcrush.runtime.scheduling.admission import Admission
+from ov_kvcrush.runtime.scheduling.intake import Intake
+from ov_kvcrush.runtime.scheduling.scheduler import Scheduler
 from ov_kvcrush.runtime.sequences.kv_cache import KVCache
+from ov_kvcrush.runtime.sequences.prefixes import Prefixes
+from ov_kvcrush.runtime.session_files.cache_identity import CacheIdentity
 
 # Without a pool size, this part of the free memory may become KV cache.
 _POOL_SHARE_OF_FREE_MEMORY = 0.5
 _CONTEXT_WHERE_UNKNOWN = 32768
 
 
-def open_model(
+@dataclass(frozen=True)
+class EngineParts:
+    """The parts of a paged engine, wired.
+
+    Attributes:
+        config: what the cache may hold, in tokens.
+        model: compiled, with its cache.
+        identity: whose cache it is.
+        budgets: what each layer may hold.
+        cache: pages of the sequences.
+        eviction: keeps them within the budget.
+        prefixes: what is cached of prompts' beginnings.
+        intake: begins requests.
+        scheduler: chooses each step.
+    """
+
+    config: KVCacheConfig
+    model: PagedModel
+    identity: CacheIdentity
+    budgets: CacheBudgets
+    cache: KVCache
+    eviction: Eviction
+    prefixes: Prefixes
+    intake: Intake
+    scheduler: Scheduler
+
+
+def set_up(
     folder: str | Path,
     device: str,
     config: KVCacheConfig,
     properties: Mapping[str, Any] | None,
-    plan: KVPlan | None,
+    limits: EngineLimits,
     decode_precision: str | None,
-) -> PagedModel:
-    """Compile the model in ``folder``; its cache is still to be made.
+) -> EngineParts:
+    """The parts of an engine for the model in ``folder``; errors as :class:`Engine`."""
+    config.require_page_multiples(PAGE_SIZE)
+    plan = KVPlan.load(folder)
+    model = PagedModel(folder, device, _precisions(config, plan), properties, decode_precision)
+    shares = plan.layer_shares if plan else ()
+    budgets = CacheBudgets(config, model.layers, shares)
+    if config.kv_budget_mb is not None:
+        config = buy_tokens(config, budgets, model.layouts)
+        budgets = CacheBudgets(config, model.layers, shares)
+    cache = _make_cache(model, config, plan, budgets.largest_share, limits)
+    planner = CutPlanner(config, budgets, limits.max_num_batched_tokens)
+    eviction: Eviction = NoEviction()
+    if config.evicts:
+        eviction = Compressor(model.layers, model.scales, model.memories, config, budgets, planner)
+    prefixes = Prefixes(cache, eviction.window_size, config.prefix_caching)
+    admission = Admission(cache, planner)
+    scheduler = Scheduler(
+        cache, admission, prefixes, limits.max_num_batched_tokens, limits.max_num_seqs
+    )
+    return EngineParts(
+        config=config,
+        model=model,
+        identity=CacheIdentity(
+            plan.fingerprint if plan else fingerprint(folder),
+            model.vocab_size,
+            model.layers,
+            model.precisions,
+        ),
+        budgets=budgets,
+        cache=cache,
+        eviction=eviction,
+        prefixes=prefixes,
+        intake=Intake(model.layers, cache, planner, eviction, prefixes, admission),
+        scheduler=scheduler,
+    )
 
-    Raises:
-        ModelError, UnsupportedError, DeviceError, ConfigError: as :class:`PagedModel`.
-    """
-    return PagedModel(folder, device, _precisions(config, plan), properties, decode_precision)
 
-
-def make_cache(
+def _make_cache(
     model: PagedModel,
     config: KVCacheConfig,
     plan: KVPlan | None,
     most: float,
-    *,
     limits: EngineLimits,
 ) -> KVCache:
     """Give ``model`` its cache.
@@ -64,15 +129,14 @@ def make_cache(
         num_pages = limits.pool_bytes // model.page_bytes
     else:
         context = (plan and plan.context_length) or _CONTEXT_WHERE_UNKNOWN
+        wanted = pages_for(context) * limits.max_num_seqs
         affordable = psutil.virtual_memory().available * _POOL_SHARE_OF_FREE_MEMORY
-        num_pages = min(
-            pages_for(context) * limits.max_num_seqs, int(affordable / model.page_bytes)
-        )
+        num_pages = min(wanted, int(affordable / model.page_bytes))
     num_pages = max(1, num_pages)
     num_layers = len(model.layers)
     layer_pages = [int(num_pages * min(most, num_layers))] * num_layers
     model.reserve(layer_pages)
-    layer_bytes = [memory.page_bytes() for memory in model.memories]
+    layer_bytes = [layout.page_bytes for layout in model.layouts]
     pool = PagePool(layer_pages, layer_bytes, num_pages * model.page_bytes)
     return KVCache(pool, model.memories)
 

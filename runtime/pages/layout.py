@@ -55,6 +55,11 @@ class CacheLayout:
         """Bytes of a page of values."""
         return self.num_kv_heads * PAGE_SIZE * self.value_row_bytes
 
+    @property
+    def page_bytes(self) -> int:
+        """Bytes of a page, keys and values."""
+        return self.key_page_bytes + self.value_page_bytes
+
     @classmethod
     def of(cls, layer: LayerGeometry, precision: LayerPrecision) -> CacheLayout:
         """Layout the plugin gives ``layer`` when compiled for ``precision``."""
@@ -78,15 +83,14 @@ def pages_for(tokens: int) -> int:
     return -(-tokens // PAGE_SIZE)
 
 
-def page_bytes(layer: LayerGeometry, precision: LayerPrecision) -> tuple[int, int]:
-    """Bytes of one page of ``layer``: (keys, values)."""
-    layout = CacheLayout.of(layer, precision)
-    return layout.key_page_bytes, layout.value_page_bytes
+def page_bytes(layers: Sequence[LayerGeometry], precisions: Sequence[LayerPrecision]) -> int:
+    """Bytes of one page in each of ``layers``, which are stored in ``precisions``, together."""
+    layouts = map(CacheLayout.of, layers, precisions)
+    return sum(layout.page_bytes for layout in layouts)
 
 
 def kv_bytes_per_token(
     layers: Sequence[LayerGeometry], precisions: Sequence[LayerPrecision]
 ) -> float:
     """Bytes one token takes in the caches of ``layers``, with its share of each page's scales."""
-    sizes = (sum(page_bytes(n, p)) for n, p in zip(layers, precisions, strict=True))
-    return sum(sizes) / PAGE_SIZE
+    return page_bytes(layers, precisions) / PAGE_SIZE

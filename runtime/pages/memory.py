@@ -49,10 +49,6 @@ class CacheMemory:
             num_pages, heads, PAGE_SIZE, layout.value_row_bytes
         )
 
-    def page_bytes(self) -> int:
-        """Bytes of a page, keys and values."""
-        return self.layout.key_page_bytes + self.layout.value_page_bytes
-
     def copy_page(self, source: int, target: int) -> None:
         """Copy the whole of one page onto another."""
         self.keys[target] = self.keys[source]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence as SequenceOf
 
-from ov_kvcrush.runtime.eviction.budgets import CacheBudgets
+from ov_kvcrush.runtime.eviction.cut_plan import CutPlanner
 from ov_kvcrush.runtime.sequences.kv_cache import KVCache
 from ov_kvcrush.runtime.sequences.sequence import Sequence
 
@@ -19,12 +19,12 @@ class Admission:
 
     Args:
         cache: the pool.
-        budgets: what bounds a sequence.
+        planner: foresees what a sequence will hold.
     """
 
-    def __init__(self, cache: KVCache, budgets: CacheBudgets) -> None:
+    def __init__(self, cache: KVCache, planner: CutPlanner) -> None:
         self._cache = cache
-        self._budgets = budgets
+        self._planner = planner
         self._bounds: dict[Sequence, tuple[int, int]] = {}
 
     def admits(self, sequence: Sequence, running: SequenceOf[Sequence]) -> bool:
@@ -32,7 +32,7 @@ class Admission:
 
         Where nothing is evicted nothing is bounded, and the pages there are now decide.
         """
-        if not running or not self._budgets.evicts:
+        if not running or not self._planner.evicts:
             return True
         everyone = [*running, sequence]
         self._bounds = {s: self._bounds[s] for s in everyone if s in self._bounds}
@@ -41,7 +41,7 @@ class Admission:
 
     def could_ever(self, sequence: Sequence) -> bool:
         """Whether the prompt of ``sequence`` would fit if nothing else were there but prefixes."""
-        stages = self._budgets.pages_at_most(sequence)
+        stages = self._planner.pages_at_most(sequence)
         if not all(map(self._cache.pool.could_hold, stages)):
             return False
         # What it holds already it shares with a prefix.
@@ -55,7 +55,7 @@ class Admission:
         known = self._bounds.get(sequence)
         # It changes with each planned cut that has been made, and not in between.
         if known is None or known[0] != num_planned:
-            stages = self._budgets.pages_at_most(sequence, decoding=True)
+            stages = self._planner.pages_at_most(sequence, decoding=True)
             known = num_planned, max(map(self._cache.bytes_of_pages, stages))
             self._bounds[sequence] = known
         return known[1]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from ov_kvcrush.errors import PromptError
 from ov_kvcrush.plan import LayerGeometry
-from ov_kvcrush.runtime.eviction.budgets import CacheBudgets
-from ov_kvcrush.runtime.eviction.compressor import Compressor
+from ov_kvcrush.runtime.eviction.cut_plan import CutPlanner
+from ov_kvcrush.runtime.eviction.interface import Eviction
 from ov_kvcrush.runtime.generation.metrics import GenerationMetrics
 from ov_kvcrush.runtime.scheduling.admission import Admission
 from ov_kvcrush.runtime.sequences.kv_cache import KVCache
@@ -20,8 +20,8 @@ class Intake:
     Args:
         layers: geometry of the model's.
         cache: where chats and prefixes are parked.
-        budgets: plan the cuts.
-        compressor: makes them; None where nothing is ever evicted.
+        planner: plans the cuts.
+        eviction: makes them.
         prefixes: what others have read.
         admission: foresees what can never fit.
     """
@@ -30,28 +30,28 @@ class Intake:
         self,
         layers: tuple[LayerGeometry, ...],
         cache: KVCache,
-        budgets: CacheBudgets,
-        compressor: Compressor | None,
+        planner: CutPlanner,
+        eviction: Eviction,
         prefixes: Prefixes,
         admission: Admission,
     ) -> None:
         self._layers = layers
         self._cache = cache
-        self._budgets = budgets
-        self._compressor = compressor
+        self._planner = planner
+        self._eviction = eviction
         self._prefixes = prefixes
         self._admission = admission
 
     def new_sequence(self, tokens: list[int]) -> Sequence:
         """A sequence of ``tokens`` that holds nothing, with what its cuts will look at."""
-        if self._compressor is None:
-            return Sequence(list(tokens), self._layers, None)
+        eviction = self._eviction
         return Sequence(
-            list(tokens),
-            self._layers,
-            self._compressor.window_size or None,
-            self._compressor.accumulates,
+            list(tokens), self._layers, eviction.window_size or None, eviction.accumulates
         )
+
+    def plan(self, sequence: Sequence, num_tokens: int) -> None:
+        """Plan the cuts of ``sequence`` up to the end of its prompt, the first ``num_tokens``."""
+        self._planner.plan_prompt(sequence, num_tokens)
 
     def begin(
         self,
@@ -72,7 +72,7 @@ class Intake:
             if prefix is not None:
                 self._prefixes.begin_with(prefix, sequence)
         is_prefix = session is not None and session.is_prefix
-        self._budgets.plan_prompt(sequence, len(sequence.tokens), reads_on=is_prefix)
+        self._planner.plan_prompt(sequence, len(sequence.tokens), reads_on=is_prefix)
         if self._admission.could_ever(sequence):
             return sequence
         error = self.too_long(sequence)

@@ -81,7 +81,7 @@ class Scheduler:
         for sequence in self._in_turn():
             count = min(sequence.next_stretch, left)
             if count and sequence in self.running and self._make_room(sequence, count, step):
-                step.chunks.append(Chunk(sequence, count))
+                step.chunks.append(Chunk.of(sequence, count))
                 left -= count
         while left and self.waiting and len(self.running) < self._max_num_seqs:
             sequence = self.waiting[0]
@@ -90,7 +90,7 @@ class Scheduler:
                 break
             self.running.append(self.waiting.popleft())
             count = min(sequence.next_stretch, left)
-            step.chunks.append(Chunk(sequence, count))
+            step.chunks.append(Chunk.of(sequence, count))
             left -= count
         if self.waiting and not (self.running or step.exhausted):
             self._force_first(step)

@@ -34,7 +34,6 @@ class Prefixes:
 
     Attributes:
         num_hits: sequences that began with a prefix.
-        num_hit_tokens: tokens they did not have to read.
     """
 
     def __init__(self, cache: KVCache, window_size: int, is_on: bool) -> None:
@@ -42,14 +41,13 @@ class Prefixes:
         self._window_size = window_size
         self._is_on = is_on
         self.num_hits = 0
-        self.num_hit_tokens = 0
 
-    def note_read(self, sequence: Sequence) -> None:
+    def keep_uncut(self, sequence: Sequence) -> None:
         """Keep what ``sequence`` has read if nothing has been evicted yet, to share its pages."""
         if not sequence.cuts:
             self._keep(sequence)
 
-    def note_cut(self, sequence: Sequence) -> None:
+    def keep_cut(self, sequence: Sequence) -> None:
         """Keep what a cut has just left of a prompt that goes on, for those that begin alike."""
         last = sequence.cuts[-1] if sequence.cuts else None
         if last is not None and last.reads_on and last.num_cached == sequence.num_cached:
@@ -98,7 +96,6 @@ class Prefixes:
         self._cache.trim(sequence)
         sequence.num_reused = length
         self.num_hits += 1
-        self.num_hit_tokens += length
 
     def clear(self) -> None:
         """Free what is kept unasked."""

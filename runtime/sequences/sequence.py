@@ -165,15 +165,31 @@ class Sequence:
 
 @dataclass(frozen=True)
 class Chunk:
-    """The next ``count`` uncached tokens of ``sequence``, to be computed in this step."""
+    """What a step computes of a sequence, decided once: the sequence itself changes meanwhile.
+
+    Attributes:
+        sequence: whose tokens.
+        first: position of the first of them.
+        count: how many.
+        ends: whether the sequence's last token is among them, so that a new one follows.
+        num_query_rows: of how many of the last of them the queries are wanted.
+    """
 
     sequence: Sequence
+    first: int
     count: int
+    ends: bool
+    num_query_rows: int
 
-    @property
-    def reaches_end(self) -> bool:
-        """Whether the sequence's last token is among them, so that a new one follows."""
-        return self.count == self.sequence.num_uncached
+    @classmethod
+    def of(cls, sequence: Sequence, count: int) -> Chunk:
+        """The next ``count`` uncached tokens of ``sequence``."""
+        if sequence.accumulates:
+            num_query_rows = count
+        else:
+            num_query_rows = 0 if sequence.window is None else min(count, sequence.window.size)
+        ends = count == sequence.num_uncached
+        return cls(sequence, sequence.num_cached, count, ends, num_query_rows)
 
 
 def sequence_on_pages(

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ov_kvcrush.errors import ConfigError
-from ov_kvcrush.selection import LAYER_BUDGETS, divide_between_layers, make_layer_budgets
+from ov_kvcrush.selection import LAYER_BUDGETS, divide_between_layers, make_layer_shares
 from ov_kvcrush.selection.layer_shares import normalized, pyramid_shares
 
 
@@ -57,12 +57,12 @@ def test_pyramid_goes_down_in_even_steps_to_a_twentieth():
     assert np.diff(shares) == pytest.approx(np.diff(shares)[0])
     assert (shares[0], shares[-1]) == pytest.approx((1.95, 0.05))
     assert sum(shares) == pytest.approx(5)
-    assert make_layer_budgets("pyramid", 5).shares(None, 0) == list(shares)
+    assert make_layer_shares("pyramid", 5).shares(None, 0) == list(shares)
 
 
 def test_auto_is_the_methods_own_then_the_plans_then_uniform():
     def shares(**known):
-        return make_layer_budgets("auto", 2, **known).shares(None, 0)
+        return make_layer_shares("auto", 2, **known).shares(None, 0)
 
     assert shares() == [1, 1]
     assert shares(planned=[1, 3]) == [0.5, 1.5]
@@ -72,7 +72,7 @@ def test_auto_is_the_methods_own_then_the_plans_then_uniform():
 def test_adaptive_gives_more_to_the_layer_that_looks_further_back():
     near = np.array([[0, 1, 1, 8]], dtype=np.float32)
     far = np.array([[5, 3, 1, 1]], dtype=np.float32)
-    policy = make_layer_budgets("adaptive", 2)
+    policy = make_layer_shares("adaptive", 2)
     assert policy.needs_attention
     near_share, far_share = policy.shares([near, far], recent_size=2)
     # 0.1 and 0.8 of the attention look away; squared 0.01 and 0.64.
@@ -92,11 +92,11 @@ def test_adaptive_gives_more_to_the_layer_that_looks_further_back():
 )
 def test_budgets_that_do_not_fit_the_model_are_refused(setting, message):
     with pytest.raises(ConfigError, match=message):
-        make_layer_budgets(setting, 3)
+        make_layer_shares(setting, 3)
 
 
 def test_every_name_is_served():
     for name in LAYER_BUDGETS:
         assert sum(
-            make_layer_budgets(name, 3, planned=[1, 2, 3]).shares([np.ones((1, 4))] * 3, 1)
+            make_layer_shares(name, 3, planned=[1, 2, 3]).shares([np.ones((1, 4))] * 3, 1)
         ) == pytest.approx(3)

@@ -17,6 +17,7 @@ from ov_kvcrush.plan import PLAN_FILE, KVPlan
 from ov_kvcrush.precisions import KV_PRECISION_PAIRS, LayerPrecision
 from ov_kvcrush.runtime.eviction.budgets import CacheBudgets
 from ov_kvcrush.runtime.eviction.compressor import Compressor
+from ov_kvcrush.runtime.eviction.cut_plan import CutPlanner
 from ov_kvcrush.runtime.interface import EngineLimits
 from ov_kvcrush.runtime.paged.engine import PagedEngine
 from ov_kvcrush.runtime.sequences.sequence import Cut, Sequence
@@ -64,8 +65,11 @@ class Cutter:
     def kept(self, **settings: object) -> list[NDArray[np.int32]]:
         config = KVCacheConfig(representative_share=0.5, **settings)  # type: ignore[arg-type]
         model, cache = self.engine.model, self.engine.cache
-        budgets = CacheBudgets(config, model.layers, (), 128)
-        compressor = Compressor(model.layers, model.scales, model.memories, config, budgets)
+        budgets = CacheBudgets(config, model.layers, ())
+        planner = CutPlanner(config, budgets, 128)
+        compressor = Compressor(
+            model.layers, model.scales, model.memories, config, budgets, planner
+        )
         copy = Sequence(
             list(self.source.tokens), model.layers, 16, accumulates=self.source.accumulates
         )
@@ -293,7 +297,7 @@ def test_layers_of_different_precisions_are_cut_and_counted_in_bytes(
         engine.step()
         engine.check_integrity()
         bytes_of_layers = [
-            len(layer.pages) * memory.page_bytes()
+            len(layer.pages) * memory.layout.page_bytes
             for layer, memory in zip(sequence.layers, engine.model.memories, strict=True)
         ]
         assert engine.cache.used_bytes == sum(bytes_of_layers) <= engine.cache.max_bytes

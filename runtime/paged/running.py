@@ -1,0 +1,145 @@
+"""Whose sequence is whose: requests from their first sequence to the end of their last."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as SequenceOf
+
+import numpy as np
+from numpy.typing import NDArray
+from openvino_genai import GenerationFinishReason
+
+from ov_kvcrush.runtime.engine_metrics import EndedSequences
+from ov_kvcrush.runtime.generation.metrics import GenerationMetrics
+from ov_kvcrush.runtime.generation.request import Generation, Request
+from ov_kvcrush.runtime.model.batch import Batch
+from ov_kvcrush.runtime.scheduling.intake import Intake
+from ov_kvcrush.runtime.scheduling.scheduler import Schedule, Scheduler
+from ov_kvcrush.runtime.sequences.kv_cache import KVCache
+from ov_kvcrush.runtime.sequences.prefixes import Prefixes
+from ov_kvcrush.runtime.sequences.sequence import Sequence
+
+
+class RunningRequests:
+    """The requests whose sequences run or wait.
+
+    Args:
+        cache: gives and takes pages.
+        scheduler: runs the sequences.
+        intake: makes those that follow a prompt.
+        prefixes: keeps what others may begin with.
+
+    Attributes:
+        ended: sums over the sequences that have ended.
+    """
+
+    def __init__(
+        self, cache: KVCache, scheduler: Scheduler, intake: Intake, prefixes: Prefixes
+    ) -> None:
+        self._cache = cache
+        self._scheduler = scheduler
+        self._intake = intake
+        self._prefixes = prefixes
+        self._owners: dict[Sequence, tuple[Request, Generation]] = {}
+        self.ended = EndedSequences()
+
+    def add(self, request: Request, sequence: Sequence) -> None:
+        """Let ``sequence`` read the prompt of ``request``."""
+        self._own(sequence, request, request.generations[0])
+        self._scheduler.add(sequence)
+        if request.session is not None:
+            request.session.busy = True
+
+    def metrics_of(self, sequence: Sequence) -> GenerationMetrics:
+        """What ``sequence`` costs."""
+        return self._owners[sequence][1].metrics
+
+    def account(self, schedule: Schedule) -> None:
+        """Note what a step costs its sequences."""
+        for sequence in schedule.preempted:
+            self.metrics_of(sequence).num_preemptions += 1
+        for chunk in schedule.chunks:
+            metrics = self.metrics_of(chunk.sequence)
+            metrics.num_reused_tokens = chunk.sequence.num_reused
+            held = self._cache.bytes_of(chunk.sequence)
+            metrics.kv_bytes_peak = max(metrics.kv_bytes_peak, held)
+
+    def sample(self, batch: Batch, logits: NDArray[np.float32]) -> list[Request]:
+        """Give each sequence that was read to its end a token; the requests that got any."""
+        advanced: dict[int, Request] = {}
+        for chunk, row in zip(batch.ending, logits, strict=True):
+            request, generation = self._owners[chunk.sequence]
+            # The other return sequences begin where the first one's prompt ends.
+            for one in [generation, *_not_begun(request)]:
+                one.take(row)
+            advanced[request.request_id] = request
+        return list(advanced.values())
+
+    def settle(self, requests: SequenceOf[Request]) -> None:
+        """Start the sequences that follow a prompt, and let finished ones go."""
+        for request in requests:
+            for generation in _not_begun(request):
+                self._start(request, generation)
+            for generation in request.generations:
+                if generation.finish_reason is not None:
+                    self._finish(request, generation)
+
+    def cancel(self, request: Request) -> None:
+        """Stop ``request`` where it is; its tokens so far stay."""
+        for generation in request.generations:
+            if generation.finish_reason is None:
+                generation.finish_reason = GenerationFinishReason.NONE
+        self.settle([request])
+
+    def end_exhausted(self, sequence: Sequence) -> Request:
+        """End the request of ``sequence``, for which there is no page, and never will be."""
+        request, generation = self._owners[sequence]
+        generation.finish_reason = GenerationFinishReason.LENGTH
+        if not generation.tokens:
+            request.error = self._intake.too_long(sequence)
+        self.settle([request])
+        return request
+
+    def _own(self, sequence: Sequence, request: Request, generation: Generation) -> None:
+        self._owners[sequence] = (request, generation)
+        generation.sequence = sequence
+
+    def _start(self, request: Request, generation: Generation) -> None:
+        """Let ``generation`` go on from the prompt of ``request``, which its first one has read."""
+        tokens = [*request.prompt_ids, *generation.tokens]
+        sequence = self._intake.new_sequence(tokens)
+        lead = request.generations[0].sequence
+        if lead is not None and lead.num_cached:
+            self._cache.fork(lead, sequence)
+            self._own(sequence, request, generation)
+            self._scheduler.join(sequence)
+        else:
+            self._intake.plan(sequence, len(request.prompt_ids))
+            self._own(sequence, request, generation)
+            self._scheduler.add(sequence)
+
+    def _finish(self, request: Request, generation: Generation) -> None:
+        sequence = generation.sequence
+        if sequence is None or sequence not in self._owners:
+            return
+        metrics = generation.metrics
+        self._cache.trim(sequence)
+        metrics.kv_tokens = sequence.num_kept
+        metrics.kv_bytes = self._cache.bytes_of(sequence)
+        metrics.kv_bytes_full = self._cache.bytes_for(sequence.num_cached)
+        metrics.num_evicted_tokens = sequence.num_cached - sequence.num_kept
+        cancelled = generation.finish_reason == GenerationFinishReason.NONE
+        self.ended.add(metrics, cancelled=cancelled)
+        del self._owners[sequence]
+        self._scheduler.remove(sequence)
+        if request.session is None:
+            self._prefixes.keep_uncut(sequence)
+            self._cache.release(sequence)
+        else:
+            request.session.busy = False
+            if request.session.is_prefix:
+                del sequence.tokens[sequence.num_cached :]
+            self._cache.park(request.session, sequence)
+
+
+def _not_begun(request: Request) -> list[Generation]:
+    return [g for g in request.generations if g.sequence is None and g.finish_reason is None]
