@@ -29,11 +29,12 @@ lint: build/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-# The packages stand in three folders and are imported as one: mypy sees them put together.
+# The packages stand in three folders and are imported as one: mypy sees them put together, with
+# all that uses them beside them. Times are kept, so that its cache holds.
 types: build/installed
 	@rm -rf build/types && mkdir -p build/types
-	@cp -r ov_kvcrush build/types/ && cp -r export runtime build/types/ov_kvcrush/
-	cd build/types && ../../$(BIN)/mypy --config-file ../../pyproject.toml -p ov_kvcrush
+	@cp -rp ov_kvcrush benchmarks tests build/types/ && cp -rp export runtime build/types/ov_kvcrush/
+	cd build/types && ../../$(BIN)/mypy --config-file ../../pyproject.toml ov_kvcrush benchmarks tests
 
 unit: build/installed
 	$(BIN)/pytest

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from multiprocessing import get_context
@@ -190,7 +191,7 @@ def _count(value: int | None) -> str:
     return "not told" if value is None else f"{value:,}"
 
 
-CELLS = {
+CELLS: dict[str, Callable[[dict[str, Any]], str]] = {
     "completed requests": lambda one: f"{one['completed']}",
     "requests per minute": lambda one: f"{one['requests_per_minute']:.2f}",
     "requests per minute of processor time": lambda one: f"{one['requests_per_cpu_minute']:.2f}",

@@ -10,6 +10,7 @@ import time
 import warnings
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -55,7 +56,7 @@ def tiny_source_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_model(tmp_path_factory.mktemp("tiny") / "tiny-llama")
 
 
-def _exported(name: str, **settings: str) -> Path:
+def _exported(name: str, **settings: Any) -> Path:
     """Export of the repository's model, made again only when something it depends on has changed.
 
     ``export_model`` lets the folder appear whole or not at all; the lock keeps two test runs at the
@@ -80,7 +81,7 @@ def _remove_outdated(name: str, newest: Path) -> None:
             shutil.rmtree(folder)
 
 
-def _key(settings: dict[str, str]) -> str:
+def _key(settings: dict[str, Any]) -> str:
     digest = hashlib.sha256(repr(sorted(settings.items())).encode())
     for package in ("openvino", "openvino-tokenizers", "optimum-intel", "nncf", "transformers"):
         digest.update(version(package).encode())

@@ -22,7 +22,7 @@ from ov_kvcrush.precisions import (
 U8 = LayerPrecision("u8", "u8")
 U4 = LayerPrecision("u4", "u4", value_group_size=32)
 PRECISIONS = st.builds(
-    lambda pair, group: LayerPrecision(*pair, value_group_size=group),
+    lambda pair, group: LayerPrecision(pair[0], pair[1], value_group_size=group),
     st.sampled_from(KV_PRECISION_PAIRS),
     st.sampled_from([0, 32]),
 )

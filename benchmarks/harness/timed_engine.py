@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from collections.abc import Sequence as SequenceOf
 from typing import Any, TypeVar
 
 import numpy as np
@@ -12,6 +13,8 @@ from numpy.typing import NDArray
 from ov_kvcrush.runtime.model.batch import Batch
 from ov_kvcrush.runtime.paged.engine import PagedEngine
 from ov_kvcrush.runtime.scheduling.scheduler import Schedule
+from ov_kvcrush.runtime.sequences.kv_cache import KVCache
+from ov_kvcrush.runtime.sequences.sequence import Sequence
 
 T = TypeVar("T")
 
@@ -47,11 +50,11 @@ class TimedEngine(PagedEngine):
             kind = "inference that reads prompts" if reads else "inference that only decodes"
             return self._timed(kind, lambda: forward(batch))
 
-        def timed_accumulate(*args: Any) -> None:
-            self._timed("selecting and moving", lambda: accumulate(*args))
+        def timed_accumulate(sequence: Sequence, queries: SequenceOf[NDArray[np.float32]]) -> None:
+            self._timed("selecting and moving", lambda: accumulate(sequence, queries))
 
-        def timed_compress(*args: Any) -> bool:
-            return self._timed("selecting and moving", lambda: compress(*args))
+        def timed_compress(sequence: Sequence, cache: KVCache) -> bool:
+            return self._timed("selecting and moving", lambda: compress(sequence, cache))
 
         # Public methods alone, each in place of itself: the engine's own steps stay as they are.
         self.scheduler.schedule = timed_schedule  # type: ignore[method-assign]

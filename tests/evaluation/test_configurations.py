@@ -89,7 +89,8 @@ def test_default_is_what_a_user_gets() -> None:
 def test_a_policy_takes_other_settings() -> None:
     text = "keydiff:layer_budgets=1,2.5,0,start_size=64,anchor=ones"
     policy = find_policy(text)
-    assert policy.settings == POLICIES["keydiff"].settings | {
+    assert policy.settings == {
+        **POLICIES["keydiff"].settings,
         "layer_budgets": [1, 2.5, 0],
         "start_size": 64,
         "anchor": "ones",

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TypeVar
 
 import pytest
 from openvino_genai import ChatHistory
@@ -15,20 +14,17 @@ from ov_kvcrush import AsyncLLMPipeline, KVCacheConfig, LLMPipeline
 from ov_kvcrush.errors import ConfigError, EngineClosedError, PromptError
 from ov_kvcrush.pipeline.cached_prefix import CachedPrefix
 from ov_kvcrush.runtime.sequences.session import Session
+from tests.support.answers import encoded
+from tests.support.coroutines import run
+from tests.support.engines import F32
 
-T = TypeVar("T")
-EXACT = {"INFERENCE_PRECISION_HINT": "f32"}
 TEXTS = [f"The fierce statue costs {n}29 coins. How many coins does it cost?" for n in range(4)]
-
-
-def run(coroutine: Coroutine[Any, Any, T]) -> T:
-    return asyncio.run(asyncio.wait_for(coroutine, 120))
 
 
 @pytest.fixture(scope="module")
 def sync(needle_f32_dir: Path) -> LLMPipeline:
     config = KVCacheConfig(pool_size=2048)
-    return LLMPipeline(needle_f32_dir, "CPU", EXACT, kv_cache_config=config)
+    return LLMPipeline(needle_f32_dir, "CPU", F32, kv_cache_config=config)
 
 
 @pytest.fixture
@@ -85,7 +81,7 @@ def test_histories_and_sessions_go_on_from_their_cache(pipeline: AsyncLLMPipelin
             await pipeline.close_session(session)
         return second.metrics[0].num_reused_tokens
 
-    async def serve() -> list[int]:
+    async def serve() -> tuple[int, ...]:
         # Two that say the same at the same time do not get into each other's cache.
         return await asyncio.gather(chat(None), chat(None), chat(Session()))
 
@@ -98,14 +94,14 @@ def test_ids_go_in_as_they_are(sync: LLMPipeline, pipeline: AsyncLLMPipeline) ->
     async def serve() -> str:
         return (await pipeline.generate(ids.data[0].tolist(), max_new_tokens=8)).texts[0]
 
-    wanted = sync.generate(ids, max_new_tokens=8).tokens[0]
+    wanted = encoded(sync.generate(ids, max_new_tokens=8)).tokens[0]
     assert run(serve()) == sync.get_tokenizer().decode(wanted)
 
 
 def test_what_is_wrong_is_said_at_once_where_it_shows(pipeline: AsyncLLMPipeline) -> None:
     for wrong in ("", 7, [TEXTS[0]]):
         with pytest.raises(PromptError):
-            pipeline.generate(wrong)  # type: ignore[arg-type]
+            pipeline.generate(wrong)
     with pytest.raises(ConfigError, match="max_new_tokens"):
         pipeline.generate(TEXTS[0], max_new_token=3)
 
@@ -129,7 +125,7 @@ def test_a_broken_off_answer_frees_its_pages(pipeline: AsyncLLMPipeline) -> None
 
 def test_it_is_made_from_a_folder_and_closed_by_its_block(needle_int8_dir: Path) -> None:
     async def serve() -> ov_kvcrush.AsyncLLMPipeline:
-        async with AsyncLLMPipeline(needle_int8_dir, "cpu", EXACT) as pipeline:
+        async with AsyncLLMPipeline(needle_int8_dir, "cpu", F32) as pipeline:
             assert pipeline.describe()["inference_precision"] == "f32"
             assert pipeline.get_generation_config().eos_token_id == 2
             assert (await pipeline.generate(TEXTS[0], max_new_tokens=3)).texts[0]

@@ -14,9 +14,11 @@ from ov_kvcrush.errors import ConfigError, SessionError, UnsupportedError
 from ov_kvcrush.pipeline.cached_prefix import CachedPrefix
 from ov_kvcrush.pipeline.chat import Chat
 from tests.support.damaged_sessions import DAMAGES, signed
+from tests.support.pipelines import engine_in
+from tests.support.texts import rooms
 
 BUDGET = KVCacheConfig(max_cache_size=96, start_size=8, recent_size=24, pool_size=4096)
-TEXT = " ".join(f"Room {n} is {7 * n}." for n in range(60))
+TEXT = rooms(60)
 ENDLESS = {"max_new_tokens": 30, "ignore_eos": True}
 
 
@@ -46,7 +48,7 @@ def whole(pipe: LLMPipeline, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def used_bytes(pipe: LLMPipeline) -> int:
-    pipe.loaded_model.engine.check_integrity()
+    engine_in(pipe).check_integrity()
     return int(pipe.get_metrics()["kv_cache"]["used_bytes"])
 
 

@@ -8,7 +8,14 @@ from ov_kvcrush.errors import ConfigError
 from ov_kvcrush.selection.cut_budget import CutBudget, divide_budget
 
 
-def divide(num_slots, max_cache_size, start_size, recent_size, share=0.25, page_size=1):
+def divide(
+    num_slots: int,
+    max_cache_size: int,
+    start_size: int,
+    recent_size: int,
+    share: float = 0.25,
+    page_size: int = 1,
+) -> CutBudget:
     return divide_budget(
         num_slots,
         max_cache_size,
@@ -19,7 +26,7 @@ def divide(num_slots, max_cache_size, start_size, recent_size, share=0.25, page_
     )
 
 
-def test_start_recent_important_and_representatives_share_one_budget():
+def test_start_recent_important_and_representatives_share_one_budget() -> None:
     assert divide(4096, 1024, 32, 64) == CutBudget(32, 4032, 696, 232)
 
 
@@ -35,13 +42,15 @@ def test_start_recent_important_and_representatives_share_one_budget():
         (0, 0.5, 0),
     ],
 )
-def test_the_share_is_rounded_to_the_nearest_count_half_to_even(middle, share, representatives):
+def test_the_share_is_rounded_to_the_nearest_count_half_to_even(
+    middle: int, share: float, representatives: int
+) -> None:
     budget = divide(100, middle, 0, 0, share)
     assert budget.representatives == representatives
     assert budget.important == middle - representatives
 
 
-def test_a_partial_last_page_belongs_to_the_recent_area():
+def test_a_partial_last_page_belongs_to_the_recent_area() -> None:
     # 330 slots: 10 whole pages of 32 and 10 tokens. Recent: 64 tokens, from slot 266, so from 256.
     budget = divide(330, 192, 32, 64, 0.5, page_size=32)
     assert budget.middle_end == 256
@@ -58,8 +67,8 @@ def test_a_partial_last_page_belongs_to_the_recent_area():
     share=st.floats(0, 1),
 )
 def test_a_divided_budget_is_never_exceeded_and_less_than_a_page_is_unused(
-    page_size, start, recent, middle, more, share
-):
+    page_size: int, start: int, recent: int, middle: int, more: int, share: float
+) -> None:
     max_cache_size = (start + recent + middle) * page_size
     num_slots = max_cache_size + more
     budget = divide(
@@ -77,7 +86,9 @@ def test_a_divided_budget_is_never_exceeded_and_less_than_a_page_is_unused(
 
 
 @given(st.integers(0, 50), st.integers(0, 50), st.integers(0, 99))
-def test_a_budget_smaller_than_start_and_recent_is_refused(start, recent, max_cache_size):
+def test_a_budget_smaller_than_start_and_recent_is_refused(
+    start: int, recent: int, max_cache_size: int
+) -> None:
     assume(max_cache_size < start + recent)
     with pytest.raises(ConfigError, match="no room for start_size"):
         divide(200, max_cache_size, start, recent)

@@ -2,12 +2,13 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import ArrayLike, NDArray
 
 from ov_kvcrush.errors import ConfigError
 from ov_kvcrush.selection import (
@@ -19,6 +20,7 @@ from ov_kvcrush.selection import (
     Selector,
 )
 from ov_kvcrush.selection.importance import H2O, SnapKV
+from ov_kvcrush.selection.observation import Floats
 from tests.support import slow_selection
 
 
@@ -30,17 +32,23 @@ class Cut:
     observation: Observation
     max_cache_size: int
 
-    def select(self, **changed):
+    def select(self, **changed: Any) -> NDArray[np.int32]:
         selector = dataclasses.replace(self.selector, **changed)
         return selector.select(self.observation, self.max_cache_size)
 
     @property
-    def num_slots(self):
-        return self.observation.positions.shape[1]
+    def num_slots(self) -> int:
+        return int(self.observation.positions.shape[1])
 
 
 @st.composite
-def cuts(draw, page_sizes=(1, 2, 4), fits=None, **fixed):
+def cuts(
+    draw: st.DrawFn,
+    /,
+    page_sizes: tuple[int, ...] = (1, 2, 4),
+    fits: bool | None = None,
+    **fixed: Any,
+) -> Cut:
     """Caches of few distinct scores, so that ties decide often.
 
     Attention is in whole numbers and groups are powers of two: every sum and mean is exact, and
@@ -66,7 +74,7 @@ def cuts(draw, page_sizes=(1, 2, 4), fits=None, **fixed):
         np.array(positions, dtype=np.int32),
         rng.integers(-levels, levels, (num_heads, num_slots)).astype(np.float32),
     )
-    settings = {
+    settings: dict[str, Any] = {
         "representatives": draw(st.sampled_from(list(REPRESENTATIVE_RULES))),
         "representative_share": draw(st.sampled_from([0.0, 0.25, 0.5, 0.75, 1.0])),
         "anchor": draw(st.sampled_from(list(ANCHORS))),
@@ -84,23 +92,29 @@ def cuts(draw, page_sizes=(1, 2, 4), fits=None, **fixed):
     return Cut(selector, observation, max_cache_size)
 
 
-def flat_cache(attention, num_heads=1, distinctiveness=None):
+def flat_cache(
+    attention: ArrayLike, num_heads: int = 1, distinctiveness: ArrayLike | None = None
+) -> Observation:
     """A cache that was never cut: every head holds the same tokens."""
-    attention = np.atleast_2d(np.array(attention, dtype=np.float32))
-    positions = np.tile(np.arange(attention.shape[1], dtype=np.int32), (num_heads, 1))
-    if distinctiveness is not None:
-        distinctiveness = np.atleast_2d(np.array(distinctiveness, dtype=np.float32))
-    return Observation(attention, positions, distinctiveness)
+
+    def rows(values: ArrayLike) -> Floats:
+        return np.atleast_2d(np.array(values, dtype=np.float32))
+
+    measured = rows(attention)
+    positions = np.tile(np.arange(measured.shape[1], dtype=np.int32), (num_heads, 1))
+    distinct = None if distinctiveness is None else rows(distinctiveness)
+    return Observation(measured, positions, distinct)
 
 
 @settings(max_examples=400)
 @given(cut=cuts())
-def test_the_selection_is_that_of_the_slow_reference(cut):
+def test_the_selection_is_that_of_the_slow_reference(cut: Cut) -> None:
     selector, observation = cut.selector, cut.observation
+    assert isinstance(selector.importance, SnapKV)
     wanted = slow_selection.select(
-        observation.window_attention.tolist(),
+        observation.need("window_attention").tolist(),
         observation.positions.tolist(),
-        observation.distinctiveness.tolist(),
+        observation.need("distinctiveness").tolist(),
         cut.max_cache_size,
         kernel_size=selector.importance.kernel_size,
         **{
@@ -115,7 +129,9 @@ def test_the_selection_is_that_of_the_slow_reference(cut):
 @pytest.mark.parametrize("signature_heads", list(SIGNATURE_HEADS))
 @pytest.mark.parametrize("anchor", list(ANCHORS))
 @pytest.mark.parametrize("page_size", [1, 32])
-def test_a_long_cache_cut_before_is_selected_like_the_reference(page_size, anchor, signature_heads):
+def test_a_long_cache_cut_before_is_selected_like_the_reference(
+    page_size: int, anchor: str, signature_heads: str
+) -> None:
     rng = np.random.default_rng(7)
     num_slots = 700
     observation = Observation(
@@ -131,7 +147,7 @@ def test_a_long_cache_cut_before_is_selected_like_the_reference(page_size, ancho
         page_size=page_size,
     )
     wanted = slow_selection.select(
-        observation.window_attention.tolist(),
+        observation.need("window_attention").tolist(),
         observation.positions.tolist(),
         [],
         320,
@@ -151,7 +167,7 @@ def test_a_long_cache_cut_before_is_selected_like_the_reference(page_size, ancho
 
 @settings(max_examples=200)
 @given(cut=cuts(fits=False))
-def test_slots_ascend_and_start_and_recent_stay(cut):
+def test_slots_ascend_and_start_and_recent_stay(cut: Cut) -> None:
     slots = cut.select()
     assert slots.dtype == np.int32
     assert (np.diff(slots, axis=1) > 0).all()
@@ -161,13 +177,13 @@ def test_slots_ascend_and_start_and_recent_stay(cut):
 
 
 @given(cut=cuts(page_sizes=(1,)))
-def test_at_token_granularity_each_head_keeps_exactly_the_budget_or_all_it_holds(cut):
+def test_at_token_granularity_each_head_keeps_exactly_the_budget_or_all_it_holds(cut: Cut) -> None:
     num_heads = len(cut.observation.positions)
     assert cut.select().shape == (num_heads, min(cut.max_cache_size, cut.num_slots))
 
 
 @given(cut=cuts(page_sizes=(2, 4, 32), fits=False))
-def test_at_page_granularity_whole_pages_stay_within_the_budget(cut):
+def test_at_page_granularity_whole_pages_stay_within_the_budget(cut: Cut) -> None:
     slots, page_size = cut.select(), cut.selector.page_size
     assert cut.max_cache_size - page_size < slots.shape[1] <= cut.max_cache_size
     last_whole = cut.num_slots // page_size
@@ -177,13 +193,13 @@ def test_at_page_granularity_whole_pages_stay_within_the_budget(cut):
 
 
 @given(cut=cuts(fits=True))
-def test_a_cache_within_the_budget_keeps_every_slot(cut):
+def test_a_cache_within_the_budget_keeps_every_slot(cut: Cut) -> None:
     num_heads = len(cut.observation.positions)
     assert cut.select().tolist() == [list(range(cut.num_slots))] * num_heads
 
 
 @given(cut=cuts(fits=False, representatives="none"))
-def test_importance_alone_keeps_just_the_top_scored(cut):
+def test_importance_alone_keeps_just_the_top_scored(cut: Cut) -> None:
     selector, page_size = cut.selector, cut.selector.page_size
     end = (cut.num_slots - selector.recent_size) // page_size * page_size
     middle = cut.observation.slots(selector.start_size, end)
@@ -196,7 +212,7 @@ def test_importance_alone_keeps_just_the_top_scored(cut):
 
 
 @given(cut=cuts())
-def test_a_share_of_nothing_is_the_importance_method_alone(cut):
+def test_a_share_of_nothing_is_the_importance_method_alone(cut: Cut) -> None:
     alone = cut.select(representatives="none")
     assert cut.select(representative_share=0.0).tobytes() == alone.tobytes()
     # … and "none" spends the whole budget on importance, whatever the share says.
@@ -205,7 +221,7 @@ def test_a_share_of_nothing_is_the_importance_method_alone(cut):
 
 
 @given(cut=cuts(fits=False))
-def test_representatives_never_displace_the_important(cut):
+def test_representatives_never_displace_the_important(cut: Cut) -> None:
     # The top B_imp stay whatever the rule: cut importance alone to a budget without B_rep.
     selector, page_size = cut.selector, cut.selector.page_size
     end = (cut.num_slots - selector.recent_size) // page_size * page_size
@@ -220,29 +236,29 @@ def test_representatives_never_displace_the_important(cut):
 
 
 @given(cut=cuts())
-def test_selecting_is_repeatable_and_leaves_the_observation_alone(cut):
+def test_selecting_is_repeatable_and_leaves_the_observation_alone(cut: Cut) -> None:
     before = [
-        cut.observation.window_attention.tobytes(),
+        cut.observation.need("window_attention").tobytes(),
         cut.observation.positions.tobytes(),
-        cut.observation.distinctiveness.tobytes(),
+        cut.observation.need("distinctiveness").tobytes(),
     ]
     assert cut.select().tobytes() == cut.select().tobytes()
     assert before == [
-        cut.observation.window_attention.tobytes(),
+        cut.observation.need("window_attention").tobytes(),
         cut.observation.positions.tobytes(),
-        cut.observation.distinctiveness.tobytes(),
+        cut.observation.need("distinctiveness").tobytes(),
     ]
 
 
 @given(cut=cuts(page_sizes=(1,), representatives="rank"))
-def test_shifting_every_position_changes_nothing_at_token_granularity(cut):
+def test_shifting_every_position_changes_nothing_at_token_granularity(cut: Cut) -> None:
     # Only which heads hold the same token matters, not where in the sequence it stands.
     moved = dataclasses.replace(cut.observation, positions=cut.observation.positions + 1000)
     moved_cut = dataclasses.replace(cut, observation=moved)
     assert moved_cut.select().tobytes() == cut.select().tobytes()
 
 
-def test_a_worked_cut():
+def test_a_worked_cut() -> None:
     # Slot              0  1  2  3  4  5  6  7  8  9
     head_0 = np.array([[9, 8, 1, 7, 2, 6, 3, 5, 4, 9]])
     head_1 = np.array([[9, 1, 8, 2, 7, 3, 6, 4, 5, 9]])
@@ -257,7 +273,7 @@ def test_a_worked_cut():
     ]
 
 
-def test_a_head_may_represent_what_another_head_keeps_as_important():
+def test_a_head_may_represent_what_another_head_keeps_as_important() -> None:
     # Head 0 keeps slot 0, so does not take it again; head 1 may take it.
     observation = flat_cache(
         [[5, 1, 1, 1], [1, 1, 1, 5]], num_heads=2, distinctiveness=[[4, 3, 2, 1]] * 2
@@ -266,42 +282,42 @@ def test_a_head_may_represent_what_another_head_keeps_as_important():
     assert selector.select(observation, 2).tolist() == [[0, 1], [0, 3]]
 
 
-def test_with_fewer_candidates_than_representatives_all_are_kept():
+def test_with_fewer_candidates_than_representatives_all_are_kept() -> None:
     # Middle budget 8, of which 6 representatives; 6 middle tokens, 2 important: 4 candidates.
     selector = Selector(SnapKV(kernel_size=1), 2, 2, representative_share=0.75)
     assert selector.select(flat_cache(np.arange(10)), 12).tolist() == [list(range(10))]
 
 
-def test_distinct_takes_the_most_distinct_keys_that_are_not_important():
+def test_distinct_takes_the_most_distinct_keys_that_are_not_important() -> None:
     observation = flat_cache([0, 0, 9, 0, 0, 0], distinctiveness=[-0.9, -0.1, 0.5, -0.5, -0.1, 0.2])
     selector = Selector(SnapKV(kernel_size=1), 0, 0, "distinct", representative_share=0.67)
     # 5 is the most distinct, 1 ties with 4 and comes first.
     assert selector.select(observation, 3).tolist() == [[1, 2, 5]]
 
 
-def test_the_sinks_attention_does_not_spread_into_the_middle():
+def test_the_sinks_attention_does_not_spread_into_the_middle() -> None:
     observation = flat_cache([100, 0, 0, 0, 0, 1, 0, 0, 0, 100])
     selector = Selector(SnapKV(kernel_size=3), 1, 1, "none")
     assert selector.select(observation, 5).tolist() == [[0, 4, 5, 6, 9]]
 
 
-def test_a_budget_of_start_and_recent_alone_keeps_just_those():
+def test_a_budget_of_start_and_recent_alone_keeps_just_those() -> None:
     selector = Selector(SnapKV(kernel_size=1), 2, 1)
     assert selector.select(flat_cache(np.arange(8)), 3).tolist() == [[0, 1, 7]]
 
 
-def test_a_budget_below_start_and_recent_is_refused():
+def test_a_budget_below_start_and_recent_is_refused() -> None:
     with pytest.raises(ConfigError, match="max_cache_size 2 has no room"):
         Selector(SnapKV(kernel_size=1), 2, 1).select(flat_cache(np.arange(8)), 2)
 
 
-def test_a_missing_distinctiveness_is_an_error():
+def test_a_missing_distinctiveness_is_an_error() -> None:
     selector = Selector(SnapKV(kernel_size=1), 0, 0, "distinct")
     with pytest.raises(ConfigError, match="not measured"):
         selector.select(flat_cache(np.arange(8)), 4)
 
 
-def test_distinctiveness_is_asked_for_only_where_it_is_read():
+def test_distinctiveness_is_asked_for_only_where_it_is_read() -> None:
     assert Selector(SnapKV(), 0, 0, "distinct").needs_distinctiveness
     assert not Selector(SnapKV(), 0, 0, "distinct", 0.0).needs_distinctiveness
     assert not Selector(SnapKV(), 0, 0, "rank").needs_distinctiveness
@@ -310,7 +326,9 @@ def test_distinctiveness_is_asked_for_only_where_it_is_read():
 
 @pytest.mark.parametrize("page_size", [1, 2])
 @pytest.mark.parametrize("rule", ["distinct", "even", "random"])
-def test_a_rule_that_has_all_and_reads_no_score_needs_no_attention(rule, page_size):
+def test_a_rule_that_has_all_and_reads_no_score_needs_no_attention(
+    rule: str, page_size: int
+) -> None:
     distinct = np.random.default_rng(0).normal(size=(1, 12))
     unseen = flat_cache(np.zeros(12), distinctiveness=distinct)
     unseen = Observation(None, unseen.positions, unseen.distinctiveness)
@@ -323,17 +341,17 @@ def test_a_rule_that_has_all_and_reads_no_score_needs_no_attention(rule, page_si
         assert set(slots[0, 2:6] - 2) == set(np.argsort(-middle, kind="stable")[:4])
 
 
-def test_rules_that_read_scores_need_them_even_when_they_have_all():
+def test_rules_that_read_scores_need_them_even_when_they_have_all() -> None:
     for rule in ("none", "rank", "bucket_distinct"):
         assert Selector(SnapKV(), 0, 0, rule, 1.0).num_window_queries == 16
 
 
-def test_an_importance_method_is_one_dataclass_with_a_score():
+def test_an_importance_method_is_one_dataclass_with_a_score() -> None:
     @dataclass(frozen=True)
     class MostDistinct(ImportanceMethod):
         needs_distinctiveness: ClassVar[bool] = True
 
-        def score(self, middle):
+        def score(self, middle: Observation) -> Floats:
             return middle.need("distinctiveness")
 
     selector = Selector(MostDistinct(), 1, 1, "none")
@@ -356,6 +374,8 @@ def test_an_importance_method_is_one_dataclass_with_a_score():
         ({"page_size": 0}, "page_size is 0, below 1"),
     ],
 )
-def test_a_selector_refuses_settings_it_could_not_follow(settings, message):
+def test_a_selector_refuses_settings_it_could_not_follow(
+    settings: dict[str, Any], message: str
+) -> None:
     with pytest.raises(ConfigError, match=message):
         Selector(SnapKV(), **({"start_size": 0, "recent_size": 0} | settings))

@@ -31,6 +31,11 @@ def _bytes(change: Callable[[bytearray], object]) -> Damage:
     return damage
 
 
+def _make_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
 def _cut(share: float) -> Damage:
     return _bytes(lambda content: content[: int(share * len(content))])
 
@@ -52,7 +57,7 @@ def signed(change: Callable[[dict[str, str], dict[str, Any], Tensors], object]) 
 
     def damage(path: Path) -> None:
         tensors = load_file(path)
-        with safe_open(path, framework="numpy") as file:
+        with safe_open(path, framework="numpy") as file:  # type: ignore[no-untyped-call]
             metadata = dict(file.metadata())
         del metadata[DIGEST]
         content = json.loads(metadata.get("content", "{}"))
@@ -134,7 +139,7 @@ ON_DISK: dict[str, tuple[Damage, str]] = {
         "cut short or no safetensors file",
     ),
     "a text": (lambda path: path.write_text("Hello\n" * 100), "cut short or no safetensors file"),
-    "a folder": (lambda path: (path.unlink(), path.mkdir()), "it is not a file"),
+    "a folder": (_make_folder, "it is not a file"),
     "nothing": (lambda path: path.unlink(), "No such file"),
 }
 

@@ -1,11 +1,15 @@
-"""Tiny random-weight models of several architectures, as folders like those on the hub."""
+"""Tiny random-weight models of several architectures, and exported ones with another plan."""
 
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from ov_kvcrush.plan import PLAN_FILE, KVPlan
+from ov_kvcrush.precisions import LayerPrecision
 from tests.support.paths import NEEDLE
 
 SLIDING_WINDOW = 48
@@ -54,6 +58,22 @@ def make_model(folder: Path, architecture: str = "Llama", seed: int = 0, **chang
     model = getattr(transformers, f"{architecture}ForCausalLM")(config)
     model.save_pretrained(folder)
     copy_tokenizer(folder)
+    return folder
+
+
+def precisions_of(*kinds: str) -> list[LayerPrecision]:
+    """Each layer's precision, said as keys/values: ``u8/u4``."""
+    return [LayerPrecision(key, value) for key, value in (kind.split("/") for kind in kinds)]
+
+
+def replanned(folder: Path, source: Path, precisions: Sequence[LayerPrecision]) -> Path:
+    """Let ``folder`` hold the exported model of ``source`` with other precisions planned for it."""
+    plan = KVPlan.load(source)
+    assert plan is not None
+    for path in source.iterdir():
+        if path.name != PLAN_FILE:
+            (folder / path.name).symlink_to(path)
+    replace(plan, precisions=tuple(precisions)).save(folder)
     return folder
 
 

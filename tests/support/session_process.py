@@ -8,31 +8,21 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from openvino_genai import GenerationConfig, Tokenizer
-
-from ov_kvcrush.config import KVCacheConfig
-from ov_kvcrush.runtime.interface import EngineLimits
 from ov_kvcrush.runtime.paged.engine import PagedEngine
 from ov_kvcrush.runtime.sequences.session import Session
+from tests.support.engines import TOKEN, bare_engine, finish, greedy
 from tests.support.paths import ROOT
 
-
-def engine_of(folder: Path | str, **settings: Any) -> PagedEngine:
-    """An engine that keeps nothing unasked and reads 128 tokens at a time."""
-    config = KVCacheConfig(**{"pool_size": 4096, "prefix_caching": False, **settings})
-    return PagedEngine(
-        folder, Tokenizer(folder), config=config, limits=EngineLimits(max_num_batched_tokens=128)
-    )
+CUT_OFTEN = {**TOKEN, "decode_slack": 16}
+ABOUT = {"kind": "chat", "messages": []}
+"""What is written beside a cache."""
 
 
 def ask(engine: PagedEngine, session: Session, new: list[int], count: int = 40) -> list[int]:
     """Continue what ``session`` holds with ``new`` tokens; the answer."""
-    config = GenerationConfig(max_new_tokens=count, ignore_eos=True)
-    request = engine.add_request([*session.token_ids, *new], config, session)
-    while not request.finished:
-        engine.step()
-        engine.check_integrity()
-    return request.generations[0].tokens
+    prompt = [*session.token_ids, *new]
+    (answer,) = finish(engine, engine.add_request(prompt, greedy(count), session))
+    return answer
 
 
 def load(engine: PagedEngine, path: Path | str, session: Session | None = None) -> Session:
@@ -61,7 +51,7 @@ def continue_in_new_process(cases: list[dict[str, Any]]) -> list[list[list[int]]
 def main() -> None:
     answers = []
     for case in json.load(sys.stdin):
-        engine = engine_of(case["folder"], **case["settings"])
+        engine = bare_engine(case["folder"], **case["settings"])
         session = load(engine, case["path"])
         answers.append([ask(engine, session, turn) for turn in case["turns"]])
     print(json.dumps(answers))

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from transformers import LlamaForCausalLM
+from transformers.models.llama.modeling_llama import LlamaAttention
 
 Visibility = Sequence[NDArray[np.bool_]]
 """By layer: ``[H, queries, keys]``, whether a KV head shows a key to a query."""
@@ -41,11 +42,11 @@ class TorchReference:
             normed = layer.input_layernorm(hidden)
             hidden = hidden + self._attention(layer.self_attn, normed, cos, sin, visible)
             hidden = hidden + layer.mlp(layer.post_attention_layernorm(hidden))
-        return self.model.lm_head(core.norm(hidden))[0].numpy()
+        return np.asarray(self.model.lm_head(core.norm(hidden))[0].numpy())
 
     def _attention(
         self,
-        attention: torch.nn.Module,
+        attention: LlamaAttention,
         hidden: torch.Tensor,
         cos: torch.Tensor,
         sin: torch.Tensor,
@@ -55,7 +56,8 @@ class TorchReference:
         group = self.config.num_attention_heads // self.config.num_key_value_heads
 
         def heads(projection: torch.nn.Module) -> torch.Tensor:
-            return projection(hidden)[0].unflatten(1, (-1, size)).transpose(0, 1)
+            projected: torch.Tensor = projection(hidden)[0]
+            return projected.reshape(len(projected), -1, size).transpose(0, 1)
 
         def rotate(x: torch.Tensor) -> torch.Tensor:
             first, second = x.chunk(2, dim=-1)
@@ -67,4 +69,6 @@ class TorchReference:
         mask = torch.tensor(visible).repeat_interleave(group, dim=0)
         products = queries @ keys.transpose(1, 2) / size**0.5
         weights = products.masked_fill(~mask, -torch.inf).softmax(dim=-1)
-        return attention.o_proj((weights @ values).transpose(0, 1).flatten(1)[None])
+        read = (weights @ values).transpose(0, 1).flatten(1)
+        projected: torch.Tensor = attention.o_proj(read[None])
+        return projected

@@ -15,11 +15,13 @@ import pytest
 
 from ov_kvcrush.cli import run
 from ov_kvcrush.runtime.interface import ENGINES
+from tests.support.commands import fails
 from tests.support.terminal import CTRL_C, CTRL_D, Terminal
+from tests.support.texts import rooms
 
 COMMAND = [sys.executable, "-m", "ov_kvcrush.cli", "chat"]
 ENDLESS = ["--ignore-eos", "--max-new-tokens", "4000"]
-TEXT = " ".join(f"Room {n} is {7 * n}." for n in range(40))
+TEXT = rooms(40)
 STATS = re.compile(
     r"TTFT [\d,.]+ ms · (?:TPOT [\d,.]+ ms · )?"
     r"(?P<prompt>[\d,]+) in(?: \((?P<reused>[\d,]+) reused\))?"
@@ -171,7 +173,7 @@ def test_a_piped_prompt_gives_the_answer_alone(needle_int8_dir: Path) -> None:
 
 
 def test_json_tells_answer_cost_and_settings(
-    needle_int8_dir: Path, capsys: pytest.CaptureFixture[str], piped: None
+    needle_int8_dir: Path, capsys: pytest.CaptureFixture[str], no_stdin: None
 ) -> None:
     arguments = ["--json", "--prompt", TEXT, "--max-cache-size", "160", "--max-new-tokens", "2"]
     arguments += ["--ignore-eos", "--decode-precision", "f32"]
@@ -223,22 +225,6 @@ def test_a_reader_that_leaves_early_ends_the_answer_quietly(needle_int8_dir: Pat
 # ------------------------------------------------------------------ mistakes
 
 
-@pytest.fixture
-def piped(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No terminal, nothing piped in."""
-    monkeypatch.setattr(sys, "stdin", io.StringIO(""))
-
-
-def fails(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    """What stderr says after ``chat`` with ``arguments`` ended with 2 and printed nothing else."""
-    assert run(["chat", *arguments]) == 2
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert err.startswith("error: ")
-    assert err.count("\n") <= 2
-    return err
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -258,19 +244,19 @@ def fails(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 def test_a_mistake_is_one_line_a_hint_and_exit_code_2(
     needle_int8_dir: Path,
     capsys: pytest.CaptureFixture[str],
-    piped: None,
+    no_stdin: None,
     arguments: list[str],
     message: str,
 ) -> None:
-    assert message in fails(capsys, str(needle_int8_dir), *arguments)
+    assert message in fails(capsys, "chat", str(needle_int8_dir), *arguments)
 
 
 def test_a_missing_and_a_foreign_folder(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], piped: None
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], no_stdin: None
 ) -> None:
     missing = str(tmp_path / "nothing")
-    assert "no such model folder" in fails(capsys, missing, "--prompt", "hi")
-    assert "holds no OpenVINO model" in fails(capsys, str(tmp_path), "--prompt", "hi")
+    assert "no such model folder" in fails(capsys, "chat", missing, "--prompt", "hi")
+    assert "holds no OpenVINO model" in fails(capsys, "chat", str(tmp_path), "--prompt", "hi")
 
 
 def test_piped_bytes_that_are_no_text(
@@ -278,7 +264,7 @@ def test_piped_bytes_that_are_no_text(
 ) -> None:
     stdin = io.TextIOWrapper(io.BytesIO(b"\xff\xfe"), encoding="utf-8")
     monkeypatch.setattr(sys, "stdin", stdin)
-    assert "not text in UTF-8" in fails(capsys, str(needle_int8_dir))
+    assert "not text in UTF-8" in fails(capsys, "chat", str(needle_int8_dir))
 
 
 def test_json_is_not_for_a_conversation(
@@ -286,7 +272,7 @@ def test_json_is_not_for_a_conversation(
 ) -> None:
     monkeypatch.setattr(sys, "stdin", io.StringIO(""))
     monkeypatch.setattr(sys.stdin, "isatty", lambda: True)
-    assert "--json is for one answer" in fails(capsys, str(needle_int8_dir), "--json")
+    assert "--json is for one answer" in fails(capsys, "chat", str(needle_int8_dir), "--json")
 
 
 def test_help_names_every_engine_and_has_examples(capsys: pytest.CaptureFixture[str]) -> None:

@@ -27,7 +27,8 @@ from ov_kvcrush.precisions import LayerPrecision
 from ov_kvcrush.runtime.model.paged_model import PagedModel
 from ov_kvcrush.runtime.paged.engine import PagedEngine
 from ov_kvcrush.runtime.pages import key_codec
-from tests.runtime.model.test_paged_model import F32, batch
+from tests.support.batches import batch
+from tests.support.engines import F32
 from tests.support.model_factory import make_model
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # the tracer's

@@ -65,7 +65,7 @@ def logits_of(folder: Path) -> np.ndarray:
     model = AutoModelForCausalLM.from_pretrained(folder)
     tokens = np.random.default_rng(2).integers(8, 5000, (1, 128))
     with torch.no_grad():
-        return model(torch.from_numpy(tokens)).logits.numpy()
+        return np.asarray(model(torch.from_numpy(tokens)).logits.numpy())
 
 
 def correlated(num_tokens: int, size: int) -> tuple[np.ndarray, np.ndarray]:

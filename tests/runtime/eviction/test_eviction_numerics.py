@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from openvino_genai import GenerationConfig, Tokenizer
 
-from ov_kvcrush.config import KVCacheConfig
-from ov_kvcrush.runtime.interface import EngineLimits
+from ov_kvcrush.runtime.model.batch import Batch
 from ov_kvcrush.runtime.paged.engine import PagedEngine
+from tests.support.engines import EVICTING, engine_of, greedy, prompt_of, sequence_of
 from tests.support.torch_reference import TorchReference
 
 PROMPT_LENGTH, NUM_NEW = 300, 40
@@ -25,18 +25,14 @@ class Recorder:
         self.cuts: list[tuple[int, list[NDArray[np.int32]]]] = []
         forward = engine.model.forward
 
-        def listening(batch):  # type: ignore[no-untyped-def]
+        def listening(batch: Batch) -> tuple[NDArray[np.float32], list[NDArray[np.float32]]]:
             logits, queries = forward(batch)
             self.logits += [row.copy() for row in logits]
             return logits, queries
 
         engine.model.forward = listening  # type: ignore[method-assign]
-        config = GenerationConfig(max_new_tokens=NUM_NEW, ignore_eos=True)
-        request = engine.add_request(prompt, config)
-        (generation,) = request.generations
-        num_cuts = 0
-        sequence = generation.sequence
-        assert sequence is not None
+        request = engine.add_request(prompt, greedy(NUM_NEW))
+        sequence, num_cuts = sequence_of(request), 0
         while not request.finished:
             engine.step()
             if len(sequence.cuts) > num_cuts:
@@ -44,7 +40,7 @@ class Recorder:
                 held = [layer.positions.copy() for layer in sequence.layers]
                 self.cuts.append((sequence.num_cached, held))
         engine.check_integrity()
-        self.tokens = [*prompt, *generation.tokens]
+        self.tokens = [*prompt, *request.generations[0].tokens]
 
     def visibility(self, reference: TorchReference) -> list[NDArray[np.bool_]]:
         """What the cuts left to be seen."""
@@ -60,7 +56,7 @@ class Recorder:
         """Absolute difference of the logits of each generated token ``[tokens, vocab]``."""
         wanted = reference.logits(self.tokens, self.visibility(reference))
         first = len(self.tokens) - NUM_NEW
-        return np.abs(np.array(self.logits) - wanted[first - 1 : -1])
+        return np.asarray(np.abs(np.array(self.logits) - wanted[first - 1 : -1]))
 
 
 @pytest.fixture(scope="module")
@@ -70,18 +66,18 @@ def reference(needle_source_dir: Path) -> TorchReference:
 
 @pytest.fixture(scope="module")
 def prompt() -> list[int]:
-    return np.random.default_rng(5).integers(8, 5000, PROMPT_LENGTH).tolist()
+    return prompt_of(PROMPT_LENGTH, 5)
 
 
-def engine_of(folder: Path, key: str, value: str, **settings: object) -> PagedEngine:
-    config = KVCacheConfig(key_cache_precision=key, value_cache_precision=value, **settings)  # type: ignore[arg-type]
-    properties = {"INFERENCE_PRECISION_HINT": "bf16" if key == "bf16" else "f32"}
-    return PagedEngine(
+def storing(folder: Path, key: str, value: str, **settings: Any) -> PagedEngine:
+    """An engine whose cache is of these precisions, and which computes in f32 where it can."""
+    return engine_of(
         folder,
-        Tokenizer(folder),
-        config=config,
-        properties=properties,
-        limits=EngineLimits(max_num_batched_tokens=128),
+        properties={"INFERENCE_PRECISION_HINT": "bf16" if key == "bf16" else "f32"},
+        max_num_batched_tokens=128,
+        key_cache_precision=key,
+        value_cache_precision=value,
+        **settings,
     )
 
 
@@ -99,12 +95,9 @@ def test_the_reference_is_the_transformers_model(
 def test_without_eviction_logits_equal_pytorch(
     needle_f32_dir: Path, reference: TorchReference, prompt: list[int]
 ) -> None:
-    recorder = Recorder(engine_of(needle_f32_dir, "f32", "f32"), prompt)
+    recorder = Recorder(storing(needle_f32_dir, "f32", "f32"), prompt)
     assert not recorder.cuts
     assert recorder.error(reference).max() < 1e-4
-
-
-EVICTING = {"max_cache_size": 96, "start_size": 8, "recent_size": 24, "decode_slack": 16}
 
 
 @pytest.mark.parametrize(
@@ -126,9 +119,9 @@ EVICTING = {"max_cache_size": 96, "start_size": 8, "recent_size": 24, "decode_sl
          "buckets-while-reading", "layers", "adaptive", "pyramid", "h2o"],
 )  # fmt: skip
 def test_after_eviction_logits_equal_pytorch_that_drops_the_same_tokens(
-    needle_f32_dir: Path, reference: TorchReference, prompt: list[int], settings: dict[str, object]
+    needle_f32_dir: Path, reference: TorchReference, prompt: list[int], settings: dict[str, Any]
 ) -> None:
-    recorder = Recorder(engine_of(needle_f32_dir, "f32", "f32", **settings), prompt)
+    recorder = Recorder(storing(needle_f32_dir, "f32", "f32", **settings), prompt)
     # After the prompt, and again while decoding; heads and layers differ.
     assert len(recorder.cuts) >= 2
     _, held = recorder.cuts[0]
@@ -142,8 +135,8 @@ def test_after_eviction_logits_equal_pytorch_that_drops_the_same_tokens(
 def test_a_quantized_cache_is_after_eviction_as_close_as_the_plugin_makes_it(
     needle_f32_dir: Path, reference: TorchReference, prompt: list[int], key: str, value: str
 ) -> None:
-    plugin = Recorder(engine_of(needle_f32_dir, key, value), prompt).error(reference)
-    ours = Recorder(engine_of(needle_f32_dir, key, value, **EVICTING), prompt)
+    plugin = Recorder(storing(needle_f32_dir, key, value), prompt).error(reference)
+    ours = Recorder(storing(needle_f32_dir, key, value, **EVICTING), prompt)
     assert len(ours.cuts) >= 2
     # Errors of single runs vary by half with the tokens; test_kernels has the exact bound on keys.
     assert ours.error(reference).mean() < 2 * plugin.mean()

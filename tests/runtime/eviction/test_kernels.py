@@ -60,7 +60,7 @@ class Layer:
 
     def steps(self, number: int) -> Floats:
         """``[H, D]`` the scales of the sequence's page ``number``."""
-        return self.keys[self.table[number], :, : 4 * HEAD_SIZE].copy().view(np.float32)
+        return np.array(self.keys[self.table[number], :, : 4 * HEAD_SIZE]).view(np.float32)
 
     def read_values(self, length: int) -> NDArray[np.uint8]:
         """``[H, length, bytes]``."""

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from openvino_genai import GenerationConfig, GenerationFinishReason, LLMPipeline, Tokenizer
 
@@ -24,22 +21,13 @@ from ov_kvcrush.errors import (
 from ov_kvcrush.plan import KVPlan, fingerprint
 from ov_kvcrush.precisions import LayerPrecision
 from ov_kvcrush.runtime.genai.engine import GenaiEngine
-from ov_kvcrush.runtime.genai.eviction import GenaiEviction
-from ov_kvcrush.runtime.generation.request import Request
 from ov_kvcrush.runtime.interface import EngineLimits
 from ov_kvcrush.runtime.paged.engine import PagedEngine
 from ov_kvcrush.runtime.sequences.session import Session
+from tests.support.engines import GENAI_EVICTING, finish, greedy, prompt_of
+from tests.support.model_factory import replanned
 
 PAGE = 32
-EVICTING = KVCacheConfig(
-    max_cache_size=256,
-    start_size=32,
-    recent_size=64,
-    granularity="page",
-    representatives="rank",
-    representative_share=0.4,
-    pool_size=2048,
-)
 
 
 @pytest.fixture(scope="module")
@@ -55,21 +43,11 @@ def engine(needle_int8_dir: Path, tokenizer: Tokenizer) -> GenaiEngine:
 @pytest.fixture(scope="module")
 def evicting(needle_int8_dir: Path, tokenizer: Tokenizer) -> GenaiEngine:
     return GenaiEngine(
-        needle_int8_dir, tokenizer, config=EVICTING, limits=EngineLimits(max_num_batched_tokens=256)
+        needle_int8_dir,
+        tokenizer,
+        config=GENAI_EVICTING,
+        limits=EngineLimits(max_num_batched_tokens=256),
     )
-
-
-def prompt_of(length: int, seed: int = 0) -> list[int]:
-    return np.random.default_rng(seed).integers(10, 5000, length).tolist()
-
-
-def greedy(count: int, **settings: Any) -> GenerationConfig:
-    return GenerationConfig(max_new_tokens=count, ignore_eos=True, **settings)
-
-
-def run(engine: GenaiEngine | PagedEngine, requests: Sequence[Request]) -> None:
-    while any(not request.finished for request in requests):
-        engine.step()
 
 
 @pytest.mark.parametrize(
@@ -92,7 +70,7 @@ def test_a_greedy_answer_is_openvino_genais(
     config = GenerationConfig(**{"max_new_tokens": 24, "ignore_eos": True, **settings})
     expected = LLMPipeline(needle_int8_dir, "CPU").generate(prompt, config)
     request = engine.add_request(prompt.data[0].tolist(), config)
-    run(engine, [request])
+    finish(engine, request)
     (generation,) = request.generations
     assert generation.tokens == expected.tokens[0]
     assert generation.finish_reason == expected.finish_reasons[0]
@@ -109,8 +87,7 @@ def test_a_greedy_answer_at_f32_is_the_paged_engines(
         for make in (GenaiEngine, PagedEngine):
             engine = make(folder, tokenizer, config=config)
             requests = [engine.add_request(prompt_of(n, seed=n), greedy(24)) for n in (70, 300)]
-            run(engine, requests)
-            answers.append([request.generations[0].tokens for request in requests])
+            answers.append(finish(engine, *requests))
         assert answers[0] == answers[1]
 
 
@@ -134,11 +111,9 @@ def test_tokens_come_one_a_step_with_their_times(engine: GenaiEngine) -> None:
 
 
 def test_several_return_sequences_come_out_complete_and_different(engine: GenaiEngine) -> None:
-    config = GenerationConfig(
-        max_new_tokens=6, ignore_eos=True, do_sample=True, rng_seed=3, num_return_sequences=3
-    )
+    config = greedy(6, do_sample=True, rng_seed=3, num_return_sequences=3)
     request = engine.add_request(prompt_of(40), config)
-    run(engine, [request])
+    finish(engine, request)
     answers = [tuple(generation.tokens) for generation in request.generations]
     assert len(set(answers)) == 3
     assert [len(answer) for answer in answers] == [6, 6, 6]
@@ -149,7 +124,7 @@ def test_several_return_sequences_come_out_complete_and_different(engine: GenaiE
 def test_the_blocks_it_keeps_are_those_we_report(
     needle_int8_dir: Path, tokenizer: Tokenizer, share: float
 ) -> None:
-    config = KVCacheConfig(**{**EVICTING.to_dict(), "representative_share": share})
+    config = KVCacheConfig(**{**GENAI_EVICTING.to_dict(), "representative_share": share})
     engine = GenaiEngine(needle_int8_dir, tokenizer, config=config)
     assert engine.eviction is not None
     for prompt_length, count in ((600, 70), (100, 190), (256, 40), (289, 5)):
@@ -173,64 +148,6 @@ def test_the_blocks_it_keeps_are_those_we_report(
         assert metrics.kv_bytes_peak >= -(-prompt_length // PAGE) * page_bytes
 
 
-@pytest.mark.parametrize("share", [0.0, 0.1, 0.25, 0.5, 0.9])
-def test_start_important_representatives_and_recent_make_the_total_asked_for(share: float) -> None:
-    config = KVCacheConfig(**{**EVICTING.to_dict(), "representative_share": share})
-    eviction = GenaiEviction.of(config, PAGE)
-    assert eviction.start == 32
-    assert eviction.recent == 64
-    middle = 256 - 32 - 64
-    assert eviction.important + eviction.representatives == middle
-    assert eviction.representatives == round(share * middle / PAGE) * PAGE
-    genai = eviction.to_genai()
-    assert genai.get_max_cache_size() + genai.kvcrush_config.budget * PAGE == 256
-
-
-def test_representatives_none_leaves_the_whole_middle_to_importance() -> None:
-    config = KVCacheConfig(**{**EVICTING.to_dict(), "representatives": "none"})
-    genai = GenaiEviction.of(config, PAGE).to_genai()
-    assert genai.kvcrush_config.budget == 0
-    assert genai.get_max_cache_size() == 256
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"granularity": "token"},
-        {"start_size": 0},
-        {"representatives": "distinct"},
-        {"representative_share": 1.0},
-        {"kernel_size": 5},
-        {"signature_heads": "query"},
-        {"signature_fraction": 0.3},
-        {"decode_slack": 64},
-    ],
-    ids=str,
-)
-def test_what_its_eviction_cannot_obey_is_refused(change: dict[str, Any]) -> None:
-    config = KVCacheConfig(**{**EVICTING.to_dict(), **change})
-    with pytest.raises(UnsupportedError, match=next(iter(change))) as refused:
-        GenaiEviction.of(config, PAGE)
-    assert refused.value.hint
-
-
-def test_all_that_is_refused_is_said_at_once() -> None:
-    with pytest.raises(UnsupportedError, match=r"granularity 'token'.* representatives 'distinct'"):
-        GenaiEviction.of(KVCacheConfig(max_cache_size=256, representatives="distinct"), PAGE)
-
-
-def test_what_it_does_anyway_may_be_asked_for() -> None:
-    config = KVCacheConfig(**{**EVICTING.to_dict(), "kernel_size": 7, "decode_slack": PAGE})
-    assert GenaiEviction.of(config, PAGE)
-
-
-@pytest.mark.parametrize("name", ["max_cache_size", "start_size", "recent_size"])
-def test_sizes_that_are_no_multiples_of_the_page_are_refused(name: str) -> None:
-    config = KVCacheConfig(**{**EVICTING.to_dict(), name: getattr(EVICTING, name) + 8})
-    with pytest.raises(ConfigError, match=f"{name} .* multiple of the page size 32"):
-        GenaiEviction.of(config, PAGE)
-
-
 def test_without_eviction_the_same_settings_are_not_looked_at(engine: GenaiEngine) -> None:
     assert engine.config.granularity == "token"
     assert engine.describe()["eviction"] is None
@@ -250,7 +167,7 @@ def test_a_chat_goes_on_after_eviction(evicting: GenaiEngine) -> None:
         request = evicting.add_request(history, greedy(40), session)
         with pytest.raises(ConfigError, match="still answering"):
             evicting.add_request(history, greedy(1), session)
-        run(evicting, [request])
+        finish(evicting, request)
         history = history + request.generations[0].tokens + prompt_of(20)
     evicting.close_session(session)
     assert not session.busy
@@ -276,12 +193,12 @@ def test_cancelling_keeps_the_tokens_so_far_and_frees_the_pages(evicting: GenaiE
 
 def test_cancelling_one_request_leaves_the_other_alone(engine: GenaiEngine) -> None:
     alone = engine.add_request(prompt_of(50, seed=1), greedy(8))
-    run(engine, [alone])
+    finish(engine, alone)
     cancelled = engine.add_request(prompt_of(50), greedy(50))
     other = engine.add_request(prompt_of(50, seed=1), greedy(8))
     engine.step()
     engine.cancel(cancelled)
-    run(engine, [other])
+    finish(engine, other)
     assert other.generations[0].tokens == alone.generations[0].tokens
     assert not engine.has_unfinished()
 
@@ -291,7 +208,7 @@ def test_a_request_that_outgrows_the_pool_ends_at_its_length(
 ) -> None:
     engine = GenaiEngine(needle_int8_dir, tokenizer, config=KVCacheConfig(pool_size=128))
     request = engine.add_request(prompt_of(100), greedy(100))
-    run(engine, [request])
+    finish(engine, request)
     (generation,) = request.generations
     assert generation.finish_reason == GenerationFinishReason.LENGTH
     assert 100 + len(generation.tokens) - 1 == 128
@@ -343,12 +260,8 @@ def test_bad_folders_devices_and_properties_are_refused(
 def test_a_plan_with_several_precisions_is_refused_and_can_be_overridden(
     needle_int8_dir: Path, tokenizer: Tokenizer, tmp_path: Path
 ) -> None:
-    for name in ("openvino_model.xml", "openvino_model.bin"):
-        shutil.copy(needle_int8_dir / name, tmp_path)
-    plan = KVPlan.load(needle_int8_dir)
-    assert plan is not None
     mixed = (LayerPrecision("u8", "u8"),) * 4 + (LayerPrecision("u4", "u4"),) * 4
-    replace(plan, precisions=mixed).save(tmp_path)
+    replanned(tmp_path, needle_int8_dir, mixed)
     with pytest.raises(ConfigError, match="stores the KV cache of all layers alike"):
         GenaiEngine(tmp_path, tokenizer)
     config = KVCacheConfig(key_cache_precision="u8", value_cache_precision="u8")
@@ -379,7 +292,7 @@ def test_kv_bytes_are_the_paged_engines(
     requests = []
     for engine in (paged, genai):
         requests.append(engine.add_request(prompt_of(100), greedy(4)))
-        run(engine, requests[-1:])
+        finish(engine, requests[-1])
     ours, theirs = (request.generations[0].metrics for request in requests)
     assert theirs.kv_bytes == ours.kv_bytes
     assert genai.describe()["kv_bytes_per_token"] == paged.describe()["kv_bytes_per_token"]

@@ -12,11 +12,12 @@ from ov_kvcrush.errors import ConfigError, UnsupportedError
 from ov_kvcrush.precisions import LayerPrecision
 from ov_kvcrush.runtime.model.paged_model import PagedModel
 from ov_kvcrush.runtime.plugin.core import core
-from tests.runtime.model.test_paged_model import batch
+from tests.support.batches import batch
+from tests.support.engines import F32, prompt_of
 
 U8, U4 = LayerPrecision("u8", "u8"), LayerPrecision("u4", "u4")
-BF16, F32 = ({"INFERENCE_PRECISION_HINT": name} for name in ("bf16", "f32"))
-TOKENS = np.random.default_rng(0).integers(8, 5000, 70).tolist()
+BF16 = {"INFERENCE_PRECISION_HINT": "bf16"}
+TOKENS = prompt_of(70)
 
 pytestmark = pytest.mark.skipif(
     "BF16" not in core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"),

@@ -15,12 +15,13 @@ from ov_kvcrush.runtime.model.graph_parts import cut_graph
 from ov_kvcrush.runtime.model.paged_graph import attention_nodes, read_paged_graph
 from ov_kvcrush.runtime.model.paged_model import PagedModel
 from ov_kvcrush.runtime.plugin.core import core
-from tests.runtime.model.test_paged_model import batch
+from tests.support.batches import batch
+from tests.support.engines import prompt_of
 
 U8, U4 = LayerPrecision("u8", "u8"), LayerPrecision("u4", "u4")
 # What the plugin does by default, said aloud: another setting, so another part, and nothing else.
 SPELLED_OUT = LayerPrecision("u8", "u8", value_group_size=64)
-TOKENS = np.random.default_rng(0).integers(8, 5000, 70).tolist()
+TOKENS = prompt_of(70)
 
 
 def run(
@@ -52,9 +53,9 @@ def test_three_equal_parts_give_the_same_bits_as_the_whole(
     assert len(parts._chain._parts) == 3
     for ours, theirs in zip(found, wanted, strict=True):
         np.testing.assert_array_equal(ours, theirs)
-    for ours, theirs in zip(parts.memories, whole.memories, strict=True):
-        np.testing.assert_array_equal(ours.keys[:3], theirs.keys[:3])
-        np.testing.assert_array_equal(ours.values[:3], theirs.values[:3])
+    for mine, its in zip(parts.memories, whole.memories, strict=True):
+        np.testing.assert_array_equal(mine.keys[:3], its.keys[:3])
+        np.testing.assert_array_equal(mine.values[:3], its.values[:3])
 
 
 def test_every_layer_stores_what_it_was_told(needle_int8_dir: Path) -> None:

@@ -10,31 +10,15 @@ import pytest
 
 from ov_kvcrush.errors import ConfigError, DeviceError, ModelError
 from ov_kvcrush.precisions import KV_PRECISION_PAIRS, KV_PRECISIONS, LayerPrecision
-from ov_kvcrush.runtime.model.batch import Batch
 from ov_kvcrush.runtime.model.paged_graph import read_paged_graph
 from ov_kvcrush.runtime.model.paged_model import PagedModel
 from ov_kvcrush.runtime.pages import key_codec
 from ov_kvcrush.runtime.pages.layout import PAGE_SIZE
+from tests.support.batches import batch
+from tests.support.engines import F32, prompt_of
 
 SIDES = ("key", "value")
 TYPES = {"f32": ov.Type.f32, "bf16": ov.Type.bf16, "u8": ov.Type.u8, "u4": ov.Type.u4}
-F32 = {"INFERENCE_PRECISION_HINT": "f32"}
-
-
-def batch(model: PagedModel, tokens: list[int], past: int, rows: list[int]) -> Batch:
-    """One sequence on pages 0, 1, …; logits and queries of ``rows``."""
-    pages = np.arange(-(-(past + len(tokens)) // PAGE_SIZE), dtype=np.int32)
-    layers = len(model.layers)
-    return Batch(
-        input_ids=np.array(tokens, np.int64),
-        position_ids=np.arange(past, past + len(tokens)),
-        subsequence_begins=np.array([0, len(tokens)], np.int32),
-        past_lens=[np.array([past], np.int32)] * layers,
-        block_indices=[pages] * layers,
-        block_indices_begins=[np.array([0, len(pages)], np.int32)] * layers,
-        sampled_rows=np.array(rows, np.int32),
-        window_rows=np.array(rows, np.int32),
-    )
 
 
 def loaded(folder: Path, key: str, value: str) -> PagedModel:
@@ -46,7 +30,7 @@ def loaded(folder: Path, key: str, value: str) -> PagedModel:
 
 @pytest.fixture(scope="module")
 def tokens() -> list[int]:
-    return np.random.default_rng(0).integers(8, 5000, 2 * PAGE_SIZE).tolist()
+    return prompt_of(2 * PAGE_SIZE)
 
 
 def test_geometry_is_read_from_the_graph(needle_f32_dir: Path) -> None:

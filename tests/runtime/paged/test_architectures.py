@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,24 +10,31 @@ import numpy as np
 import openvino as ov
 import openvino_genai
 import pytest
-from openvino_genai import GenerationConfig, Tokenizer
+from numpy.typing import NDArray
 
-from ov_kvcrush.config import KVCacheConfig
 from ov_kvcrush.export import ExportOptions, export_model
 from ov_kvcrush.precisions import LayerPrecision
-from ov_kvcrush.runtime.interface import EngineLimits
 from ov_kvcrush.runtime.model.paged_graph import read_paged_graph
 from ov_kvcrush.runtime.model.paged_model import PagedModel
 from ov_kvcrush.runtime.paged.engine import PagedEngine
-from tests.runtime.model.test_paged_model import batch
+from tests.support.batches import batch
+from tests.support.engines import (
+    EVICTING,
+    F32,
+    assert_nothing_held,
+    engine_of,
+    finish,
+    greedy,
+    prompt_of,
+    sequence_of,
+)
 from tests.support.model_factory import ARCHITECTURES, SLIDING_WINDOW, make_model
 
 MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     **{name: (name, {}) for name in ARCHITECTURES},
     "Llama, 16 layers": ("Llama", {"num_hidden_layers": 16, "hidden_size": 128}),
 }
-GREEDY = GenerationConfig(max_new_tokens=40, ignore_eos=True)
-F32 = {"INFERENCE_PRECISION_HINT": "f32"}
+exact_engine = partial(engine_of, properties=F32, max_num_batched_tokens=64)
 
 
 @pytest.fixture(scope="module", params=MODELS)
@@ -48,35 +56,23 @@ def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 @pytest.fixture(scope="module")
 def prompt() -> list[int]:
     # Long enough to leave every sliding window behind.
-    return np.random.default_rng(3).integers(8, 5000, 3 * SLIDING_WINDOW).tolist()
-
-
-def engine_of(folder: Path, **settings: Any) -> PagedEngine:
-    return PagedEngine(
-        folder,
-        Tokenizer(folder),
-        config=KVCacheConfig(**settings),
-        properties=F32,
-        limits=EngineLimits(max_num_batched_tokens=64),
-    )
+    return prompt_of(3 * SLIDING_WINDOW, 3)
 
 
 def test_greedy_tokens_equal_openvino_genai(folder: Path, prompt: list[int]) -> None:
-    engine = engine_of(folder)
-    request = engine.add_request(prompt, GREEDY)
-    while not request.finished:
-        engine.step()
+    engine = exact_engine(folder)
+    (tokens,) = finish(engine, engine.add_request(prompt, greedy(40)))
     peer = openvino_genai.LLMPipeline(folder, "CPU", **F32)
-    wanted = peer.generate(ov.Tensor(np.array([prompt], np.int64)), GREEDY).tokens[0]
-    assert request.generations[0].tokens == wanted
+    wanted = peer.generate(ov.Tensor(np.array([prompt], np.int64)), greedy(40)).tokens[0]
+    assert tokens == wanted
 
 
 def test_a_part_for_each_layer_gives_the_same_bits(folder: Path, prompt: list[int]) -> None:
-    def last_logits(precisions: list[LayerPrecision]) -> np.ndarray:
+    def last_logits(precisions: list[LayerPrecision]) -> NDArray[np.float32]:
         model = PagedModel(folder, precisions=precisions, properties=F32)
         model.reserve([8] * len(model.layers))
         logits, _ = model.forward(batch(model, prompt, 0, [len(prompt) - 1]))
-        return logits.copy()
+        return np.array(logits)
 
     # Group sizes mean nothing to f32, but layers that differ in them are compiled apart.
     num_layers = len(read_paged_graph(folder).layers)
@@ -87,11 +83,9 @@ def test_a_part_for_each_layer_gives_the_same_bits(folder: Path, prompt: list[in
 
 
 def test_layers_keep_their_budget_or_their_window(folder: Path, prompt: list[int]) -> None:
-    settings = {"max_cache_size": 72, "start_size": 8, "recent_size": 24, "decode_slack": 16}
-    engine = engine_of(folder, **settings)
-    request = engine.add_request(prompt, GREEDY)
-    sequence = request.generations[0].sequence
-    assert sequence is not None
+    engine = exact_engine(folder, **{**EVICTING, "max_cache_size": 72})
+    request = engine.add_request(prompt, greedy(40))
+    sequence = sequence_of(request)
     while sequence.num_uncached > 0:
         engine.step()
         if sequence.num_cached == len(prompt):
@@ -102,21 +96,18 @@ def test_layers_keep_their_budget_or_their_window(folder: Path, prompt: list[int
             assert layer.length <= limit
         engine.step()
         engine.check_integrity()
-    engine.prefixes.clear()
-    assert engine.cache.used_bytes == 0
+    assert_nothing_held(engine)
 
 
 def test_prompts_that_begin_alike_answer_as_if_alone(folder: Path, prompt: list[int]) -> None:
     def answer(engine: PagedEngine, tokens: list[int]) -> tuple[list[int], int]:
-        request = engine.add_request(tokens, GREEDY)
-        while not request.finished:
-            engine.step()
-            engine.check_integrity()
+        request = engine.add_request(tokens, greedy(40))
+        finish(engine, request)
         (generation,) = request.generations
         return generation.tokens, generation.metrics.num_reused_tokens
 
     second = [*prompt[:-10], *prompt[5:15]]
-    sharing, alone = engine_of(folder), engine_of(folder, prefix_caching=False)
+    sharing, alone = exact_engine(folder), exact_engine(folder, prefix_caching=False)
     assert answer(sharing, prompt)[1] == 0
     found, num_reused = answer(sharing, second)
     assert found == answer(alone, second)[0]

@@ -5,43 +5,19 @@ from __future__ import annotations
 from itertools import pairwise
 from pathlib import Path
 
-import numpy as np
 import pytest
-from openvino_genai import GenerationConfig, Tokenizer
+from openvino_genai import Tokenizer
 
 from ov_kvcrush.config import KVCacheConfig
 from ov_kvcrush.runtime.engine_metrics import TPOT_BOUNDS, TTFT_BOUNDS, EndedSequences
 from ov_kvcrush.runtime.genai.engine import GenaiEngine
 from ov_kvcrush.runtime.generation.metrics import GenerationMetrics
-from ov_kvcrush.runtime.generation.request import Request
-from ov_kvcrush.runtime.interface import Engine, EngineLimits
-from ov_kvcrush.runtime.paged.engine import PagedEngine
 from ov_kvcrush.runtime.sequences.session import Session
-
-EVICTING = KVCacheConfig(max_cache_size=96, start_size=8, recent_size=24, decode_slack=16)
-
-
-def engine_of(folder: Path, config: KVCacheConfig, max_num_seqs: int = 64) -> PagedEngine:
-    return PagedEngine(
-        folder, Tokenizer(folder), config=config, limits=EngineLimits(max_num_seqs=max_num_seqs)
-    )
-
-
-def prompt_of(length: int, seed: int = 0) -> list[int]:
-    return np.random.default_rng(seed).integers(8, 5000, length).tolist()
-
-
-def greedy(count: int, **settings: object) -> GenerationConfig:
-    return GenerationConfig(max_new_tokens=count, ignore_eos=True, **settings)
-
-
-def finish(engine: Engine, *requests: Request) -> None:
-    while not all(request.finished for request in requests):
-        engine.step()
+from tests.support.engines import EVICTING, engine_of, finish, greedy, prompt_of
 
 
 def test_the_pool_is_told_by_its_owners(needle_int8_dir: Path) -> None:
-    engine = engine_of(needle_int8_dir, KVCacheConfig(pool_size=1024), max_num_seqs=1)
+    engine = engine_of(needle_int8_dir, pool_size=1024, max_num_seqs=1)
     session = Session()
     finish(engine, engine.add_request(prompt_of(100), greedy(3), session))
     # What the prompt left for others to begin with shares all pages but the last of each layer.
@@ -71,7 +47,7 @@ def test_the_pool_is_told_by_its_owners(needle_int8_dir: Path) -> None:
 
 
 def test_tokens_are_summed_over_what_has_ended(needle_int8_dir: Path) -> None:
-    engine = engine_of(needle_int8_dir, EVICTING)
+    engine = engine_of(needle_int8_dir, **EVICTING)
     session = Session()
     first = engine.add_request(prompt_of(300), greedy(4), session)
     finish(engine, first)
@@ -88,7 +64,7 @@ def test_tokens_are_summed_over_what_has_ended(needle_int8_dir: Path) -> None:
 
 
 def test_each_of_several_sequences_counts(needle_int8_dir: Path) -> None:
-    engine = engine_of(needle_int8_dir, KVCacheConfig(pool_size=1024))
+    engine = engine_of(needle_int8_dir, pool_size=1024)
     several = greedy(3, do_sample=True, num_return_sequences=3)
     finish(engine, engine.add_request(prompt_of(40), several))
     told = engine.metrics()
@@ -96,7 +72,7 @@ def test_each_of_several_sequences_counts(needle_int8_dir: Path) -> None:
 
 
 def test_preemptions_are_counted(needle_int8_dir: Path) -> None:
-    engine = engine_of(needle_int8_dir, KVCacheConfig(pool_size=256))
+    engine = engine_of(needle_int8_dir, pool_size=256)
     requests = [engine.add_request(prompt_of(100, n), greedy(80)) for n in range(3)]
     finish(engine, *requests)
     each = [request.generations[0].metrics.num_preemptions for request in requests]

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import random
 from pathlib import Path
+from typing import Any
 
 import pytest
-from openvino_genai import GenerationConfig, Tokenizer
+from openvino_genai import GenerationConfig
 
-from ov_kvcrush.config import KVCacheConfig
 from ov_kvcrush.errors import PromptError, SessionError
 from ov_kvcrush.runtime.generation.request import Request
-from ov_kvcrush.runtime.interface import EngineLimits
 from ov_kvcrush.runtime.paged.engine import PagedEngine
 from ov_kvcrush.runtime.sequences.session import Session
+from tests.support.engines import EVICTING, assert_nothing_held, engine_of, greedy
 
 NUM_OPERATIONS = 1000
-EVICTING = {"max_cache_size": 96, "start_size": 8, "recent_size": 24, "decode_slack": 16}
-CASES = {
+CASES: dict[str, dict[str, Any]] = {
     "u8/u8, everything kept": {},
     "u4/u4, cut while reading": {**EVICTING, "prefill_budget": 128},
     "u8/u4, whole pages": {
@@ -66,10 +65,7 @@ class Users:
     ) -> None:
         count = self.draw.randrange(1, 40)
         sequences = 1 if session or self.draw.random() < 0.8 else 3
-        config = GenerationConfig(
-            max_new_tokens=count, ignore_eos=True, do_sample=sequences > 1,
-            num_return_sequences=sequences,
-        )  # fmt: skip
+        config = greedy(count, do_sample=sequences > 1, num_return_sequences=sequences)
         try:
             self.running.append(self.engine.add_request(prompt, config, session, prefix))
         except PromptError as error:
@@ -164,12 +160,9 @@ class Users:
 @pytest.mark.parametrize("case", CASES)
 def test_random_operations_lose_no_page(needle_int8_dir: Path, tmp_path: Path, case: str) -> None:
     key, value = case.partition(",")[0].split("/")
-    config = KVCacheConfig(
-        key_cache_precision=key, value_cache_precision=value, pool_size=1024, **CASES[case]
-    )  # type: ignore[arg-type]
-    engine = PagedEngine(
-        needle_int8_dir, Tokenizer(needle_int8_dir), config=config,
-        limits=EngineLimits(max_num_batched_tokens=128, max_num_seqs=6),
+    engine = engine_of(
+        needle_int8_dir, max_num_batched_tokens=128, max_num_seqs=6, pool_size=1024,
+        key_cache_precision=key, value_cache_precision=value, **CASES[case],
     )  # fmt: skip
     users = Users(engine, len(case), tmp_path)
     for _ in range(NUM_OPERATIONS):
@@ -180,9 +173,7 @@ def test_random_operations_lose_no_page(needle_int8_dir: Path, tmp_path: Path, c
         engine.cancel(request)
     for session, _ in [*users.chats, *users.prefixes]:
         engine.close_session(session)
-    engine.prefixes.clear()
-    engine.check_integrity()
-    assert engine.cache.used_bytes == 0
+    assert_nothing_held(engine)
     assert not engine.has_unfinished()
     # It was no idle run.
     assert len(users.finished) > 30

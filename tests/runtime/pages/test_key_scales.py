@@ -12,7 +12,8 @@ from safetensors.torch import load_file, save_file
 from ov_kvcrush.export import ExportOptions, export_model
 from ov_kvcrush.precisions import LayerPrecision
 from ov_kvcrush.runtime.model.paged_model import PagedModel
-from tests.runtime.model.test_paged_model import F32, batch
+from tests.support.batches import batch
+from tests.support.engines import F32, prompt_of
 from tests.support.model_factory import make_model
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # the tracer's
@@ -37,7 +38,7 @@ def test_scales_of_keys_change_no_bit(kind: str, tmp_path: Path) -> None:
             tensor /= scales.repeat_interleave(QUERIES_A_HEAD, dim=0).reshape(-1, 1)
     save_file(tensors, path, {"format": "pt"})
 
-    tokens = np.random.default_rng(1).integers(8, 5000, 80).tolist()
+    tokens = prompt_of(80, 1)
     found = []
     for folder in (source, smoothed):
         output = tmp_path / "exported" / folder.name

@@ -3,47 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from openvino_genai import GenerationConfig, Tokenizer
 
-from ov_kvcrush.config import KVCacheConfig
 from ov_kvcrush.errors import PromptError
 from ov_kvcrush.runtime.generation.request import Request
-from ov_kvcrush.runtime.interface import EngineLimits
 from ov_kvcrush.runtime.paged.engine import PagedEngine
 from ov_kvcrush.runtime.sequences.prefixes import common_prefix
 from ov_kvcrush.runtime.sequences.session import Session
+from tests.support.engines import EVICTING, EXACT, F32, engine_of, finish, greedy, prompt_of
 
-EXACT = {"key_cache_precision": "f32", "value_cache_precision": "f32"}
-EVICTING = {
-    "max_cache_size": 96,
-    "start_size": 8,
-    "recent_size": 24,
-    "decode_slack": 16,
-    "prefill_budget": 128,
-}
+# A chunk is 128 tokens, and so is a stretch between two cuts.
+READING = {**EVICTING, "prefill_budget": 128}
 Make = Callable[..., PagedEngine]
 
 
 @pytest.fixture(scope="module")
 def make(needle_f32_dir: Path) -> Make:
-    def engine_of(**settings: object) -> PagedEngine:
-        config = KVCacheConfig(**{**EXACT, "pool_size": 4096, **settings})  # type: ignore[arg-type]
-        properties = {"INFERENCE_PRECISION_HINT": "f32"}
-        tokenizer = Tokenizer(needle_f32_dir)
-        return PagedEngine(
-            needle_f32_dir, tokenizer, config=config, properties=properties,
-            limits=EngineLimits(max_num_batched_tokens=128),
-        )  # fmt: skip
-
-    return engine_of
-
-
-def text(length: int, seed: int = 0) -> list[int]:
-    return np.random.default_rng(seed).integers(8, 5000, length).tolist()
+    return partial(
+        engine_of, needle_f32_dir, properties=F32, max_num_batched_tokens=128, pool_size=4096,
+        **EXACT,
+    )  # fmt: skip
 
 
 def ask(
@@ -53,11 +37,8 @@ def ask(
     prefix: Session | None = None,
     count: int = 12,
 ) -> Request:
-    config = GenerationConfig(max_new_tokens=count, ignore_eos=True)
-    request = engine.add_request(prompt, config, session, prefix)
-    while not request.finished:
-        engine.step()
-        engine.check_integrity()
+    request = engine.add_request(prompt, greedy(count), session, prefix)
+    finish(engine, request)
     return request
 
 
@@ -83,7 +64,7 @@ def contents(engine: PagedEngine, session: Session) -> list[bytes]:
 
 def test_a_second_prompt_reads_only_what_differs(make: Make) -> None:
     engine, alone = make(), make(prefix_caching=False)
-    system, first, second = text(200), text(40, 1), text(50, 2)
+    system, first, second = prompt_of(200), prompt_of(40, 1), prompt_of(50, 2)
     ask(engine, system + first)
     before = engine.cache.used_bytes
     request = ask(engine, system + second)
@@ -95,49 +76,48 @@ def test_a_second_prompt_reads_only_what_differs(make: Make) -> None:
 
 def test_two_chats_with_one_system_prompt_share_it(make: Make) -> None:
     engine = make()
-    system = text(100)
+    system = prompt_of(100)
     chats = [Session(), Session()]
-    ask(engine, system + text(30, 1), chats[0])
-    assert told(ask(engine, system + text(30, 2), chats[1]))[1] == 96
+    ask(engine, system + prompt_of(30, 1), chats[0])
+    assert told(ask(engine, system + prompt_of(30, 2), chats[1]))[1] == 96
     assert engine.prefixes.num_hits == 1
 
 
 def test_requests_that_wait_find_what_others_have_read_meanwhile(make: Make) -> None:
     engine = make()
-    document, config = text(100), GenerationConfig(max_new_tokens=3, ignore_eos=True)
+    document = prompt_of(100)
     # A step reads 128 tokens: the first alone fits into it.
-    requests = [engine.add_request(document + text(28, n), config) for n in range(1, 4)]
-    while engine.has_unfinished():
-        engine.step()
-        engine.check_integrity()
+    requests = [engine.add_request(document + prompt_of(28, n), greedy(3)) for n in range(1, 4)]
+    finish(engine, *requests)
+    assert not engine.has_unfinished()
     assert [told(request)[1] for request in requests] == [0, 96, 96]
 
 
 def test_what_a_cut_left_of_a_document_serves_the_next_question(make: Make) -> None:
-    engine, alone = make(**EVICTING), make(**EVICTING, prefix_caching=False)
+    engine, alone = make(**READING), make(**READING, prefix_caching=False)
     # Stretches are 128 tokens: cut at 128, 256, 384, and at the end.
-    document = text(400)
-    ask(engine, document + text(20, 1))
-    request = ask(engine, document + text(30, 2))
-    assert told(request) == (told(ask(alone, document + text(30, 2)))[0], 384)
+    document = prompt_of(400)
+    ask(engine, document + prompt_of(20, 1))
+    request = ask(engine, document + prompt_of(30, 2))
+    assert told(request) == (told(ask(alone, document + prompt_of(30, 2)))[0], 384)
 
 
 def test_what_is_shared_before_the_first_cut_keeps_clear_of_its_window(make: Make) -> None:
-    engine, alone = make(**EVICTING), make(**EVICTING, prefix_caching=False)
-    start = text(125)
-    ask(engine, start + text(200, 1))
-    request = ask(engine, start + text(200, 2))
+    engine, alone = make(**READING), make(**READING, prefix_caching=False)
+    start = prompt_of(125)
+    ask(engine, start + prompt_of(200, 1))
+    request = ask(engine, start + prompt_of(200, 2))
     # The cut at 128 looks through the queries of 112 … 127; a page ends at 96.
-    assert told(request) == (told(ask(alone, start + text(200, 2)))[0], 96)
+    assert told(request) == (told(ask(alone, start + prompt_of(200, 2)))[0], 96)
 
 
-@pytest.mark.parametrize("budget", [{}, EVICTING])
-def test_a_cached_prefix_serves_any_number_of_questions(make: Make, budget: dict[str, int]) -> None:
+@pytest.mark.parametrize("budget", [{}, READING])
+def test_a_cached_prefix_serves_any_number_of_questions(make: Make, budget: dict[str, Any]) -> None:
     engine = make(**budget, prefix_caching=False)
-    document = text(500)
+    document = prompt_of(500)
     prefix = read_prefix(engine, document)
     before = contents(engine, prefix)
-    questions = [text(20, 1), text(150, 2), text(9, 3)]
+    questions = [prompt_of(20, 1), prompt_of(150, 2), prompt_of(9, 3)]
     answers = [told(ask(engine, document + q, prefix=prefix, count=60)) for q in questions]
     assert [reused for _, reused in answers] == [500] * 3
     assert contents(engine, prefix) == before
@@ -154,41 +134,39 @@ def test_a_cached_prefix_serves_any_number_of_questions(make: Make, budget: dict
 
 
 def test_a_chat_begins_with_a_prefix_and_goes_on_alone(make: Make) -> None:
-    engine = make(**EVICTING)
-    document, chat = text(500), Session()
+    engine = make(**READING)
+    document, chat = prompt_of(500), Session()
     prefix = read_prefix(engine, document)
-    first = ask(engine, document + text(20, 1), chat, prefix)
-    history = [*document, *text(20, 1), *first.generations[0].tokens]
-    reused = told(ask(engine, history + text(20, 2), chat, prefix))[1]
+    first = ask(engine, document + prompt_of(20, 1), chat, prefix)
+    history = [*document, *prompt_of(20, 1), *first.generations[0].tokens]
+    reused = told(ask(engine, history + prompt_of(20, 2), chat, prefix))[1]
     assert reused == len(history) - 1
     # Where the chat has lost its cache it begins with the prefix again.
     engine.close_session(chat)
-    assert told(ask(engine, history + text(20, 2), chat, prefix))[1] == 500
+    assert told(ask(engine, history + prompt_of(20, 2), chat, prefix))[1] == 500
 
 
 def test_a_prompt_without_the_prefix_is_refused(make: Make) -> None:
     engine = make()
-    prefix = read_prefix(engine, text(100))
-    config = GenerationConfig(max_new_tokens=1)
-    for prompt in (text(120, 1), text(100), text(50)):
+    prefix = read_prefix(engine, prompt_of(100))
+    for prompt in (prompt_of(120, 1), prompt_of(100), prompt_of(50)):
         with pytest.raises(PromptError, match="does not begin with the cached prefix"):
-            engine.add_request(prompt, config, None, prefix)
+            engine.add_request(prompt, greedy(1), None, prefix)
     engine.close_session(prefix)
     with pytest.raises(PromptError, match="closed"):
-        engine.add_request(text(120), config, None, prefix)
+        engine.add_request(prompt_of(120), greedy(1), None, prefix)
     engine.check_integrity()
 
 
-@pytest.mark.parametrize("budget", [{}, EVICTING])
-def test_sharing_and_preempting_change_no_answer(make: Make, budget: dict[str, int]) -> None:
-    draw, documents = np.random.default_rng(8), [text(n, n) for n in (90, 230, 310)]
-    prompts = [documents[n % 3] + text(int(draw.integers(5, 80)), n) for n in range(9)]
-    config = GenerationConfig(max_new_tokens=30, ignore_eos=True)
+@pytest.mark.parametrize("budget", [{}, READING])
+def test_sharing_and_preempting_change_no_answer(make: Make, budget: dict[str, Any]) -> None:
+    draw, documents = np.random.default_rng(8), [prompt_of(n, n) for n in (90, 230, 310)]
+    prompts = [documents[n % 3] + prompt_of(int(draw.integers(5, 80)), n) for n in range(9)]
     alone = make(**budget, prefix_caching=False)
     wanted = [told(ask(alone, prompt, count=30))[0] for prompt in prompts]
     # All of them together hold more than the pool does.
     engine = make(**budget, pool_size=1536)
-    requests = [engine.add_request(prompt, config) for prompt in prompts]
+    requests = [engine.add_request(prompt, greedy(30)) for prompt in prompts]
     num_steps = 0
     while engine.has_unfinished():
         engine.step()
@@ -203,37 +181,37 @@ def test_sharing_and_preempting_change_no_answer(make: Make, budget: dict[str, i
 
 def test_where_pages_are_short_prefixes_go_and_pinned_ones_stay(make: Make) -> None:
     engine = make(pool_size=16 * 32)
-    pinned = read_prefix(engine, text(128))
-    ask(engine, text(120, 1))
+    pinned = read_prefix(engine, prompt_of(128))
+    ask(engine, prompt_of(120, 1))
     assert engine.prefixes.num_hits == 0
     # Four pages are pinned and up to four kept: this takes twelve.
-    assert len(told(ask(engine, text(360, 2)))[0]) == 12
+    assert len(told(ask(engine, prompt_of(360, 2)))[0]) == 12
     assert pinned.sequence is not None
-    assert told(ask(engine, [*text(128), 9], prefix=pinned))[1] == 128
+    assert told(ask(engine, [*prompt_of(128), 9], prefix=pinned))[1] == 128
 
 
 def test_what_pinned_prefixes_leave_no_room_for_is_refused(make: Make) -> None:
     engine = make(pool_size=16 * 32)
-    document = text(320)
+    document = prompt_of(320)
     prefix = read_prefix(engine, document)
     with pytest.raises(PromptError, match="holds 512 tokens, 62% of it cached prefixes"):
-        ask(engine, text(250, 1))
+        ask(engine, prompt_of(250, 1))
     # What begins with it needs only the rest.
-    assert len(told(ask(engine, document + text(150, 1), prefix=prefix))[0]) == 12
+    assert len(told(ask(engine, document + prompt_of(150, 1), prefix=prefix))[0]) == 12
     engine.close_session(prefix)
-    assert len(told(ask(engine, text(250, 1)))[0]) == 12
+    assert len(told(ask(engine, prompt_of(250, 1)))[0]) == 12
 
 
 def test_chats_that_wait_give_way_where_nothing_runs(make: Make) -> None:
     engine = make(pool_size=16 * 32)
     chats = [Session(), Session(), Session()]
     for seed, chat in enumerate(chats):
-        ask(engine, text(120, seed), chat, count=1)
-    config = GenerationConfig(max_new_tokens=5, ignore_eos=True)
+        ask(engine, prompt_of(120, seed), chat, count=1)
     # Each holds four pages a layer; the first to go on needs another eight, and none runs.
-    longer = [text(120, seed) + text(250, 9 + seed) for seed in range(3)]
+    longer = [prompt_of(120, seed) + prompt_of(250, 9 + seed) for seed in range(3)]
     requests = [
-        engine.add_request(prompt, config, chat) for prompt, chat in zip(longer, chats, strict=True)
+        engine.add_request(prompt, greedy(5), chat)
+        for prompt, chat in zip(longer, chats, strict=True)
     ]
     for _ in range(200):
         engine.step()
@@ -244,7 +222,7 @@ def test_chats_that_wait_give_way_where_nothing_runs(make: Make) -> None:
 def test_what_is_kept_unasked_is_limited(make: Make) -> None:
     engine = make(pool_size=64 * 32)
     for seed in range(20):
-        ask(engine, text(100, seed), count=1)
+        ask(engine, prompt_of(100, seed), count=1)
         assert engine.cache.used_bytes <= engine.cache.max_bytes / 2
     assert engine.cache.used_bytes > engine.cache.max_bytes / 4
 

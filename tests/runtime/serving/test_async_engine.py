@@ -6,60 +6,43 @@ import asyncio
 import gc
 import random
 import threading
-from collections.abc import Coroutine, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-import numpy as np
 import pytest
-from openvino_genai import GenerationConfig, GenerationFinishReason, Tokenizer
+from openvino_genai import GenerationFinishReason, Tokenizer
 
-from ov_kvcrush.config import KVCacheConfig
 from ov_kvcrush.errors import ConfigError, EngineClosedError, PromptError
 from ov_kvcrush.runtime.generation.request import Request
 from ov_kvcrush.runtime.paged.engine import PagedEngine
 from ov_kvcrush.runtime.sequences.session import Session
 from ov_kvcrush.runtime.serving.async_engine import AsyncEngine, AsyncRequest
+from tests.support.coroutines import ENOUGH, run
+from tests.support.engines import (
+    EXACT,
+    F32,
+    assert_nothing_held,
+    engine_of,
+    finish,
+    greedy,
+    prompt_of,
+)
 
-T = TypeVar("T")
-EXACT = {"key_cache_precision": "f32", "value_cache_precision": "f32"}
-F32 = {"INFERENCE_PRECISION_HINT": "f32"}
 LENGTHS = (150, 40, 220, 90, 33, 64, 12, 130)
-ENOUGH = 120  # seconds; what takes longer hangs
-
-
-def run(coroutine: Coroutine[Any, Any, T]) -> T:
-    return asyncio.run(asyncio.wait_for(coroutine, ENOUGH))
-
-
-def prompt_of(length: int, seed: int = 0) -> list[int]:
-    return np.random.default_rng(seed).integers(8, 5000, length).tolist()
-
-
 PROMPTS = [prompt_of(length, seed) for seed, length in enumerate(LENGTHS)]
-
-
-def greedy(count: int = 24, **settings: object) -> GenerationConfig:
-    return GenerationConfig(max_new_tokens=count, ignore_eos=True, **settings)
 
 
 @pytest.fixture(scope="module")
 def paged(needle_f32_dir: Path) -> PagedEngine:
     # A pool that is short: sequences wait and are preempted.
-    config = KVCacheConfig(**EXACT, pool_size=768)
-    return PagedEngine(needle_f32_dir, Tokenizer(needle_f32_dir), config=config, properties=F32)
+    return engine_of(needle_f32_dir, properties=F32, pool_size=768, **EXACT)
 
 
 @pytest.fixture(scope="module")
 def alone(paged: PagedEngine) -> list[list[int]]:
     """What each prompt gives synchronously, one after the other."""
-    answers = []
-    for prompt in PROMPTS:
-        request = paged.add_request(prompt, greedy())
-        while not request.finished:
-            paged.step()
-        answers.append(list(request.generations[0].tokens))
-    return answers
+    return [finish(paged, paged.add_request(prompt, greedy(24)))[0] for prompt in PROMPTS]
 
 
 @pytest.fixture
@@ -87,7 +70,7 @@ async def at_rest(engine: AsyncEngine) -> bool:
 
 def test_many_at_once_get_what_each_gets_alone(engine: AsyncEngine, alone: list[list[int]]) -> None:
     async def serve() -> list[list[int]]:
-        return await asyncio.gather(*(read(engine.add_request(p, greedy())) for p in PROMPTS))
+        return await asyncio.gather(*(read(engine.add_request(p, greedy(24))) for p in PROMPTS))
 
     assert run(serve()) == alone
 
@@ -100,7 +83,7 @@ def test_requests_arrive_and_are_cancelled_while_others_run(
     async def client(number: int) -> None:
         await asyncio.sleep(chance.random() * 0.3)
         which = number % len(PROMPTS)
-        request = engine.add_request(PROMPTS[which], greedy())
+        request = engine.add_request(PROMPTS[which], greedy(24))
         tokens: list[int] = []
         leaves_after = chance.choice([None, 0, 1, 5, 20])
         how = chance.choice(["break", "cancel"])
@@ -141,7 +124,7 @@ def test_tokens_that_a_stop_string_may_take_back_are_held(
     stop = text[len(text) // 2 :].strip()[:6]
 
     async def serve() -> tuple[list[int], Request]:
-        request = engine.add_request(PROMPTS[0], greedy(stop_strings={stop}))
+        request = engine.add_request(PROMPTS[0], greedy(24, stop_strings={stop}))
         return await read(request), await request
 
     tokens, request = run(serve())
@@ -156,7 +139,7 @@ def test_any_event_loop_and_thread_will_do(engine: AsyncEngine, alone: list[list
         found[number] = run(read_one(number))
 
     async def read_one(number: int) -> list[int]:
-        return await read(engine.add_request(PROMPTS[number], greedy()))
+        return await read(engine.add_request(PROMPTS[number], greedy(24)))
 
     threads = [threading.Thread(target=client, args=(n,)) for n in range(4)]
     for thread in threads:
@@ -247,13 +230,13 @@ def test_readers_whose_loop_has_gone_are_cancelled(engine: AsyncEngine) -> None:
 
 
 def test_an_error_belongs_to_its_request(engine: AsyncEngine, alone: list[list[int]]) -> None:
-    async def serve() -> list[Any]:
+    async def serve() -> tuple[Any, ...]:
         return await asyncio.gather(
-            read(engine.add_request(PROMPTS[0], greedy())),
-            read(engine.add_request([], greedy())),
-            engine.add_request(prompt_of(2000), greedy()).result(),
+            read(engine.add_request(PROMPTS[0], greedy(24))),
+            read(engine.add_request([], greedy(24))),
+            engine.add_request(prompt_of(2000), greedy(24)).result(),
             read(engine.add_request(PROMPTS[1], greedy(2, do_sample=True, num_return_sequences=2))),
-            read(engine.add_request(PROMPTS[3], greedy())),
+            read(engine.add_request(PROMPTS[3], greedy(24))),
             return_exceptions=True,
         )
 
@@ -303,11 +286,10 @@ def test_a_failing_step_ends_all_that_run_and_no_more(
         assert not session.busy
 
         async def again() -> list[int]:
-            return await read(engine.add_request(PROMPTS[0], greedy()))
+            return await read(engine.add_request(PROMPTS[0], greedy(24)))
 
         assert run(again()) == alone[0]
-    paged.prefixes.clear()
-    assert paged.cache.used_bytes == 0
+    assert_nothing_held(paged)
 
 
 # ------------------------------------------------------------------ the end
@@ -323,16 +305,14 @@ def test_closing_at_work_leaves_nobody_waiting(paged: PagedEngine) -> None:
         await asyncio.to_thread(engine.close)
         ended = await asyncio.gather(*reading, return_exceptions=True)
         with pytest.raises(EngineClosedError):
-            engine.add_request(PROMPTS[0], greedy())
+            engine.add_request(PROMPTS[0], greedy(24))
         with pytest.raises(EngineClosedError):
             engine.call(lambda e: e.describe())
         engine.close()
         return list(ended)
 
     assert all(isinstance(one, EngineClosedError) for one in run(serve()))
-    paged.check_integrity()
-    paged.prefixes.clear()
-    assert paged.cache.used_bytes == 0
+    assert_nothing_held(paged)
 
 
 def test_an_engine_that_nobody_holds_ends_its_thread(paged: PagedEngine) -> None:
@@ -343,8 +323,7 @@ def test_an_engine_that_nobody_holds_ends_its_thread(paged: PagedEngine) -> None
     assert not [t for t in threading.enumerate() if t.name == "ov-kvcrush engine"]
     with pytest.raises(EngineClosedError):
         run(request.result())
-    paged.prefixes.clear()
-    assert paged.cache.used_bytes == 0
+    assert_nothing_held(paged)
 
 
 def test_a_call_gets_the_engine_and_passes_on_what_it_raises(engine: AsyncEngine) -> None:

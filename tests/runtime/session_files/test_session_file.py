@@ -2,12 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import random
-import signal
-import time
-from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,59 +11,29 @@ from safetensors.numpy import load_file
 
 from ov_kvcrush.errors import SessionError
 from ov_kvcrush.export import ExportOptions, export_model
-from ov_kvcrush.plan import PLAN_FILE, KVPlan
 from ov_kvcrush.precisions import LayerPrecision
 from ov_kvcrush.runtime.paged.engine import PagedEngine
 from ov_kvcrush.runtime.sequences.session import Session
-from tests.support.model_factory import make_model
-from tests.support.session_process import ask, continue_in_new_process, engine_of, load
+from tests.support.engines import PAGE, bare_engine, prompt_of
+from tests.support.model_factory import make_model, precisions_of, replanned
+from tests.support.session_process import ABOUT, CUT_OFTEN, ask, continue_in_new_process, load
 
-TOKEN = {"max_cache_size": 100, "start_size": 10, "recent_size": 30, "decode_slack": 16}
-PAGE = {"max_cache_size": 160, "start_size": 32, "recent_size": 32, "granularity": "page"}
 POLICIES: dict[str, dict[str, Any]] = {
     "everything": {},
-    "token": {**TOKEN, "layer_budgets": [2, 1, 1, 1, 1, 1, 4, 1]},
+    "token": {**CUT_OFTEN, "layer_budgets": [2, 1, 1, 1, 1, 1, 4, 1]},
     "page": {**PAGE, "decode_slack": 16},
-    "h2o": {**TOKEN, "importance": "h2o"},
+    "h2o": {**CUT_OFTEN, "importance": "h2o"},
 }
 PRECISIONS = ("f32/f32", "u8/u8", "u8/u4", "u4/u4", "mixed")
-ABOUT = {"kind": "chat", "messages": []}
-
-
-def text(length: int, seed: int = 0) -> list[int]:
-    return np.random.default_rng(seed).integers(8, 5000, length).tolist()
 
 
 @pytest.fixture(scope="module")
 def mixed_dir(needle_int8_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The model with a plan that gives each layer a precision of its own."""
-    folder = tmp_path_factory.mktemp("mixed")
-    for path in needle_int8_dir.iterdir():
-        if path.name != PLAN_FILE:
-            (folder / path.name).symlink_to(path)
-    plan = KVPlan.load(needle_int8_dir)
-    assert plan is not None
     kinds = ("u8/u8", "u4/u4", "u4/u4", "u8/u4", "u8/u8", "u4/u8", "u8/u8", "u4/u4")
-    precisions = [LayerPrecision(*kind.split("/")) for kind in kinds]
+    precisions = precisions_of(*kinds)
     precisions[3] = LayerPrecision("u8", "u4", value_group_size=32)
-    replace(plan, precisions=tuple(precisions)).save(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def engine(needle_int8_dir: Path) -> PagedEngine:
-    return engine_of(needle_int8_dir, **TOKEN)
-
-
-@pytest.fixture
-def saved(engine: PagedEngine, tmp_path: Path) -> Path:
-    """A chat of one turn."""
-    session = Session()
-    ask(engine, session, text(400))
-    path = tmp_path / "chat.safetensors"
-    engine.save_session(session, path, ABOUT)
-    engine.close_session(session)
-    return path
+    return replanned(tmp_path_factory.mktemp("mixed"), needle_int8_dir, precisions)
 
 
 def state(session: Session) -> list[Any]:
@@ -93,12 +57,12 @@ def test_the_next_turns_are_those_without_the_detour(
     if precision != "mixed":
         key, value = precision.split("/")
         stored = {"key_cache_precision": key, "value_cache_precision": value}
-    turns = [text(60, 1), text(200, 2)]
+    turns = [prompt_of(60, 1), prompt_of(200, 2)]
     cases, wanted = [], []
     for name, policy in POLICIES.items():
         settings = {**stored, **policy}
-        engine, session = engine_of(folder, **settings), Session()
-        ask(engine, session, text(400))
+        engine, session = bare_engine(folder, **settings), Session()
+        ask(engine, session, prompt_of(400))
         path = tmp_path / f"{name}.safetensors"
         engine.save_session(session, path, ABOUT)
         before = engine.cache.used_bytes
@@ -121,12 +85,12 @@ def test_the_next_turns_are_those_without_the_detour(
 def test_layers_with_a_sliding_window_go_on_too(tmp_path: Path) -> None:
     source = make_model(tmp_path / "source", "Gemma3")  # has layers of both kinds
     export_model(ExportOptions(model=str(source), output=tmp_path / "model", weight_format="fp32"))
-    engine, session = engine_of(tmp_path / "model", **TOKEN), Session()
-    ask(engine, session, text(300))
+    engine, session = bare_engine(tmp_path / "model", **CUT_OFTEN), Session()
+    ask(engine, session, prompt_of(300))
     engine.save_session(session, tmp_path / "chat.safetensors", ABOUT)
     here = load(engine, tmp_path / "chat.safetensors")
     assert state(here) == state(session)
-    assert ask(engine, here, text(50, 1)) == ask(engine, session, text(50, 1))
+    assert ask(engine, here, prompt_of(50, 1)) == ask(engine, session, prompt_of(50, 1))
 
 
 def test_a_cache_can_be_taken_back_as_far_as_before(engine: PagedEngine, saved: Path) -> None:
@@ -146,7 +110,7 @@ def test_a_cache_can_be_taken_back_as_far_as_before(engine: PagedEngine, saved: 
 
 def test_the_file_is_what_others_read_as_safetensors(engine: PagedEngine, saved: Path) -> None:
     tensors = load_file(saved)
-    assert tensors["tokens"].tolist()[:400] == text(400)
+    assert tensors["tokens"].tolist()[:400] == prompt_of(400)
     session = load(engine, saved)
     assert session.sequence is not None
     for number, (layer, memory) in enumerate(
@@ -157,11 +121,11 @@ def test_the_file_is_what_others_read_as_safetensors(engine: PagedEngine, saved:
 
 
 def test_nothing_of_other_sequences_is_in_it(needle_int8_dir: Path, tmp_path: Path) -> None:
-    engine = engine_of(needle_int8_dir)
+    engine = bare_engine(needle_int8_dir)
     for memory in engine.model.memories:
         memory.keys[:], memory.values[:] = 255, 255
     session = Session()
-    ask(engine, session, text(40), count=1)
+    ask(engine, session, prompt_of(40), count=1)
     engine.save_session(session, tmp_path / "chat.safetensors", ABOUT)
     tensors = load_file(tmp_path / "chat.safetensors")
     assert session.sequence is not None
@@ -179,27 +143,27 @@ def test_nothing_of_other_sequences_is_in_it(needle_int8_dir: Path, tmp_path: Pa
 def test_a_smaller_budget_cuts_when_it_is_due(
     needle_int8_dir: Path, tmp_path: Path, engine: PagedEngine
 ) -> None:
-    full, session = engine_of(needle_int8_dir), Session()
-    ask(full, session, text(500))
+    full, session = bare_engine(needle_int8_dir), Session()
+    ask(full, session, prompt_of(500))
     path = tmp_path / "chat.safetensors"
     full.save_session(session, path, ABOUT)
     here = load(engine, path)
     assert here.sequence is not None
     assert here.sequence.num_kept == 539
-    ask(engine, here, text(60, 1), count=2)
+    ask(engine, here, prompt_of(60, 1), count=2)
     assert here.sequence.num_kept <= 100 + 2
     engine.close_session(here)
 
 
 @pytest.mark.parametrize("policy", ["everything", "page", "token"])
 def test_another_policy_goes_on(needle_int8_dir: Path, saved: Path, policy: str) -> None:
-    other = engine_of(needle_int8_dir, **POLICIES[policy])
+    other = bare_engine(needle_int8_dir, **POLICIES[policy])
     session = load(other, saved)
-    assert len(ask(other, session, text(300, 1), count=60)) == 60
+    assert len(ask(other, session, prompt_of(300, 1), count=60)) == 60
 
 
 def test_attention_that_was_not_summed_up_is_refused(needle_int8_dir: Path, saved: Path) -> None:
-    engine = engine_of(needle_int8_dir, **POLICIES["h2o"])
+    engine = bare_engine(needle_int8_dir, **POLICIES["h2o"])
     with pytest.raises(SessionError, match="without the attention"):
         load(engine, saved)
     assert engine.cache.used_bytes == 0
@@ -209,11 +173,11 @@ def test_attention_that_was_not_summed_up_is_refused(needle_int8_dir: Path, save
 def test_attention_that_is_not_wanted_is_left_out(
     needle_int8_dir: Path, engine: PagedEngine, tmp_path: Path
 ) -> None:
-    summing, session = engine_of(needle_int8_dir, **POLICIES["h2o"]), Session()
-    ask(summing, session, text(400))
+    summing, session = bare_engine(needle_int8_dir, **POLICIES["h2o"]), Session()
+    ask(summing, session, prompt_of(400))
     summing.save_session(session, tmp_path / "chat.safetensors", ABOUT)
     here = load(engine, tmp_path / "chat.safetensors")
-    assert len(ask(engine, here, text(200, 1))) == 40
+    assert len(ask(engine, here, prompt_of(200, 1))) == 40
     engine.close_session(here)
 
 
@@ -221,9 +185,9 @@ def test_attention_that_is_not_wanted_is_left_out(
 def test_a_pool_without_room_is_one_error_and_leaks_nothing(
     needle_int8_dir: Path, saved: Path, pool: int
 ) -> None:
-    engine = engine_of(needle_int8_dir, pool_size=pool, **TOKEN)
+    engine = bare_engine(needle_int8_dir, pool_size=pool, **CUT_OFTEN)
     pinned = Session(pinned=True, is_prefix=True)
-    ask(engine, pinned, text(50), count=1)
+    ask(engine, pinned, prompt_of(50), count=1)
     before = engine.cache.used_bytes
     if pool == 192:  # it takes what is left, so that there is none for a second one
         load(engine, saved)
@@ -253,79 +217,3 @@ def test_a_read_that_fails_halfway_leaves_no_page(
             engine.load_session(stored, Session())
     assert engine.cache.used_bytes == before
     engine.check_integrity()
-
-
-# ------------------------------------------------------------------ writing it
-
-
-def test_a_cache_that_is_inconsistent_is_not_written(engine: PagedEngine, saved: Path) -> None:
-    session = load(engine, saved)
-    assert session.sequence is not None
-    content = saved.read_bytes()
-    session.sequence.layers[3].append(session.sequence.num_cached, 1)  # as broken off in a step
-    with pytest.raises(SessionError, match="broken off in an inference"):
-        engine.save_session(session, saved, ABOUT)
-    session.sequence.layers[3].rewind(1)
-    engine.close_session(session)
-    assert saved.read_bytes() == content
-
-
-@pytest.mark.parametrize("fault", [OSError(28, "No space left on device"), KeyboardInterrupt()])
-def test_a_write_that_fails_leaves_the_old_file(
-    engine: PagedEngine, saved: Path, monkeypatch: pytest.MonkeyPatch, fault: BaseException
-) -> None:
-    session, content = load(engine, saved), saved.read_bytes()
-
-    def fail(descriptor: int) -> None:
-        raise fault
-
-    monkeypatch.setattr("ov_kvcrush.files.os.fsync", fail)
-    with pytest.raises((SessionError, KeyboardInterrupt)):
-        engine.save_session(session, saved, ABOUT)
-    assert saved.read_bytes() == content
-    assert os.listdir(saved.parent) == [saved.name]
-    engine.close_session(session)
-
-
-def killed_while(work: Callable[[], None], after: float) -> None:
-    """Do ``work`` again and again in a process of its own that is killed ``after`` seconds."""
-    child = os.fork()
-    if not child:
-        try:
-            while True:
-                work()
-        finally:
-            os._exit(1)
-    time.sleep(after)
-    os.kill(child, signal.SIGKILL)
-    _, status = os.waitpid(child, 0)
-    assert os.WIFSIGNALED(status)
-
-
-def test_a_kill_at_any_moment_leaves_the_old_or_the_new_file(
-    engine: PagedEngine, tmp_path: Path
-) -> None:
-    sessions = [Session(), Session()]
-    ask(engine, sessions[0], text(400))
-    ask(engine, sessions[1], text(300, 1))
-    wanted = [session.token_ids for session in sessions]
-    path, turn = tmp_path / "chat.safetensors", [0]
-    engine.save_session(sessions[0], path, ABOUT)
-
-    def save_the_other() -> None:
-        turn[0] = 1 - turn[0]
-        engine.save_session(sessions[turn[0]], path, ABOUT)
-
-    chance, left_behind, found = random.Random(0), 0, set()
-    for _ in range(50):
-        killed_while(save_the_other, chance.uniform(0.0, 0.06))
-        left_behind += len(os.listdir(tmp_path)) > 1
-        session = load(engine, path)
-        found.add(wanted.index(session.token_ids))
-        engine.close_session(session)
-    assert found == {0, 1}
-    assert left_behind > 5  # or no save was hit at all
-    engine.save_session(sessions[0], path, ABOUT)
-    assert os.listdir(tmp_path) == [path.name]
-    for session in sessions:
-        engine.close_session(session)

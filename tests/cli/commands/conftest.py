@@ -1,0 +1,31 @@
+"""Commands run in this process: nothing piped in, and one model for all of a file's."""
+
+from __future__ import annotations
+
+import io
+import sys
+from pathlib import Path
+
+import pytest
+
+from ov_kvcrush import KVCacheConfig, LLMPipeline
+
+
+@pytest.fixture(scope="module")
+def pipeline(needle_int8_dir: Path) -> LLMPipeline:
+    config = KVCacheConfig(max_cache_size=96, start_size=8, recent_size=24, pool_size=4096)
+    return LLMPipeline(needle_int8_dir, kv_cache_config=config)
+
+
+@pytest.fixture
+def no_stdin(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is piped in."""
+    monkeypatch.setattr(sys, "stdin", io.StringIO(""))
+
+
+@pytest.fixture
+def shared(pipeline: LLMPipeline, monkeypatch: pytest.MonkeyPatch, no_stdin: None) -> LLMPipeline:
+    """One model for every command line of a test; nothing is piped in."""
+    monkeypatch.setattr("ov_kvcrush.cli.commands.chat.load_pipeline", lambda *_: pipeline)
+    monkeypatch.setattr("ov_kvcrush.cli.commands.crush.load_pipeline", lambda *_: pipeline)
+    return pipeline

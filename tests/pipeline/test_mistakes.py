@@ -1,0 +1,105 @@
+"""What a pipeline refuses, at its construction and at each call, and says why."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import openvino_genai as genai
+import pytest
+
+from ov_kvcrush import KVCacheConfig, LLMPipeline
+from ov_kvcrush.errors import ConfigError, DeviceError, ModelError, PromptError, UnsupportedError
+from tests.support.pipelines import TEXT
+from tests.support.texts import document
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"device": "TPU"}, DeviceError, "'TPU' is not a device"),
+        ({"engine": "vllm"}, ConfigError, "unknown engine 'vllm'"),
+        ({"KV_CACHE_PRECISON": "u8"}, ConfigError, "Did you mean 'KV_CACHE_PRECISION'"),
+        ({"tokenizer": None, "max_cache_size": 9}, ConfigError, "'max_cache_size'"),
+    ],
+)
+def test_bad_arguments_are_refused_at_construction(
+    needle_f32_dir: Path, arguments: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        LLMPipeline(needle_f32_dir, **arguments)
+
+
+def test_settings_of_openvino_genai_without_counterpart_are_refused(needle_f32_dir: Path) -> None:
+    scheduler = genai.SchedulerConfig()
+    scheduler.use_cache_eviction = True
+    scheduler.cache_eviction_config = genai.CacheEvictionConfig(
+        32, 32, 128, genai.AggregationMode.ADAPTIVE_RKV
+    )
+    with pytest.raises(UnsupportedError, match="ADAPTIVE_RKV"):
+        LLMPipeline(needle_f32_dir, scheduler_config=scheduler)
+
+
+def test_an_ir_without_tokenizer_is_refused(needle_f32_dir: Path, tmp_path: Path) -> None:
+    for name in ("openvino_model.xml", "openvino_model.bin"):
+        (tmp_path / name).symlink_to(needle_f32_dir / name)
+    with pytest.raises(ModelError, match=r"holds no openvino_tokenizer\.xml"):
+        LLMPipeline(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda text: text.replace('"version": 3', '"version": 99'), "has format version 99"),
+        (lambda text: text.replace('"fingerprint": "', '"fingerprint": "0'), "another model"),
+        (lambda text: text[:100], "cannot be read"),
+        (lambda text: text.replace('"num_kv_heads"', '"heads"'), "is damaged"),
+    ],
+)
+def test_a_plan_that_does_not_fit_is_refused(
+    needle_f32_dir: Path, tmp_path: Path, change: Callable[[str], str], message: str
+) -> None:
+    for path in needle_f32_dir.iterdir():
+        if path.name == "ov_kvcrush.json":
+            (tmp_path / path.name).write_text(change(path.read_text()))
+        else:
+            (tmp_path / path.name).symlink_to(path)
+    with pytest.raises(ModelError, match=message):
+        LLMPipeline(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "kwargs", "error", "message"),
+    [
+        ("", {}, PromptError, "the prompt is empty"),
+        ("half \ud800", {}, PromptError, "half a character at position 5"),
+        ([], {}, PromptError, "neither a text"),
+        (3, {}, PromptError, "neither a text"),
+        ([TEXT, 3], {}, PromptError, "neither a text"),
+        (TEXT, {"max_new_token": 3}, ConfigError, "Did you mean 'max_new_tokens'"),
+        (TEXT, {"num_beams": 4}, UnsupportedError, "beam search"),
+        (TEXT, {"temperature": -1.0, "do_sample": True}, ConfigError, "temperature"),
+    ],
+)
+def test_bad_calls_are_refused(
+    ours: LLMPipeline,
+    inputs: Any,
+    kwargs: dict[str, Any],
+    error: type[Exception],
+    message: str,
+) -> None:
+    with pytest.raises(error, match=message):
+        ours.generate(inputs, **kwargs)
+
+
+def test_a_prompt_longer_than_the_pool_is_refused(needle_f32_dir: Path) -> None:
+    config = KVCacheConfig(pool_size=128)
+    pipe = LLMPipeline(needle_f32_dir, kv_cache_config=config)
+    with pytest.raises(PromptError, match="does not fit the KV cache: the pool holds 128 tokens"):
+        pipe.generate(document())
+    chat = pipe.chat()
+    chat.ask("Hello", max_new_tokens=4)
+    with pytest.raises(PromptError, match="does not fit"):
+        chat.ask(document())
+    assert chat.ask("Still there?", max_new_tokens=4).metrics[0].num_reused_tokens > 0

@@ -1,0 +1,102 @@
+"""Answers as they come, and their end before they are complete: streamers and Ctrl+C."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+
+import openvino_genai as genai
+import pytest
+
+from ov_kvcrush import LLMPipeline
+from ov_kvcrush.errors import ConfigError
+from tests.support.answers import encoded
+from tests.support.pipelines import TEXT, used_bytes
+
+
+class Collector(genai.StreamerBase):  # type: ignore[misc]
+    def __init__(self) -> None:
+        super().__init__()
+        self.tokens: list[int] = []
+        self.ended = 0
+
+    def write(self, token: int | list[int]) -> genai.StreamingStatus:
+        self.tokens += [token] if isinstance(token, int) else token
+        return genai.StreamingStatus.RUNNING
+
+    def end(self) -> None:
+        self.ended += 1
+
+
+def test_pieces_of_text_add_up_to_the_answer(ours: LLMPipeline) -> None:
+    pieces: list[str] = []
+    answer = ours.generate(TEXT, streamer=pieces.append, ignore_eos=True, max_new_tokens=20)
+    assert len(pieces) > 2
+    assert "".join(pieces) == answer
+
+
+def test_a_streamer_object_gets_the_tokens_and_an_end(ours: LLMPipeline) -> None:
+    ids = ours.get_tokenizer().encode(TEXT).input_ids
+    collector = Collector()
+    results = encoded(ours.generate(ids, streamer=collector, max_new_tokens=9, ignore_eos=True))
+    assert collector.tokens == results.tokens[0]
+    assert collector.ended == 1
+
+
+@pytest.mark.parametrize("answer", [True, genai.StreamingStatus.STOP, genai.StreamingStatus.CANCEL])
+def test_a_streamer_can_stop_the_answer(ours: LLMPipeline, answer: object) -> None:
+    before = used_bytes(ours)
+    ours.generate(TEXT, streamer=lambda text: answer, ignore_eos=True, max_new_tokens=50)
+    assert ours.get_metrics()["last"][0]["num_generated_tokens"] < 10
+    assert used_bytes(ours) == before
+
+
+def test_a_raising_streamer_raises_its_own_error_and_leaves_nothing(ours: LLMPipeline) -> None:
+    def faulty(text: str) -> None:
+        raise ZeroDivisionError("mine")
+
+    before = used_bytes(ours)
+    with pytest.raises(ZeroDivisionError, match="mine"):
+        ours.generate(TEXT, streamer=faulty)
+    assert used_bytes(ours) == before
+    assert isinstance(ours.generate(TEXT, max_new_tokens=3), str)
+
+
+def test_a_streamer_that_raises_in_a_chat_leaves_the_conversation_as_it_was(
+    ours: LLMPipeline,
+) -> None:
+    chat = ours.chat()
+    chat.ask(TEXT, max_new_tokens=4)
+    before = list(chat.messages)
+    known: dict[str, bool] = {}
+    with pytest.raises(KeyError):
+        chat.ask("Again?", streamer=lambda text: known[text])
+    assert chat.messages == before
+    assert chat.ask("Again?", max_new_tokens=4).metrics[0].num_reused_tokens > 0
+    chat.close()
+
+
+def test_one_streamer_cannot_show_several_answers(ours: LLMPipeline) -> None:
+    with pytest.raises(ConfigError, match="shows one sequence"):
+        ours.generate([TEXT, TEXT], streamer=print)
+    with pytest.raises(ConfigError, match="not a int"):
+        ours.generate(TEXT, streamer=3)
+
+
+@pytest.fixture
+def interrupt_soon() -> Iterator[None]:
+    timer = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT))
+    timer.start()
+    yield
+    timer.cancel()
+
+
+@pytest.mark.usefixtures("interrupt_soon")
+def test_ctrl_c_ends_generate_and_leaves_nothing(ours: LLMPipeline) -> None:
+    handler, before = signal.getsignal(signal.SIGINT), used_bytes(ours)
+    with pytest.raises(KeyboardInterrupt):
+        ours.generate(TEXT, ignore_eos=True, max_new_tokens=100_000)
+    assert signal.getsignal(signal.SIGINT) == handler
+    assert used_bytes(ours) == before

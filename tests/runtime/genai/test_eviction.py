@@ -1,0 +1,72 @@
+"""What openvino_genai's eviction makes of our settings, and what it cannot obey."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from ov_kvcrush.config import KVCacheConfig
+from ov_kvcrush.errors import ConfigError, UnsupportedError
+from ov_kvcrush.runtime.genai.eviction import GenaiEviction
+from tests.support.engines import GENAI_EVICTING
+
+PAGE = 32
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.25, 0.5, 0.9])
+def test_start_important_representatives_and_recent_make_the_total_asked_for(share: float) -> None:
+    config = KVCacheConfig(**{**GENAI_EVICTING.to_dict(), "representative_share": share})
+    eviction = GenaiEviction.of(config, PAGE)
+    assert eviction.start == 32
+    assert eviction.recent == 64
+    middle = 256 - 32 - 64
+    assert eviction.important + eviction.representatives == middle
+    assert eviction.representatives == round(share * middle / PAGE) * PAGE
+    genai = eviction.to_genai()
+    assert genai.get_max_cache_size() + genai.kvcrush_config.budget * PAGE == 256
+
+
+def test_representatives_none_leaves_the_whole_middle_to_importance() -> None:
+    config = KVCacheConfig(**{**GENAI_EVICTING.to_dict(), "representatives": "none"})
+    genai = GenaiEviction.of(config, PAGE).to_genai()
+    assert genai.kvcrush_config.budget == 0
+    assert genai.get_max_cache_size() == 256
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"granularity": "token"},
+        {"start_size": 0},
+        {"representatives": "distinct"},
+        {"representative_share": 1.0},
+        {"kernel_size": 5},
+        {"signature_heads": "query"},
+        {"signature_fraction": 0.3},
+        {"decode_slack": 64},
+    ],
+    ids=str,
+)
+def test_what_its_eviction_cannot_obey_is_refused(change: dict[str, Any]) -> None:
+    config = KVCacheConfig(**{**GENAI_EVICTING.to_dict(), **change})
+    with pytest.raises(UnsupportedError, match=next(iter(change))) as refused:
+        GenaiEviction.of(config, PAGE)
+    assert refused.value.hint
+
+
+def test_all_that_is_refused_is_said_at_once() -> None:
+    with pytest.raises(UnsupportedError, match=r"granularity 'token'.* representatives 'distinct'"):
+        GenaiEviction.of(KVCacheConfig(max_cache_size=256, representatives="distinct"), PAGE)
+
+
+def test_what_it_does_anyway_may_be_asked_for() -> None:
+    config = KVCacheConfig(**{**GENAI_EVICTING.to_dict(), "kernel_size": 7, "decode_slack": PAGE})
+    assert GenaiEviction.of(config, PAGE)
+
+
+@pytest.mark.parametrize("name", ["max_cache_size", "start_size", "recent_size"])
+def test_sizes_that_are_no_multiples_of_the_page_are_refused(name: str) -> None:
+    config = KVCacheConfig(**{**GENAI_EVICTING.to_dict(), name: getattr(GENAI_EVICTING, name) + 8})
+    with pytest.raises(ConfigError, match=f"{name} .* multiple of the page size 32"):
+        GenaiEviction.of(config, PAGE)

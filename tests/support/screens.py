@@ -1,0 +1,37 @@
+"""A chat's screen without a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ov_kvcrush.cli.chat.conversation import Conversation, Streamer
+from ov_kvcrush.cli.chat.slash_commands import run_command
+from ov_kvcrush.pipeline.results import DecodedResults
+
+SETTINGS = {"max_new_tokens": 8}
+
+
+class FakeScreen:
+    """Remembers what commands show."""
+
+    def __init__(self, conversation: Conversation) -> None:
+        self.conversation = conversation
+        self.notes: list[str] = []
+        self.results: list[DecodedResults] = []
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+    def show_turn(self, answer: Callable[[Streamer], DecodedResults]) -> None:
+        self.results.append(answer(lambda text: None))
+
+    def do(self, line: str) -> str:
+        run_command(self, line)
+        return self.notes[-1] if self.notes else ""
+
+    def ask(self, text: str) -> DecodedResults:
+        return self.conversation.ask(text)
+
+    @property
+    def messages(self) -> list[dict[str, str]]:
+        return self.conversation.chat.messages
