@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,13 @@ from ov_kvcrush.errors import ConfigError
 from ov_kvcrush.model_folder import load_generation_config, load_tokenizer
 from ov_kvcrush.pipeline.prompt_reader import PromptReader
 from ov_kvcrush.pipeline.results import DecodedResults, EncodedResults, decoded, encoded, ranked
-from ov_kvcrush.pipeline.streaming import Streamer, TokenStream, as_streamer, deferred_interrupt
+from ov_kvcrush.pipeline.streaming import (
+    DeferredSignals,
+    Streamer,
+    TokenStream,
+    as_streamer,
+    deferred_signals,
+)
 from ov_kvcrush.runtime.generation.request import Generation, Request, share_read
 from ov_kvcrush.runtime.generation.settings import resolve_generation_config
 from ov_kvcrush.runtime.interface import EngineLimits, make_engine
@@ -127,22 +134,19 @@ class LoadedModel:
                 "a streamer shows one sequence, and this call makes several",
                 "Give one prompt with num_return_sequences=1, or no streamer.",
             )
-        with self.lock, deferred_interrupt() as interrupted:
-            requests: list[Request] = []
-            try:
-                for prompt in prompts:
-                    requests.append(
-                        self.engine.add_request(prompt.ids, config, prompt.session, prompt.prefix)
-                    )
-                stream = None
-                if streamer is not None:
-                    sink = as_streamer(streamer, self.tokenizer)
-                    stream = TokenStream(sink, requests[0].generations[0].checker)
-                self._drive(requests, stream, interrupted, progress)
-            finally:
-                for request in requests:
-                    if not request.finished:
-                        self.engine.cancel(request)
+        requests: list[Request] = []
+        # Signals wait until all has been given back; then whoever they are for gets them.
+        with self.lock, deferred_signals() as signals, ExitStack() as endings:
+            for prompt in prompts:
+                requests.append(
+                    self.engine.add_request(prompt.ids, config, prompt.session, prompt.prefix)
+                )
+                endings.callback(self._end, requests[-1])
+            stream = None
+            if streamer is not None:
+                sink = as_streamer(streamer, self.tokenizer)
+                stream = TokenStream(sink, requests[0].generations[0].checker)
+            self._drive(requests, stream, signals, progress)
         return self.ranked(requests)
 
     def close_session(self, session: Session) -> None:
@@ -174,19 +178,23 @@ class LoadedModel:
             "last": [generation.metrics.to_dict() for generation in self.last],
         }
 
+    def _end(self, request: Request) -> None:
+        if not request.finished:
+            self.engine.cancel(request)
+
     def _drive(
         self,
         requests: Sequence[Request],
         stream: TokenStream | None,
-        interrupted: Callable[[], bool],
+        signals: DeferredSignals,
         progress: Callable[[float], None] | None,
     ) -> None:
         while not all(request.finished for request in requests):
             self.engine.step()
             if progress is not None:
                 progress(sum(map(share_read, requests)) / len(requests))
-            if interrupted():
-                raise KeyboardInterrupt
+            if signals.have_come:
+                return
             if stream is not None and stream.advance() != StreamingStatus.RUNNING:
                 break
         if stream is not None:

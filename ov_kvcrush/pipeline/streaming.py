@@ -6,12 +6,16 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import FrameType
 from typing import TypeAlias
 
 from openvino_genai import StreamerBase, StreamingStatus, TextStreamer, Tokenizer
 
 from ov_kvcrush.errors import ConfigError
 from ov_kvcrush.runtime.generation.stopping import StopChecker
+
+# SIGHUP: the terminal was closed. Windows has none.
+_ENDING = [signal.SIGINT, signal.SIGTERM] + ([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])
 
 Streamer: TypeAlias = Callable[[str], object] | StreamerBase
 """Gets an answer's text piece by piece; what a callable returns says whether to stop."""
@@ -35,25 +39,49 @@ def as_streamer(streamer: Streamer, tokenizer: Tokenizer) -> StreamerBase:
     return TextStreamer(tokenizer, forward)
 
 
-@contextmanager
-def deferred_interrupt() -> Iterator[Callable[[], bool]]:
-    """Let Ctrl+C wait for the end of a step, so that no page is between two owners.
+class DeferredSignals:
+    """What has come while signals wait.
 
-    Outside the main thread, where Python delivers no signals, nothing changes.
+    Attributes:
+        numbers: of the signals, in the order they came.
     """
+
+    def __init__(self) -> None:
+        self.numbers: list[int] = []
+
+    @property
+    def have_come(self) -> bool:
+        """Whether there is one."""
+        return bool(self.numbers)
+
+    def note(self, number: int, _frame: FrameType | None) -> None:
+        """Take one in, in place of its handler."""
+        self.numbers.append(number)
+
+
+@contextmanager
+def deferred_signals() -> Iterator[DeferredSignals]:
+    """Let Ctrl+C, and what asks a process to end, wait for the end of the ``with``.
+
+    Their handlers raise, and an exception in the middle of a step would leave pages between two
+    owners. They are called when the ``with`` ends. Signals whose handlers are not Python's, or that
+    are ignored, stay as they are; so do all outside the main thread, where Python delivers none.
+    """
+    signals = DeferredSignals()
     if threading.current_thread() is not threading.main_thread():
-        yield lambda: False
+        yield signals
         return
-    seen = threading.Event()
-    previous = signal.getsignal(signal.SIGINT)
-    if previous is None:  # installed by something that is not Python
-        yield lambda: False
-        return
-    signal.signal(signal.SIGINT, lambda *_: seen.set())
+    found = {number: signal.getsignal(number) for number in _ENDING}
+    handlers = {number: handler for number, handler in found.items() if callable(handler)}
+    for number in handlers:
+        signal.signal(number, signals.note)
     try:
-        yield seen.is_set
+        yield signals
     finally:
-        signal.signal(signal.SIGINT, previous)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        for come in signals.numbers:
+            handlers[signal.Signals(come)](come, None)
 
 
 class TokenStream:

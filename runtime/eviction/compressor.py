@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterable
 from collections.abc import Sequence as SequenceOf
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +24,9 @@ from ov_kvcrush.runtime.pages.memory import CacheMemory
 from ov_kvcrush.runtime.sequences.kv_cache import KVCache
 from ov_kvcrush.runtime.sequences.sequence import Cut, Sequence
 from ov_kvcrush.selection import Observation, Selector
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 # Queries of a chunk whose attention is computed together where all of it is accumulated.
 _ACCUMULATED_AT_ONCE = 32
@@ -67,7 +72,7 @@ class Compressor(Eviction):
     def accumulate(self, sequence: Sequence, queries: SequenceOf[NDArray[np.float32]]) -> None:
         """Add the attention of the newest tokens to what their layers have accumulated."""
         numbers = self._budgets.budgeted
-        list(self._threads.map(lambda n: self._accumulate(sequence, n, queries[n]), numbers))
+        self._on_threads(lambda n: self._accumulate(sequence, n, queries[n]), numbers)
 
     def compress(self, sequence: Sequence, cache: KVCache) -> bool:
         """Cut ``sequence`` if it is due, and give back every page it no longer needs."""
@@ -75,14 +80,15 @@ class Compressor(Eviction):
         cut = self._planner.due(sequence)
         if cut is None:
             return True
-        if self._budgets.is_over(sequence.lengths, cut.budget):
-            if not self._cut(sequence, cut, cache):
-                if not sequence.is_cut_due:
-                    sequence.planned_cuts.insert(0, cut)  # to be made in the same place
-                return False
-            cache.trim(sequence)
-        if sequence.is_cut_due:
-            del sequence.planned_cuts[0]
+        if not self._budgets.is_over(sequence.lengths, cut.budget):
+            if sequence.is_cut_due:
+                del sequence.planned_cuts[0]
+            return True
+        if not self._cut(sequence, cut, cache):
+            if not sequence.is_cut_due:
+                sequence.planned_cuts.insert(0, cut)  # to be made in the same place
+            return False
+        cache.trim(sequence)
         return True
 
     def _cut(self, sequence: Sequence, cut: Cut, cache: KVCache) -> bool:
@@ -90,7 +96,7 @@ class Compressor(Eviction):
         budgeted = self._budgets.budgeted
         measured, attention = None, dict[int, NDArray[np.float32]]()
         if self._budgets.measures(cut):
-            measured = list(self._threads.map(lambda n: self._attention(sequence, n), budgeted))
+            measured = self._on_threads(lambda n: self._attention(sequence, n), budgeted)
             attention = dict(zip(budgeted, measured, strict=True))
         held = [sequence.layers[n].length for n in budgeted]
         budgets = self._budgets.divide(cut, held, measured)
@@ -100,20 +106,15 @@ class Compressor(Eviction):
             if tokens > budget
         }
         selector = self._prefill_selector if cut.reads_on else self._selector
-        moves = list(
-            self._threads.map(
-                lambda n: self._choose(sequence, selector, n, over[n], attention.get(n)), over
-            )
+        moves = self._on_threads(
+            lambda n: self._choose(sequence, selector, n, over[n], attention.get(n)), over
         )
-        tables = cache.own_alone(sequence, {move.layer: move.changed_pages for move in moves})
-        if tables is None:
-            return False
-        list(self._threads.map(lambda move: self._move(sequence, move, tables), moves))
-        cache.free_replaced(sequence, tables)
-        sequence.cuts.append(cut)
-        sequence.rewind_floor = max(
-            sequence.rewind_floor, sequence.num_cached - self._config.recent_size
-        )
+        changed = {move.layer: move.changed_pages for move in moves}
+        with cache.rewriting(sequence, changed) as tables:
+            if tables is None:
+                return False
+            self._on_threads(lambda move: self._move(sequence, move, tables), moves)
+            sequence.note_cut(cut, self._config.recent_size)
         return True
 
     def _slide(self, sequence: Sequence, cache: KVCache) -> None:
@@ -204,6 +205,15 @@ class Compressor(Eviction):
             queries, self._scales[number], memory.keys, kind, table, length
         )
         return layer.in_order(mass)
+
+    def _on_threads(self, function: Callable[[T], R], items: Iterable[T]) -> list[R]:
+        """What ``function`` makes of each of ``items``, once it has been called for all of them.
+
+        Also where one fails: the others write to pages that would be given to somebody else.
+        """
+        futures = [self._threads.submit(function, item) for item in items]
+        wait(futures)
+        return [future.result() for future in futures]
 
 
 def _num_cpus() -> int:

@@ -10,7 +10,7 @@ import copy
 import time
 from collections.abc import Iterator, Mapping
 from collections.abc import Sequence as SequenceOf
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -137,11 +137,10 @@ class GenaiEngine(Engine):
             self._pipeline.step()
         self._learn_page_bytes()
         running = list(self._running.values())
-        advanced = [one.request for one in running if self._read(one)]
-        for one in running:
-            if one.handle.get_status() != GenerationStatus.RUNNING:
-                self._end(one)
-        return advanced
+        with ExitStack() as endings:
+            for one in reversed(running):
+                endings.callback(self._end_if_done, one)
+            return [one.request for one in running if self._read(one)]
 
     def has_unfinished(self) -> bool:
         """Whether ``step`` has anything to do."""
@@ -152,8 +151,11 @@ class GenaiEngine(Engine):
         one = self._running.get(request.request_id)
         if one is None:
             return
-        one.handle.cancel()
-        self._leave(one, GenerationFinishReason.NONE)
+        try:
+            with _readable_errors():
+                one.handle.cancel()
+        finally:
+            self._leave(one, GenerationFinishReason.NONE)
         if not self._running:
             # Pages are given back in a step; with nothing left to compute it is a quick one.
             with _readable_errors():
@@ -243,8 +245,10 @@ class GenaiEngine(Engine):
         generation.checker.tokens += tokens
         generation.checker.num_settled = len(generation.checker.tokens)
 
-    def _end(self, one: Running) -> None:
+    def _end_if_done(self, one: Running) -> None:
         """Take leave of a request that the pipeline has dropped."""
+        if one.handle.get_status() == GenerationStatus.RUNNING:
+            return
         out_of_memory = one.handle.get_status() == GenerationStatus.IGNORED
         self._leave(
             one, GenerationFinishReason.LENGTH if out_of_memory else GenerationFinishReason.STOP
@@ -257,9 +261,11 @@ class GenaiEngine(Engine):
         del self._running[one.request.request_id]
         if one.request.session is not None:
             one.request.session.busy = False
-        for generation, cache in zip(one.request.generations, one.caches, strict=True):
+        # First of all: whoever waits for an end must get one, whatever fails below.
+        for generation in one.request.generations:
             if generation.finish_reason is None:
                 generation.finish_reason = reason
+        for generation, cache in zip(one.request.generations, one.caches, strict=True):
             metrics = generation.metrics
             metrics.kv_tokens = cache.length
             metrics.num_evicted_tokens = cache.num_evicted

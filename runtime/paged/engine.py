@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from collections.abc import Sequence as SequenceOf
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +23,7 @@ from ov_kvcrush.runtime.model.batch import Batch, build_batch
 from ov_kvcrush.runtime.paged.running import RunningRequests
 from ov_kvcrush.runtime.paged.setup import set_up
 from ov_kvcrush.runtime.pages.layout import PAGE_SIZE
-from ov_kvcrush.runtime.sequences.sequence import Sequence
+from ov_kvcrush.runtime.sequences.sequence import Chunk, Sequence
 from ov_kvcrush.runtime.sequences.session import Session
 from ov_kvcrush.runtime.session_files.session_file import (
     StoredSession,
@@ -103,11 +103,12 @@ class PagedEngine(Engine):
         if not schedule.chunks:
             exhausted = schedule.exhausted
             return [] if exhausted is None else [self._requests.end_exhausted(exhausted)]
-        batch = build_batch(schedule.chunks)
-        logits, queries = self.model.forward(batch)
-        self._store(batch, queries)
-        advanced = self._requests.sample(batch, logits)
-        self._compress(batch)
+        with self._given_up_on_failure(schedule.chunks):
+            batch = build_batch(schedule.chunks)
+            logits, queries = self.model.forward(batch)
+            self._store(batch, queries)
+            advanced = self._requests.sample(batch, logits)
+            self._compress(batch)
         self._requests.settle(advanced)
         return advanced
 
@@ -185,6 +186,20 @@ class PagedEngine(Engine):
     def check_integrity(self) -> None:
         """Prove that every page is free or owned once; RuntimeError otherwise."""
         self.cache.check_integrity([*self.scheduler.running, *self.scheduler.waiting])
+
+    @contextmanager
+    def _given_up_on_failure(self, chunks: SequenceOf[Chunk]) -> Iterator[None]:
+        """Let the sequences of a step that fails half-way compute their cache again.
+
+        What it holds then may be of any state in between. Those that got their last token go.
+        """
+        try:
+            yield
+        except BaseException:
+            for chunk in reversed(chunks):
+                self.scheduler.preempt(chunk.sequence)
+            self._requests.let_finished_go()
+            raise
 
     def _store(self, batch: Batch, queries: SequenceOf[NDArray[np.float32]]) -> None:
         """Note what the inference has written to the cache, and whom its queries attend to."""

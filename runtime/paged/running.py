@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence as SequenceOf
+from contextlib import ExitStack
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,9 +44,10 @@ class RunningRequests:
         self.ended = EndedSequences()
 
     def add(self, request: Request, sequence: Sequence) -> None:
-        """Let ``sequence`` read the prompt of ``request``."""
+        """Let ``sequence`` read the prompt of ``request``; what cannot be queued is released."""
+        with self._cache.released_on_failure(sequence):
+            self._scheduler.add(sequence)
         self._own(sequence, request, request.generations[0])
-        self._scheduler.add(sequence)
         if request.session is not None:
             request.session.busy = True
 
@@ -76,12 +78,18 @@ class RunningRequests:
 
     def settle(self, requests: SequenceOf[Request]) -> None:
         """Start the sequences that follow a prompt, and let finished ones go."""
-        for request in requests:
-            for generation in _not_begun(request):
-                self._start(request, generation)
-            for generation in request.generations:
+        with ExitStack() as endings:
+            endings.callback(self.let_finished_go)
+            for request in requests:
+                for generation in _not_begun(request):
+                    self._start(request, generation)
+
+    def let_finished_go(self) -> None:
+        """Take leave of every sequence that has come to its end, whatever fails with another."""
+        with ExitStack() as endings:
+            for sequence, (request, generation) in reversed(self._owners.items()):
                 if generation.finish_reason is not None:
-                    self._finish(request, generation)
+                    endings.callback(self._finish, sequence, request, generation)
 
     def cancel(self, request: Request) -> None:
         """Stop ``request`` where it is; its tokens so far stay."""
@@ -117,28 +125,32 @@ class RunningRequests:
             self._own(sequence, request, generation)
             self._scheduler.add(sequence)
 
-    def _finish(self, request: Request, generation: Generation) -> None:
-        sequence = generation.sequence
-        if sequence is None or sequence not in self._owners:
-            return
+    def _finish(self, sequence: Sequence, request: Request, generation: Generation) -> None:
+        session = request.session
+        del self._owners[sequence]
+        self._scheduler.remove(sequence)
+        try:
+            self._cache.trim(sequence)
+            self._sum_up(generation, sequence)
+            if session is None:
+                self._prefixes.keep_uncut(sequence)
+        finally:
+            if session is None:
+                self._cache.release(sequence)
+            else:
+                session.busy = False
+                if session.is_prefix:
+                    del sequence.tokens[sequence.num_cached :]
+                self._cache.park(session, sequence)
+
+    def _sum_up(self, generation: Generation, sequence: Sequence) -> None:
         metrics = generation.metrics
-        self._cache.trim(sequence)
         metrics.kv_tokens = sequence.num_kept
         metrics.kv_bytes = self._cache.bytes_of(sequence)
         metrics.kv_bytes_full = self._cache.bytes_for(sequence.num_cached)
         metrics.num_evicted_tokens = sequence.num_cached - sequence.num_kept
         cancelled = generation.finish_reason == GenerationFinishReason.NONE
         self.ended.add(metrics, cancelled=cancelled)
-        del self._owners[sequence]
-        self._scheduler.remove(sequence)
-        if request.session is None:
-            self._prefixes.keep_uncut(sequence)
-            self._cache.release(sequence)
-        else:
-            request.session.busy = False
-            if request.session.is_prefix:
-                del sequence.tokens[sequence.num_cached :]
-            self._cache.park(request.session, sequence)
 
 
 def _not_begun(request: Request) -> list[Generation]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import mmap
 from collections.abc import Sequence
+from contextlib import suppress
 
 import numpy as np
 import openvino as ov
@@ -71,12 +72,16 @@ class CacheMemory:
         return values
 
     def give_back(self, pages: Sequence[int]) -> None:
-        """Tell the operating system that the content of ``pages`` is no longer needed."""
+        """Tell the operating system that the content of ``pages`` is no longer needed.
+
+        Where it will not hear, the memory stays with the process until the pages are used again.
+        """
         if not _CAN_RETURN:
             return
-        for first, count in _runs(sorted(pages)):
-            _discard(self._key_map, first, count, self.layout.key_page_bytes)
-            _discard(self._value_map, first, count, self.layout.value_page_bytes)
+        with suppress(OSError, MemoryError):
+            for first, count in _runs(sorted(pages)):
+                _discard(self._key_map, first, count, self.layout.key_page_bytes)
+                _discard(self._value_map, first, count, self.layout.value_page_bytes)
 
 
 def _reserve(num_bytes: int) -> mmap.mmap:

@@ -66,15 +66,20 @@ class Intake:
             PromptError: it can never fit, and the chat's cache stays; or it does not begin with
                 ``prefix``.
         """
-        sequence = _continue_session(self._cache, session, prompt, metrics)
-        if sequence is None:
-            sequence = self.new_sequence(prompt)
-            if prefix is not None:
-                self._prefixes.begin_with(prefix, sequence)
+        kept = None if session is None else self._cache.unpark(session)
+        if kept is not None:
+            with self._cache.released_on_failure(kept):
+                if not _goes_on(self._cache, kept, prompt, metrics):
+                    self._cache.release(kept)
+                    kept = None
+        sequence = kept or self.new_sequence(prompt)
         is_prefix = session is not None and session.is_prefix
-        self._planner.plan_prompt(sequence, len(sequence.tokens), reads_on=is_prefix)
-        if self._admission.could_ever(sequence):
-            return sequence
+        with self._cache.released_on_failure(sequence):
+            if kept is None and prefix is not None:
+                self._prefixes.begin_with(prefix, sequence)
+            self._planner.plan_prompt(sequence, len(sequence.tokens), reads_on=is_prefix)
+            if self._admission.could_ever(sequence):
+                return sequence
         error = self.too_long(sequence)
         if session is not None:
             sequence.planned_cuts = []
@@ -94,30 +99,24 @@ class Intake:
         return PromptError(message, "Shorten the prompt, or give a larger pool_size.")
 
 
-def _continue_session(
-    cache: KVCache, session: Session | None, prompt: list[int], metrics: GenerationMetrics
-) -> Sequence | None:
-    """The sequence of ``session``, taken back to what it shares with ``prompt`` and given the rest.
+def _goes_on(
+    cache: KVCache, sequence: Sequence, prompt: list[int], metrics: GenerationMetrics
+) -> bool:
+    """Take a chat's ``sequence`` back to what it shares with ``prompt``, and give it the rest.
 
-    None where there is none, or it cannot be taken back so far; its pages are free then, and
-    ``metrics`` say why.
+    False where it cannot be taken back so far: then ``metrics`` say why.
     """
-    sequence = None if session is None else cache.unpark(session)
-    if sequence is None:
-        return None
     # The last prompt token is computed in any case: its logits are wanted.
     shared = common_prefix(sequence.tokens[: sequence.num_cached], prompt[:-1])
     if not shared or not sequence.can_rewind_to(shared):
-        if sequence.num_cached:
-            metrics.restarted = (
-                f"the history differs from the cached one at token {shared}, "
-                f"and the cache can be taken back to token {sequence.rewind_floor} only"
-            )
-        cache.release(sequence)
-        return None
+        metrics.restarted = (
+            f"the history differs from the cached one at token {shared}, "
+            f"and the cache can be taken back to token {sequence.rewind_floor} only"
+        )
+        return False
     sequence.rewind_to(shared)
     cache.trim(sequence)
     sequence.tokens += prompt[shared:]
     sequence.planned_cuts = []
     sequence.num_reused = shared
-    return sequence
+    return True

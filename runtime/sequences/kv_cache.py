@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from collections.abc import Sequence as SequenceOf
+from contextlib import contextmanager
 
 from ov_kvcrush.runtime.pages.layout import PAGE_SIZE, pages_for
 from ov_kvcrush.runtime.pages.memory import CacheMemory
@@ -45,27 +46,28 @@ class KVCache:
         if not self._make_room(lacking):
             return False
         for number, place in list(self._shared_open_pages(sequence)):
-            pages = sequence.layers[number].pages
-            (copy,) = self.pool.allocate(number, 1)
-            self.memories[number].copy_page(pages[place], copy)
-            self.free(number, [pages[place]])
-            pages[place] = copy
+            self._copy_page(sequence, number, place)
         for number, wanted in enumerate(sequence.pages_wanted(count)):
             if wanted:
                 sequence.layers[number].pages += self.pool.allocate(number, wanted)
         return True
 
-    def own_alone(
+    @contextmanager
+    def rewriting(
         self, sequence: Sequence, places: Mapping[int, SequenceOf[int]]
-    ) -> list[list[int]] | None:
-        """Put new pages, still empty, in place of those of ``sequence`` that others own too.
+    ) -> Iterator[list[list[int]] | None]:
+        """Let ``sequence`` have to itself what is rewritten inside the ``with``.
+
+        Pages that others own too are replaced on its tables by new ones, which are still empty; it
+        lets go of the old ones when the ``with`` ends, however it does. Where that is by an
+        exception, the pages hold anything: the sequence has to give them up.
 
         Args:
             sequence: its tables are changed.
             places: by layer, which pages of the table are to be written to.
 
-        Returns:
-            The tables as they were, for :meth:`free_replaced`; None if the pages cannot be had.
+        Yields:
+            The tables as they were; None, and nothing is changed, if the pages cannot be had.
         """
 
         def shared(number: int) -> list[int]:
@@ -74,20 +76,22 @@ class KVCache:
 
         numbers = range(len(sequence.layers))
         if not self._make_room(lambda: [len(shared(number)) for number in numbers]):
-            return None
-        before = [list(layer.pages) for layer in sequence.layers]
-        for number in numbers:
-            replaced = shared(number)
-            new = self.pool.allocate(number, len(replaced))
-            for place, page in zip(replaced, new, strict=True):
-                sequence.layers[number].pages[place] = page
-        return before
-
-    def free_replaced(self, sequence: Sequence, before: SequenceOf[SequenceOf[int]]) -> None:
-        """Let go of the pages of ``before`` that :meth:`own_alone` has put others in place of."""
-        for number, pages in enumerate(before):
-            now = sequence.layers[number].pages
-            self.free(number, [old for old, new in zip(pages, now, strict=True) if old != new])
+            yield None
+            return
+        before = sequence.page_tables
+        try:
+            for number in numbers:
+                replaced = shared(number)
+                new = self.pool.allocate(number, len(replaced))
+                table = list(before[number])
+                for place, page in zip(replaced, new, strict=True):
+                    table[place] = page
+                sequence.layers[number].pages = table
+            yield before
+        finally:
+            for number, pages in enumerate(before):
+                now = sequence.layers[number].pages
+                self.free(number, [old for old, new in zip(pages, now, strict=True) if old != new])
 
     def trim(self, sequence: Sequence) -> None:
         """Take back the pages behind the last used slot of each layer."""
@@ -97,8 +101,20 @@ class KVCache:
     def release(self, sequence: Sequence) -> None:
         """Take back all pages; the sequence holds nothing afterwards."""
         for number, layer in enumerate(sequence.layers):
-            self.free(number, layer.pages)
+            self.free(number, layer.take_pages())
         sequence.forget_cache()
+
+    @contextmanager
+    def released_on_failure(self, sequence: Sequence) -> Iterator[None]:
+        """Take back all pages of ``sequence`` if the ``with`` ends by an exception.
+
+        For what nobody else knows yet, or what may have been changed by half.
+        """
+        try:
+            yield
+        except BaseException:
+            self.release(sequence)
+            raise
 
     def free(self, layer: int, pages: list[int]) -> None:
         """Let go of ``pages`` of ``layer``; the memory of those nobody else owns is given back."""
@@ -107,12 +123,16 @@ class KVCache:
             self.memories[layer].give_back(freed)
 
     def fork(self, source: Sequence, target: Sequence) -> None:
-        """Make ``target``, which holds nothing, hold what ``source`` holds, on the same pages."""
-        for number, layer in enumerate(source.layers):
-            pages = layer.pages[: pages_for(layer.length)]
-            self.pool.share(number, pages)
-            target.layers[number].pages = list(pages)
-        source.clone_into(target)
+        """Make ``target``, which holds nothing, hold what ``source`` holds, on the same pages.
+
+        All of it or nothing: some of the pages without the rest would be written to.
+        """
+        with self.released_on_failure(target):
+            for number, layer in enumerate(source.layers):
+                pages = layer.pages[: pages_for(layer.length)]
+                self.pool.share(number, pages)
+                target.layers[number].pages = pages
+            source.clone_into(target)
 
     # ------------------------------------------------------------- parked chats and prefixes
 
@@ -122,11 +142,15 @@ class KVCache:
         return tuple(self._parked)
 
     def park(self, session: Session, sequence: Sequence) -> None:
-        """Leave ``sequence`` with ``session``, which may come back for it, if it holds anything."""
+        """Leave ``sequence`` with ``session``, which may come back for it, if it holds anything.
+
+        It is the cache's from then on: what cannot be parked is released.
+        """
+        with self.released_on_failure(sequence):
+            self.trim(sequence)
         if not sequence.num_cached:
             self.release(sequence)
             return
-        self.trim(sequence)
         session.sequence = sequence
         self._parked.append(session)
 
@@ -209,6 +233,19 @@ class KVCache:
                 return False
             self.drop(oldest)
         return True
+
+    def _copy_page(self, sequence: Sequence, number: int, place: int) -> None:
+        """Put a copy of its own in place of a shared page of ``sequence``."""
+        (copy,) = self.pool.allocate(number, 1)
+        table = sequence.layers[number].pages
+        shared = table[place]
+        try:
+            self.memories[number].copy_page(shared, copy)
+        except BaseException:
+            self.free(number, [copy])
+            raise
+        table[place] = copy
+        self.free(number, [shared])
 
     def _shared_open_pages(self, sequence: Sequence) -> Iterator[tuple[int, int]]:
         """(layer, place in its table) of shared pages into which the next token goes."""

@@ -31,10 +31,11 @@ class LayerCache:
         self._slots = np.empty((num_kv_heads, 0), np.int32)
         self._attention = np.empty((num_query_heads, 0), np.float32) if num_query_heads else None
 
-    def clear(self) -> None:
-        """Hold nothing any more."""
-        self.pages = []
+    def take_pages(self) -> list[int]:
+        """Hold nothing any more; the pages that were on the table."""
+        pages, self.pages = self.pages, []
         self.length = 0
+        return pages
 
     @property
     def positions(self) -> NDArray[np.int32]:
@@ -88,22 +89,22 @@ class LayerCache:
 
         Both in the order of the text; ``chosen`` counts in that order too.
         """
-        self._positions = np.take_along_axis(self.positions, chosen, axis=1)
-        self._slots = slots
-        if self.attention is not None:
-            group = len(self.attention) // len(chosen)
-            by_query_head = np.repeat(chosen, group, axis=0)
-            self._attention = np.take_along_axis(self.attention, by_query_head, axis=1)
+        positions, attention = np.take_along_axis(self.positions, chosen, axis=1), self.attention
+        if attention is not None:
+            by_query_head = np.repeat(chosen, len(attention) // len(chosen), axis=0)
+            attention = np.take_along_axis(attention, by_query_head, axis=1)
+        self._positions, self._slots, self._attention = positions, slots, attention
         self.length = chosen.shape[1]
 
     def drop_front_pages(self, count: int) -> list[int]:
         """Forget the first ``count`` full pages of a layer that was never cut; returns them."""
+        first = count * PAGE_SIZE
+        positions, slots = self.positions[:, first:], self.slots[:, first:] - first
+        attention = None if self.attention is None else self.attention[:, first:]
+        # All is made before anything changes: what fails above has dropped nothing.
+        self._positions, self._slots, self._attention = positions, slots, attention
+        self.length -= first
         dropped, self.pages = self.pages[:count], self.pages[count:]
-        self._positions = self.positions[:, count * PAGE_SIZE :]
-        self._slots = self.slots[:, count * PAGE_SIZE :] - count * PAGE_SIZE
-        if self.attention is not None:
-            self._attention = self.attention[:, count * PAGE_SIZE :]
-        self.length -= count * PAGE_SIZE
         return dropped
 
     def rewind(self, count: int) -> None:

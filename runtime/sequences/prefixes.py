@@ -90,10 +90,13 @@ class Prefixes:
                     "Give the text of the prefix and then a question.",
                 )
         self._cache.touch(session)
+        coming = [cut for cut in sequence.planned_cuts if cut.num_cached > length]
         self._cache.fork(stored, sequence)
-        sequence.rewind_cache_to(length)
-        sequence.planned_cuts = [c for c in sequence.planned_cuts if c.num_cached > length]
-        self._cache.trim(sequence)
+        # With the fork came the cuts before: from here on they are made, and no longer planned.
+        sequence.planned_cuts = coming
+        with self._cache.released_on_failure(sequence):
+            sequence.rewind_cache_to(length)
+            self._cache.trim(sequence)
         sequence.num_reused = length
         self.num_hits += 1
 

@@ -105,6 +105,13 @@ class Sequence:
             layer.append(self.num_cached, count)
         self.num_cached += count
 
+    def note_cut(self, cut: Cut, recent_size: int) -> None:
+        """Count ``cut`` as made: all but the last ``recent_size`` tokens have been chosen from."""
+        if self.is_cut_due:
+            del self.planned_cuts[0]
+        self.cuts.append(cut)
+        self.rewind_floor = max(self.rewind_floor, self.num_cached - recent_size)
+
     def can_rewind_to(self, num_cached: int) -> bool:
         """Whether the cache can be taken back to its first ``num_cached`` tokens."""
         return self.rewind_floor <= num_cached <= self.num_cached
@@ -149,12 +156,10 @@ class Sequence:
         other.cuts = list(self.cuts)
 
     def forget_cache(self) -> None:
-        """Hold nothing any more, and plan to make the same cuts again.
+        """Have read nothing any more, and plan to make the same cuts again.
 
-        The pages must have been given back.
+        The pages must have been taken off the layers' tables.
         """
-        for layer in self.layers:
-            layer.clear()
         if self.window is not None:
             self.window.rewind(self.num_cached)
         self.num_cached = 0

@@ -47,12 +47,14 @@ class Job:
             self._finish(request.error)
         return not (new or finished) or self.new_tokens.put(new, close=finished)
 
-    def fail(self, error: Exception) -> None:
-        """End it with ``error``."""
+    def fail(self, error: BaseException) -> None:
+        """End it with ``error``, if it has not ended."""
         self._finish(error)
         self.new_tokens.put([], close=True)
 
-    def _finish(self, error: Exception | None) -> None:
+    def _finish(self, error: BaseException | None) -> None:
+        if self.finished.done():
+            return
         if error is not None:
             self.finished.set_exception(error)
         elif self.request is not None:
@@ -75,7 +77,7 @@ class EngineThread:
         self._gate = threading.Lock()
         self._closed = False
         self._running: list[Job] = []
-        self._broken: Exception | None = None
+        self._broken: BaseException | None = None
         # A daemon, for Python waits for other threads before it closes what is still open.
         self._thread = threading.Thread(target=self._run, name="ov-kvcrush engine", daemon=True)
         self._thread.start()
@@ -100,7 +102,7 @@ class EngineThread:
             try:
                 with self._lock:
                     result = function(self._engine)
-            except Exception as error:
+            except BaseException as error:  # whoever waits has to hear of any
                 future.set_exception(error)
             else:
                 future.set_result(result)
@@ -130,20 +132,18 @@ class EngineThread:
             try:
                 order = self._orders.get(block=not self._running)
             except Empty:
-                self._step()
-                continue
+                order = self._step
             if order is None:
                 self._end_all(EngineClosedError())
                 return
-            order()
+            try:
+                order()
+            except BaseException as error:  # without this thread everybody would wait for ever
+                self._end_all(error)
 
     def _step(self) -> None:
-        try:
-            with self._lock:
-                self._engine.step()
-        except Exception as error:
-            self._end_all(error)
-            return
+        with self._lock:
+            self._engine.step()
         for job in list(self._running):
             self._publish(job)
 
@@ -153,7 +153,7 @@ class EngineThread:
                 raise self._broken
             with self._lock:
                 job.request = job.add(self._engine)
-        except Exception as error:
+        except BaseException as error:
             job.fail(error)
             return
         self._running.append(job)
@@ -161,12 +161,8 @@ class EngineThread:
     def _cancel(self, job: Job) -> None:
         if job not in self._running or job.request is None:
             return
-        try:
-            with self._lock:
-                self._engine.cancel(job.request)
-        except Exception as error:
-            self._end_all(error)
-            return
+        with self._lock:
+            self._engine.cancel(job.request)
         self._publish(job)
 
     def _publish(self, job: Job) -> None:
@@ -176,13 +172,13 @@ class EngineThread:
         elif not somebody_reads:
             self._cancel(job)
 
-    def _end_all(self, error: Exception) -> None:
+    def _end_all(self, error: BaseException) -> None:
         """End every job with ``error``, and let the engine free what they hold."""
         jobs, self._running = self._running, []
         for job in jobs:
             try:
                 self._let_go(job)
-            except Exception as again:
+            except BaseException as again:
                 # It cannot even free what they hold: from here on it is not to be trusted.
                 self._broken = again
         for job in jobs:

@@ -180,20 +180,17 @@ def load_into(sequence: Sequence, stored: StoredSession, cache: KVCache) -> None
             "the session was saved without the attention that this importance method sums up",
             "Load the model with the importance method it was saved with, or one with a window.",
         )
-    state.restore(sequence)
-    # Asked first: what is parked would be dropped in vain.
-    if not (cache.pool.could_hold(stored.layer_pages) and cache.extend(sequence, 0)):
-        size = cache.bytes_of_pages(stored.layer_pages)
-        raise SessionError(
-            f"the session's cache takes {size / 1e6:,.1f} MB, and the pool of "
-            f"{cache.max_bytes / 1e6:,.1f} MB has no room for it",
-            "Close chats and cached prefixes, or give a larger pool_size.",
-        )
-    try:
+    with cache.released_on_failure(sequence):
+        state.restore(sequence)
+        # Asked first: what is parked would be dropped in vain.
+        if not (cache.pool.could_hold(stored.layer_pages) and cache.extend(sequence, 0)):
+            size = cache.bytes_of_pages(stored.layer_pages)
+            raise SessionError(
+                f"the session's cache takes {size / 1e6:,.1f} MB, and the pool of "
+                f"{cache.max_bytes / 1e6:,.1f} MB has no room for it",
+                "Close chats and cached prefixes, or give a larger pool_size.",
+            )
         stored.fill(sequence, cache.memories)
-    except BaseException:
-        cache.release(sequence)
-        raise
 
 
 def read_about(path: Path) -> dict[str, Any]:

@@ -15,9 +15,12 @@ from openvino_genai import GenerationFinishReason, Tokenizer
 
 from ov_kvcrush.errors import ConfigError, EngineClosedError, PromptError
 from ov_kvcrush.runtime.generation.request import Request
+from ov_kvcrush.runtime.interface import Engine
 from ov_kvcrush.runtime.paged.engine import PagedEngine
 from ov_kvcrush.runtime.sequences.session import Session
 from ov_kvcrush.runtime.serving.async_engine import AsyncEngine, AsyncRequest
+from ov_kvcrush.runtime.serving.engine_thread import Job
+from ov_kvcrush.runtime.serving.mailbox import Mailbox
 from tests.support.coroutines import ENOUGH, run
 from tests.support.engines import (
     EXACT,
@@ -28,6 +31,7 @@ from tests.support.engines import (
     greedy,
     prompt_of,
 )
+from tests.support.failures import counted
 
 LENGTHS = (150, 40, 220, 90, 33, 64, 12, 130)
 PROMPTS = [prompt_of(length, seed) for seed, length in enumerate(LENGTHS)]
@@ -334,3 +338,41 @@ def test_a_call_gets_the_engine_and_passes_on_what_it_raises(engine: AsyncEngine
 
     with pytest.raises(ValueError, match="wrong"):
         engine.call(wrong).result(ENOUGH)
+
+
+# ------------------------------------------------------------------ failures of its own
+
+
+@pytest.mark.parametrize(
+    "place",
+    [(Job, "publish"), (Mailbox, "put"), (PagedEngine, "cancel"), (PagedEngine, "step")],
+    ids=lambda place: f"{place[0].__name__}.{place[1]}",
+)
+def test_nobody_waits_for_ever_for_what_has_failed(
+    engine: AsyncEngine, alone: list[list[int]], place: tuple[type, str]
+) -> None:
+    async def serve() -> list[Any]:
+        requests = [engine.add_request(prompt, greedy(24)) for prompt in PROMPTS[:4]]
+        await asyncio.sleep(0.05)
+        requests[0].cancel()
+        ended = asyncio.gather(*requests, return_exceptions=True)
+        return await asyncio.wait_for(ended, ENOUGH)
+
+    with counted(place) as calls:
+        run(serve())
+    for number in {1, calls[0]}:
+        with counted(place, fails_at=number):
+            run(serve())
+    # Its thread lives, and answers as before.
+    assert run(read(engine.add_request(PROMPTS[1], greedy(24)))) == alone[1]
+
+
+def test_a_call_that_wants_to_leave_python_does_not_end_the_thread(
+    engine: AsyncEngine, alone: list[list[int]]
+) -> None:
+    def leave(_: Engine) -> None:
+        raise SystemExit(3)
+
+    with pytest.raises(SystemExit):
+        engine.call(leave).result(ENOUGH)
+    assert run(read(engine.add_request(PROMPTS[1], greedy(24)))) == alone[1]
