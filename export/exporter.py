@@ -44,6 +44,7 @@ def export_model(options: ExportOptions, progress: Progress | None = None) -> KV
     from ov_kvcrush.export.trial import can_try_out, geometry, try_out
 
     precision = options.kv_precision
+    length = context_length(checked.config)
     compresses = optimum.compresses_afterwards(checked.compression)
     measures = can_try_out(precision)
     optional = (
@@ -66,7 +67,13 @@ def export_model(options: ExportOptions, progress: Progress | None = None) -> KV
 
             steps.begin("Balance the values")
             origin, value_basis = balance_values(
-                checked, checked.projections, options, workspace, progress
+                checked.source.folder,
+                options.variant,
+                checked.projections,
+                checked.kv_text,
+                length,
+                workspace,
+                progress,
             )
         steps.begin("Export to OpenVINO")
         optimum.export(options, origin, checked.compression, workspace.model)
@@ -76,7 +83,6 @@ def export_model(options: ExportOptions, progress: Progress | None = None) -> KV
         steps.begin(f"Set the KV cache to {precision.key}/{precision.value} and try it")
         model = try_out(workspace.model, precision, progress)
         layers = geometry(workspace.model) if model is None else model.layers
-        length = context_length(checked.config)
         shares: tuple[float, ...] = ()
         if model is not None:
             steps.begin("Measure which layers look back")
@@ -84,10 +90,17 @@ def export_model(options: ExportOptions, progress: Progress | None = None) -> KV
         precisions, calibration = (precision,) * len(layers), dict[str, Any]()
         if options.kv_plan:
             from ov_kvcrush.export.kv_plan.calibration import plan_precisions
+            from ov_kvcrush.export.kv_plan.planner import Target
 
             steps.begin("Give each layer its KV precision")
             precisions, calibration = plan_precisions(
-                workspace.model, layers, options, checked, length, progress
+                workspace.model,
+                layers,
+                checked.precisions,
+                checked.kv_text,
+                Target(options.kv_bytes_per_token, options.max_drop),
+                length,
+                progress,
             )
         plan = write_plan(
             workspace.model, checked.config, layers, precisions, shares, calibration, value_basis

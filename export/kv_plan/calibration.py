@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ov_kvcrush.export.kv_plan.plan_file import require_layers
 from ov_kvcrush.export.kv_plan.planner import Target, measure_harm
@@ -15,7 +15,6 @@ from ov_kvcrush.export.kv_plan.sensitivity import (
     kl_divergence,
     read_output,
 )
-from ov_kvcrush.export.options import ExportOptions
 from ov_kvcrush.export.progress import Progress
 from ov_kvcrush.export.texts.passages import read_tokens, split_passages
 from ov_kvcrush.export.texts.texts import Text
@@ -24,9 +23,6 @@ from ov_kvcrush.plan import LayerGeometry
 from ov_kvcrush.precisions import LayerPrecision
 from ov_kvcrush.runtime.model.paged_model import PagedModel
 from ov_kvcrush.runtime.pages.layout import kv_bytes_per_token
-
-if TYPE_CHECKING:
-    from ov_kvcrush.export.preflight import Preflight
 
 _BF16 = LayerPrecision("bf16", "bf16")
 _COMPARED = {
@@ -42,8 +38,9 @@ _SHARE_OF_MEASURING = 0.6
 def plan_precisions(
     folder: Path,
     layers: tuple[LayerGeometry, ...],
-    options: ExportOptions,
-    checked: Preflight,
+    given: tuple[LayerPrecision, ...],
+    text: Text,
+    target: Target,
     context_length: int,
     progress: Progress,
 ) -> tuple[tuple[LayerPrecision, ...], dict[str, Any]]:
@@ -52,22 +49,25 @@ def plan_precisions(
     Args:
         folder: exported model.
         layers: its geometry.
-        options: with a ``kv_plan``.
-        checked: with the precisions of a file or, where there is none, the text to calibrate on.
-        context_length: tokens it can read, 0 where that is not known.
+        given: precisions of the user's own, by layer; empty to calibrate them.
+        text: to calibrate on.
+        target: what calibrated precisions have to meet.
+        context_length: tokens the model can read, 0 where that is not known.
         progress: is told how far it is.
 
+    Returns:
+        The precisions by layer, and the record of the calibration; empty where they were given.
+
     Raises:
-        ConfigError: the file's layers are not the model's, the target cannot be met, or the text is
-            too short.
-        OVKVCrushError: the model cannot be cut like that, or not be looked into.
+        ConfigError: ``given`` is for another number of layers, the target cannot be met, or the
+            text is too short.
+        OVKVCrushError: the model cannot be split like that, or its layers cannot be looked into.
     """
-    if checked.precisions:
-        require_layers(checked.precisions, len(layers))
-        PagedModel(folder, precisions=checked.precisions)  # refuses what cannot be cut or stored
-        return checked.precisions, {}
-    target = Target(options.kv_bytes_per_token, options.max_drop)
-    return _calibrate(folder, layers, checked.kv_text, target, context_length, progress)
+    if given:
+        require_layers(given, len(layers))
+        PagedModel(folder, precisions=given)  # refuses what cannot be split or stored
+        return given, {}
+    return _calibrate(folder, layers, text, target, context_length, progress)
 
 
 def _calibrate(

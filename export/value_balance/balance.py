@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ov_kvcrush.errors import ExportError
-from ov_kvcrush.export.checkpoint.estimate import context_length
 from ov_kvcrush.export.checkpoint.weight_files import tensor_shapes, weight_files
 from ov_kvcrush.export.texts.passages import read_tokens, split_passages
 from ov_kvcrush.export.value_balance.basis import balanced_basis, rounding_cost
@@ -23,36 +22,45 @@ from ov_kvcrush.export.value_balance.projections import ValueProjections
 if TYPE_CHECKING:
     import torch
 
-    from ov_kvcrush.export.options import ExportOptions
-    from ov_kvcrush.export.preflight import Preflight
     from ov_kvcrush.export.progress import Progress
+    from ov_kvcrush.export.texts.texts import Text
     from ov_kvcrush.export.workspace import Workspace
 
 Floats = NDArray[np.float64]
 
 
 def balance_values(
-    checked: Preflight,
+    source: Path,
+    variant: str | None,
     projections: ValueProjections,
-    options: ExportOptions,
+    text: Text,
+    context_length: int,
     workspace: Workspace,
     progress: Progress,
 ) -> tuple[str, dict[str, Any]]:
     """The step of an export: a folder to export instead of the model, and how it was found (JSON).
 
+    Args:
+        source: folder of the Hugging Face model.
+        variant: of its weight files.
+        projections: of it.
+        text: to find the bases on.
+        context_length: tokens the model can read, 0 where that is not known.
+        workspace: holds the converted tokenizer; its scratch folder gets the copy.
+        progress: is told how far it is.
+
     Raises:
-        ExportError: the checkpoint lacks the projections.
+        ExportError: the checkpoint lacks the projections, or cannot be loaded.
         ConfigError: the text is too short.
     """
-    source, target = checked.source.folder, workspace.scratch / "balanced"
-    projections.require_in(source, options.variant)
-    tokens = read_tokens(workspace.model, checked.kv_text)
-    passages, _ = split_passages(tokens, context_length(checked.config))
-    balance = find_balance(source, projections, passages, options.variant, progress.advance)
-    write_balanced(source, target, projections, balance, options.variant)
+    target = workspace.scratch / "balanced"
+    projections.require_in(source, variant)
+    passages, _ = split_passages(read_tokens(workspace.model, text), context_length)
+    balance = find_balance(source, projections, passages, variant, progress.advance)
+    write_balanced(source, target, projections, balance, variant)
     record = {
         "method": "balanced",
-        "text": checked.kv_text.origin,
+        "text": text.origin,
         "passages": [len(passage) for passage in passages],
         "predicted_cost": [round(cost, 4) for cost in balance.cost],
     }
