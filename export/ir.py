@@ -1,11 +1,13 @@
-"""The graph file of an exported model (``openvino_model.xml``): its settings read and written.
+"""What an exported model's files note about it: settings read, written and forgotten.
 
-Only the XML is rewritten: OpenVINO's own saving would copy gigabytes of weights to change a line.
+Of the IR only the XML is rewritten: OpenVINO's own saving would copy gigabytes of weights to change
+a line.
 """
 
 from __future__ import annotations
 
 import ast
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -43,6 +45,21 @@ def write_kv_precision(folder: Path, precision: LayerPrecision) -> None:
     partial = path.with_suffix(".xml.partial")
     tree.write(partial, encoding="utf-8", xml_declaration=True)
     os.replace(partial, path)
+
+
+def forget_calibration_text(folder: Path) -> None:
+    """Remove the user's calibration text, which Optimum notes whole in ``openvino_config.json``."""
+    path = folder / "openvino_config.json"
+    if not path.exists():
+        return
+    stored = json.loads(path.read_text(encoding="utf-8"))
+    settings = stored.get("quantization_config") or {}
+    parts = [settings, settings.get("default_config") or {}]
+    parts += (settings.get("quantization_configs") or {}).values()
+    for part in parts:
+        if isinstance(part.get("dataset"), list):
+            part["dataset"] = None
+    path.write_text(json.dumps(stored, indent=2) + "\n", encoding="utf-8")
 
 
 def read_weights(folder: Path) -> dict[str, Any]:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from ov_kvcrush.errors import ExportError, OVKVCrushError
-from ov_kvcrush.export.ir import write_kv_precision
 from ov_kvcrush.export.progress import Progress
 from ov_kvcrush.plan import LayerGeometry
 from ov_kvcrush.precisions import LayerPrecision
@@ -21,23 +19,22 @@ def can_try_out(precision: LayerPrecision) -> bool:
     return precision.key != "bf16" or "BF16" in _cpu_capabilities()
 
 
-def try_out(folder: Path, precision: LayerPrecision, progress: Progress) -> PagedModel | None:
-    """Set the KV precision of the IR in ``folder``, and compile it on the paged cache as it is.
+def try_on_paged_cache(folder: Path, precision: LayerPrecision, progress: Progress) -> PagedModel:
+    """Compile the IR in ``folder`` on the paged cache, as whoever has no KV plan would.
+
+    Nothing is written.
 
     Args:
-        precision: of all layers, for whoever compiles the IR without a KV plan.
+        folder: exported model.
+        precision: that its IR says its cache is stored in; one that :func:`can_try_out`.
+        progress: is told what other programs have to do for that precision.
 
     Returns:
-        The model, without a cache; None where this CPU cannot store one in ``precision``.
+        The compiled model, without a cache.
 
     Raises:
         ExportError: the plugin does not take the model, or does not do what the IR says.
     """
-    write_kv_precision(folder, precision)
-    _forget_calibration_text(folder)
-    if not can_try_out(precision):
-        progress.note("this CPU has no bf16: the KV cache was set to it but not tried out")
-        return None
     properties = {}
     if precision.key == "f32":
         # OpenVINO keeps f32 only where it also computes in f32, which the IR cannot ask for.
@@ -89,18 +86,3 @@ def _not_runnable(folder: Path, error: OVKVCrushError) -> ExportError:
 
 def _cpu_capabilities() -> list[str]:
     return list(core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
-
-
-def _forget_calibration_text(folder: Path) -> None:
-    """Optimum notes the whole calibration text of the user's own in its configuration file."""
-    path = folder / "openvino_config.json"
-    if not path.exists():
-        return
-    stored = json.loads(path.read_text(encoding="utf-8"))
-    settings = stored.get("quantization_config") or {}
-    parts = [settings, settings.get("default_config") or {}]
-    parts += (settings.get("quantization_configs") or {}).values()
-    for part in parts:
-        if isinstance(part.get("dataset"), list):
-            part["dataset"] = None
-    path.write_text(json.dumps(stored, indent=2) + "\n", encoding="utf-8")

@@ -185,6 +185,24 @@ def test_f32_is_kept_and_its_condition_is_told(needle_f32_dir: Path) -> None:
     assert plan.kv_bytes_per_token == 8 * 4 * (64 + 64) * 4
 
 
+def test_a_precision_this_cpu_cannot_store_is_set_and_not_tried(
+    tiny_source_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ov_kvcrush.export.steps.can_try_out", lambda precision: False)
+    bf16 = {"key_cache_precision": "bf16", "value_cache_precision": "bf16"}
+    progress = Recorder()
+    plan = export_model(options(tiny_source_dir, tmp_path / "model", **bf16), progress)
+    assert progress.steps == [
+        "1/3 Convert the tokenizer",
+        "2/3 Export to OpenVINO",
+        "3/3 Set the KV cache to bf16/bf16 and try it",
+    ]
+    assert [note.split(":")[0] for note in progress.notes] == ["this CPU has no bf16"]
+    assert plan.precisions == (LayerPrecision("bf16", "bf16"),) * 2
+    assert plan.layers == (LayerGeometry(4, 2, 16, 16),) * 2
+    assert plan.layer_shares == ()
+
+
 def test_settings_without_effect_are_told(tiny_source_dir: Path, tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text(TEXT)
     progress = Recorder()
