@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from ov_kvcrush.errors import ExportError
 from ov_kvcrush.export.options import ExportOptions
 from ov_kvcrush.export.progress import Progress, Silent
-from ov_kvcrush.plan import KVPlan
+from ov_kvcrush.plan import KVPlan, ValueBasis
 
 if TYPE_CHECKING:
     from ov_kvcrush.export.preflight import Preflight
@@ -77,7 +77,7 @@ def estimate_model(options: ExportOptions, progress: Progress | None = None) -> 
         precisions=precisions,
         kv_bytes_per_token=kv_bytes_per_token(checked.layers, precisions),
         context_length=context_length(checked.config),
-        value_basis={"method": "balanced"} if options.balance_values else {},
+        value_basis=ValueBasis("balanced") if options.balance_values else None,
         weights=_estimated_weights(options, checked),
     )
 

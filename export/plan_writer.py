@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ov_kvcrush.export.checkpoint.estimate import context_length
 from ov_kvcrush.export.ir import read_weights
-from ov_kvcrush.plan import KVPlan, LayerGeometry, fingerprint
+from ov_kvcrush.plan import Calibration, KVPlan, LayerGeometry, ValueBasis, fingerprint
 from ov_kvcrush.precisions import LayerPrecision
 from ov_kvcrush.runtime.pages.layout import kv_bytes_per_token
 
@@ -32,8 +32,8 @@ def write_plan(
     layers: tuple[LayerGeometry, ...],
     precisions: tuple[LayerPrecision, ...],
     layer_shares: tuple[float, ...],
-    calibration: dict[str, Any],
-    value_basis: dict[str, Any],
+    calibration: Calibration | None,
+    value_basis: ValueBasis | None,
 ) -> KVPlan:
     """Write the plan of the IR in ``folder``, which must not change any more.
 
@@ -41,8 +41,8 @@ def write_plan(
         layers: its geometry.
         precisions: by layer.
         layer_shares: by layer; empty where they were not measured.
-        calibration: how the precisions came about; empty where they were given.
-        value_basis: how the values' basis came about; empty where it is the checkpoint's own.
+        calibration: how the precisions were chosen; None where they were given.
+        value_basis: how the values' basis was found; None where it is the checkpoint's own.
     """
     plan = KVPlan(
         model_type=config.model_type,

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 from ov_kvcrush.export import optimum
 from ov_kvcrush.export.checkpoint.estimate import context_length
@@ -25,7 +24,7 @@ from ov_kvcrush.export.trial import can_try_out, geometry, try_on_paged_cache
 from ov_kvcrush.export.value_balance.balance import balance_values
 from ov_kvcrush.export.value_balance.projections import ValueProjections
 from ov_kvcrush.export.workspace import Workspace
-from ov_kvcrush.plan import KVPlan, LayerGeometry
+from ov_kvcrush.plan import Calibration, KVPlan, LayerGeometry, ValueBasis
 from ov_kvcrush.precisions import LayerPrecision
 from ov_kvcrush.runtime.model.paged_model import PagedModel
 
@@ -57,12 +56,12 @@ class ExportSteps:
         self._progress = progress
         self._context_length = context_length(checked.config)
         self._origin = options.model
-        self._value_basis: dict[str, Any] = {}
+        self._value_basis: ValueBasis | None = None
         self._model: PagedModel  # once it was tried on the paged cache
         self._layers: tuple[LayerGeometry, ...] = ()
         self._layer_shares: tuple[float, ...] = ()
         self._precisions: tuple[LayerPrecision, ...] = ()
-        self._calibration: dict[str, Any] = {}
+        self._calibration: Calibration | None = None
 
     def in_order(self) -> list[Step]:
         """The steps that this export takes, to be run one after another.

@@ -41,6 +41,89 @@ class LayerGeometry:
 
 
 @dataclass(frozen=True)
+class CacheOutput:
+    """What the whole model says with one KV cache to a text that the plan was not made on.
+
+    Attributes:
+        perplexity: of that text.
+        kl: divergence from the output with a cache in f32, in nats a token.
+        bytes_per_token: of the cache, in all layers together.
+    """
+
+    perplexity: float
+    kl: float
+    bytes_per_token: float
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """How precisions were chosen on a text, with what it takes to choose them again.
+
+    Attributes:
+        text: where it comes from, as JSON values; in some older files a name.
+        passages: tokens of each passage of it.
+        target: what the plan had to meet, by the option's name; empty for the default.
+        precisions: those to choose from.
+        harms: by layer and precision, nats a token by which it changes the output.
+        predicted_kl: by layer, the harm of the precision that was chosen.
+        measured_kl: by layer, the same as measured.
+        outputs: of the whole model by the name of its KV cache, ``plan`` for the plan's.
+    """
+
+    text: dict[str, Any] | str
+    passages: tuple[int, ...]
+    target: dict[str, float]
+    precisions: tuple[LayerPrecision, ...]
+    harms: tuple[tuple[float, ...], ...]
+    predicted_kl: tuple[float, ...]
+    measured_kl: tuple[float, ...]
+    outputs: dict[str, CacheOutput]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The calibration as JSON values."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, stored: dict[str, Any]) -> Calibration:
+        """Rebuild what ``to_dict`` wrote; KeyError, TypeError, AttributeError for anything else."""
+        body = {**stored}
+        for name in ("passages", "predicted_kl", "measured_kl"):
+            body[name] = tuple(body[name])
+        body["precisions"] = tuple(LayerPrecision(**one) for one in body["precisions"])
+        body["harms"] = tuple(tuple(layer) for layer in body["harms"])
+        outputs = body["outputs"].items()
+        body["outputs"] = {name: CacheOutput(**output) for name, output in outputs}
+        return cls(**body)
+
+
+@dataclass(frozen=True)
+class ValueBasis:
+    """How the basis was found that values are stored in; an estimate knows the method alone.
+
+    Attributes:
+        method: that found it.
+        text: where the text comes from that it was found on, as JSON values.
+        passages: tokens of each passage of it.
+        predicted_cost: by layer, of rounding, as a share of what it costs in the checkpoint's own.
+    """
+
+    method: str
+    text: dict[str, Any] = field(default_factory=dict)
+    passages: tuple[int, ...] = ()
+    predicted_cost: tuple[float, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """The basis as JSON values; what is not known is left out."""
+        return {name: value for name, value in dataclasses.asdict(self).items() if value}
+
+    @classmethod
+    def from_dict(cls, stored: dict[str, Any]) -> ValueBasis:
+        """Rebuild what ``to_dict`` wrote; TypeError, AttributeError for anything else."""
+        lists = {name: tuple(stored.get(name, ())) for name in ("passages", "predicted_cost")}
+        return cls(**{**stored, **lists})
+
+
+@dataclass(frozen=True)
 class KVPlan:
     """The KV cache of one exported model.
 
@@ -53,11 +136,10 @@ class KVPlan:
         context_length: tokens the model was trained to read; 0 where its config does not say.
         layer_shares: of each layer in the budget of an evicting cache, 1 on average; empty where it
             was not measured.
-        calibration: how the precisions were chosen, with what it takes to choose them again; empty
-            where they were given.
-        value_basis: how the basis was found that values are stored in; empty where it is the
-            checkpoint's own.
-        weights: how the weights were made (format, ratio, …) and their ``size_bytes``.
+        calibration: how the precisions were chosen; None where they were given.
+        value_basis: how the values' basis was found; None where it is the checkpoint's own.
+        weights: how the weights were made, as NNCF notes it (``format``, and ``ratio``, … where
+            they apply), and their ``size_bytes``.
         made_with: versions of the libraries that made it.
     """
 
@@ -68,8 +150,8 @@ class KVPlan:
     kv_bytes_per_token: float
     context_length: int
     layer_shares: tuple[float, ...] = ()
-    calibration: dict[str, Any] = field(default_factory=dict)
-    value_basis: dict[str, Any] = field(default_factory=dict)
+    calibration: Calibration | None = None
+    value_basis: ValueBasis | None = None
     weights: dict[str, Any] = field(default_factory=dict)
     made_with: dict[str, str] = field(default_factory=dict)
 
@@ -86,6 +168,8 @@ class KVPlan:
         body = dataclasses.asdict(self)
         ranges = ranges_of(self.precisions)
         body["precisions"] = {name: dataclasses.asdict(one) for name, one in ranges.items()}
+        body["calibration"] = self.calibration.to_dict() if self.calibration else {}
+        body["value_basis"] = self.value_basis.to_dict() if self.value_basis else {}
         return {"version": PLAN_VERSION, **body}
 
     @classmethod
@@ -106,6 +190,9 @@ class KVPlan:
             body["layers"] = tuple(LayerGeometry(**layer) for layer in body["layers"])
             body["precisions"] = _read_precisions(body["precisions"])
             body["layer_shares"] = tuple(body.get("layer_shares", ()))
+            calibration, basis = body.get("calibration"), body.get("value_basis")
+            body["calibration"] = Calibration.from_dict(calibration) if calibration else None
+            body["value_basis"] = ValueBasis.from_dict(basis) if basis else None
             plan = cls(**body)
         except (KeyError, TypeError, AttributeError, ConfigError) as error:
             reason = error.message if isinstance(error, ConfigError) else error

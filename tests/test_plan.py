@@ -8,8 +8,48 @@ from typing import Any
 import pytest
 
 from ov_kvcrush.errors import ModelError
-from ov_kvcrush.plan import PLAN_FILE, KVPlan, LayerGeometry, fingerprint
+from ov_kvcrush.plan import (
+    PLAN_FILE,
+    CacheOutput,
+    Calibration,
+    KVPlan,
+    LayerGeometry,
+    ValueBasis,
+    fingerprint,
+)
 from ov_kvcrush.precisions import LayerPrecision
+
+CALIBRATION = Calibration(
+    text={"source": "ov-kvcrush"},
+    passages=(512, 480),
+    target={"max_drop": 0.01},
+    precisions=(LayerPrecision("u8", "u8"), LayerPrecision("u8", "u4")),
+    harms=((0.0, 0.002), (0.0, 0.001)),
+    predicted_kl=(0.002, 0.0),
+    measured_kl=(0.0021, 0.0),
+    outputs={"plan": CacheOutput(perplexity=12.5, kl=0.0022, bytes_per_token=500.5)},
+)
+# As releases have written it since version 3 of the format.
+CALIBRATION_AS_JSON = """{
+  "text": {"source": "ov-kvcrush"},
+  "passages": [512, 480],
+  "target": {"max_drop": 0.01},
+  "precisions": [
+    {"key": "u8", "value": "u8", "key_group_size": 0, "value_group_size": 0},
+    {"key": "u8", "value": "u4", "key_group_size": 0, "value_group_size": 0}
+  ],
+  "harms": [[0.0, 0.002], [0.0, 0.001]],
+  "predicted_kl": [0.002, 0.0],
+  "measured_kl": [0.0021, 0.0],
+  "outputs": {"plan": {"perplexity": 12.5, "kl": 0.0022, "bytes_per_token": 500.5}}
+}"""
+BASIS = ValueBasis("balanced", {"source": "ov-kvcrush"}, (512, 480), (0.5, 0.75))
+BASIS_AS_JSON = """{
+  "method": "balanced",
+  "text": {"source": "ov-kvcrush"},
+  "passages": [512, 480],
+  "predicted_cost": [0.5, 0.75]
+}"""
 
 
 @pytest.fixture
@@ -64,6 +104,31 @@ def test_a_plan_of_version_2_with_a_precision_for_each_layer_still_loads(folder:
     assert KVPlan.load(folder) == plan
 
 
+def test_records_are_written_as_the_format_has_them(folder: Path) -> None:
+    plan = dataclasses.replace(plan_of(folder), calibration=CALIBRATION, value_basis=BASIS)
+    plan.save(folder)
+    assert KVPlan.load(folder) == plan
+    stored = json.loads((folder / PLAN_FILE).read_text())
+    for name, text in (("calibration", CALIBRATION_AS_JSON), ("value_basis", BASIS_AS_JSON)):
+        assert json.dumps(stored[name]) == json.dumps(json.loads(text))
+    assert ValueBasis("balanced").to_dict() == {"method": "balanced"}
+
+
+def test_what_was_not_calibrated_is_stored_as_an_empty_object(folder: Path) -> None:
+    stored = plan_of(folder).to_dict()
+    assert stored["calibration"] == stored["value_basis"] == {}
+    for name in ("calibration", "value_basis"):  # as releases wrote it that did not have them
+        del stored[name]
+    assert KVPlan.from_dict(stored) == plan_of(folder)
+
+
+def test_a_calibration_that_knows_its_text_by_name_still_loads(folder: Path) -> None:
+    store(folder, calibration={**json.loads(CALIBRATION_AS_JSON), "text": "wikitext2"})
+    plan = KVPlan.load(folder)
+    assert plan is not None
+    assert plan.calibration == dataclasses.replace(CALIBRATION, text="wikitext2")
+
+
 def test_a_plain_export_has_no_plan(folder: Path) -> None:
     assert KVPlan.load(folder) is None
 
@@ -76,6 +141,13 @@ def test_a_plain_export_has_no_plan(folder: Path) -> None:
         ({"layers": []}, "damaged: 0 layers, 2 precisions"),
         ({"surprise": 1}, "damaged"),
         ({"precisions": "u8"}, "damaged"),
+        ({"calibration": {"text": "wikitext2"}}, "damaged: 'passages'"),
+        ({"calibration": {**json.loads(CALIBRATION_AS_JSON), "mood": 1}}, "damaged: .*'mood'"),
+        ({"calibration": {**json.loads(CALIBRATION_AS_JSON), "outputs": []}}, "damaged"),
+        ({"calibration": ["text"]}, "damaged"),
+        ({"value_basis": {"text": {}}}, "damaged: .*'method'"),
+        ({"value_basis": {"method": "balanced", "mood": 1}}, "damaged: .*'mood'"),
+        ({"value_basis": "balanced"}, "damaged"),
         ({"precisions": {"0-1": {"key": "u8", "value": "f32"}}}, "cannot hold keys in u8"),
         ({"precisions": {"0": {"key": "u8", "value": "u8"}}}, "damaged: 2 layers, 1 precisions"),
         ({"fingerprint": "of another"}, "was written for another model"),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from ov_kvcrush.export.kv_plan.plan_file import require_layers
 from ov_kvcrush.export.kv_plan.planner import Target, measure_harm
@@ -19,7 +18,7 @@ from ov_kvcrush.export.progress import Progress
 from ov_kvcrush.export.texts.passages import read_tokens, split_passages
 from ov_kvcrush.export.texts.texts import Text
 from ov_kvcrush.export.trial import can_try_out
-from ov_kvcrush.plan import LayerGeometry
+from ov_kvcrush.plan import CacheOutput, Calibration, LayerGeometry
 from ov_kvcrush.precisions import LayerPrecision
 from ov_kvcrush.runtime.model.paged_model import PagedModel
 from ov_kvcrush.runtime.pages.layout import kv_bytes_per_token
@@ -43,8 +42,8 @@ def plan_precisions(
     target: Target,
     context_length: int,
     progress: Progress,
-) -> tuple[tuple[LayerPrecision, ...], dict[str, Any]]:
-    """A precision for each layer of the model in ``folder``, and how it was found (JSON values).
+) -> tuple[tuple[LayerPrecision, ...], Calibration | None]:
+    """A precision for each layer of the model in ``folder``, and how it was found.
 
     Args:
         folder: exported model.
@@ -56,7 +55,7 @@ def plan_precisions(
         progress: is told how far it is.
 
     Returns:
-        The precisions by layer, and the record of the calibration; empty where they were given.
+        The precisions by layer, and how they were calibrated; None where they were given.
 
     Raises:
         ConfigError: ``given`` is for another number of layers, the target cannot be met, or the
@@ -66,7 +65,7 @@ def plan_precisions(
     if given:
         require_layers(given, len(layers))
         PagedModel(folder, precisions=given)  # refuses what cannot be split or stored
-        return given, {}
+        return given, None
     return _calibrate(folder, layers, text, target, context_length, progress)
 
 
@@ -77,7 +76,7 @@ def _calibrate(
     target: Target,
     context_length: int,
     progress: Progress,
-) -> tuple[tuple[LayerPrecision, ...], dict[str, Any]]:
+) -> tuple[tuple[LayerPrecision, ...], Calibration]:
     fitted, judged = split_passages(read_tokens(folder, text), context_length)
     trial = SensitivityTrial(folder, fitted)
     table = measure_harm(
@@ -91,19 +90,18 @@ def _calibrate(
         share = (number + 1) / len(layers) * (1 - _SHARE_OF_MEASURING) / 2
         progress.advance(_SHARE_OF_MEASURING + share)
     del trial
-    record = {
-        "text": text.origin,
-        "passages": [len(passage) for passage in fitted],
-        "target": {k: v for k, v in dataclasses.asdict(target).items() if v is not None},
-        "precisions": [dataclasses.asdict(one) for one in table.precisions],
-        "harms": [[round(harm, 8) for harm in layer] for layer in table.harms],
-        "predicted_kl": [
+    return precisions, Calibration(
+        text=text.origin,
+        passages=tuple(len(passage) for passage in fitted),
+        target={k: v for k, v in dataclasses.asdict(target).items() if v is not None},
+        precisions=table.precisions,
+        harms=tuple(tuple(round(harm, 8) for harm in layer) for layer in table.harms),
+        predicted_kl=tuple(
             table.harms[number][chosen] for number, chosen in enumerate(assignment.chosen)
-        ],
-        "measured_kl": measured,
-        "outputs": _compare(folder, layers, precisions, judged, progress),
-    }
-    return precisions, record
+        ),
+        measured_kl=tuple(measured),
+        outputs=_compare(folder, layers, precisions, judged, progress),
+    )
 
 
 def _compare(
@@ -112,7 +110,7 @@ def _compare(
     precisions: Sequence[LayerPrecision],
     passages: Sequence[Sequence[int]],
     progress: Progress,
-) -> dict[str, dict[str, float]]:
+) -> dict[str, CacheOutput]:
     """What whole models with these caches say to a text that the plan was not made for."""
     all_exact = [EXACT] * len(layers)
     compared = {"f32": all_exact}
@@ -121,13 +119,13 @@ def _compare(
     compared |= {name: [one] * len(layers) for name, one in _COMPARED.items() if can_try_out(one)}
     compared["plan"] = list(precisions)
     exact = read_output(folder, all_exact, passages)
-    found = {}
+    outputs = {}
     for number, (name, stored) in enumerate(compared.items(), start=1):
         output = exact if stored == all_exact else read_output(folder, stored, passages)
-        found[name] = {
-            "perplexity": output.perplexity,
-            "kl": kl_divergence(exact.log_probabilities, output.log_probabilities),
-            "bytes_per_token": kv_bytes_per_token(layers, stored),
-        }
+        outputs[name] = CacheOutput(
+            output.perplexity,
+            kl_divergence(exact.log_probabilities, output.log_probabilities),
+            kv_bytes_per_token(layers, stored),
+        )
         progress.advance(1 - (1 - _SHARE_OF_MEASURING) / 2 * (1 - number / len(compared)))
-    return found
+    return outputs

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,7 @@ from ov_kvcrush.export.checkpoint.weight_files import tensor_shapes, weight_file
 from ov_kvcrush.export.texts.passages import read_tokens, split_passages
 from ov_kvcrush.export.value_balance.basis import balanced_basis, rounding_cost
 from ov_kvcrush.export.value_balance.projections import ValueProjections
+from ov_kvcrush.plan import ValueBasis
 
 if TYPE_CHECKING:
     import torch
@@ -37,8 +38,8 @@ def balance_values(
     context_length: int,
     workspace: Workspace,
     progress: Progress,
-) -> tuple[str, dict[str, Any]]:
-    """The step of an export: a folder to export instead of the model, and how it was found (JSON).
+) -> tuple[str, ValueBasis]:
+    """The step of an export: a folder to export instead of the model, and how it was found.
 
     Args:
         source: folder of the Hugging Face model.
@@ -58,13 +59,12 @@ def balance_values(
     passages, _ = split_passages(read_tokens(workspace.model, text), context_length)
     balance = find_balance(source, projections, passages, variant, progress.advance)
     write_balanced(source, target, projections, balance, variant)
-    record = {
-        "method": "balanced",
-        "text": text.origin,
-        "passages": [len(passage) for passage in passages],
-        "predicted_cost": [round(cost, 4) for cost in balance.cost],
-    }
-    return str(target), record
+    return str(target), ValueBasis(
+        method="balanced",
+        text=text.origin,
+        passages=tuple(len(passage) for passage in passages),
+        predicted_cost=tuple(round(cost, 4) for cost in balance.cost),
+    )
 
 
 @dataclass(frozen=True)

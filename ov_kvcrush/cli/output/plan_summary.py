@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from ov_kvcrush.plan import KVPlan
+from ov_kvcrush.plan import Calibration, KVPlan, ValueBasis
 from ov_kvcrush.precisions import LayerPrecision, ranges_of
 
 LENGTHS = (8192, 32768)
@@ -41,7 +40,7 @@ def print_summary(plan: KVPlan, output: Path, is_estimate: bool) -> None:
         for name, value in rows:
             print(f"  {name:<{width}}  {value}")
     if plan.calibration:
-        _print_calibration(plan)
+        _print_calibration(plan.calibration, plan.precisions)
     if following:
         print(following)
 
@@ -77,13 +76,13 @@ def budget_line(shares: tuple[float, ...]) -> str:
     return f"{', '.join(parts)} (1 is an even share)"
 
 
-def basis_line(basis: dict[str, Any]) -> str:
+def basis_line(basis: ValueBasis) -> str:
     """How the values' basis was found, and what is predicted of it if that is known."""
-    cost = basis.get("predicted_cost")
+    cost = basis.predicted_cost
     if not cost:
-        return str(basis["method"])
+        return basis.method
     least, most = (f"{100 * share:.0f}" for share in (min(cost), max(cost)))
-    return f"{basis['method']}: rounding costs {least}–{most} % of before (predicted)"
+    return f"{basis.method}: rounding costs {least}–{most} % of before (predicted)"
 
 
 def megabytes(num_bytes: float) -> str:
@@ -140,44 +139,38 @@ def _stored(precision: str, group_size: int) -> str:
     return f"{precision} (groups of {group_size})" if group_size else precision
 
 
-def _print_calibration(plan: KVPlan) -> None:
-    """Print on stdout what a calibrated ``plan`` does, layer by layer and as a whole."""
+def _print_calibration(calibration: Calibration, chosen: tuple[LayerPrecision, ...]) -> None:
+    """Print on stdout what the ``chosen`` precisions do, layer by layer and as a whole."""
     console = Console(file=sys.stdout, highlight=False)
     if not console.is_terminal:
         console = Console(file=sys.stdout, highlight=False, width=_WIDE)
-    console.print(_by_layer(plan))
-    console.print(_outputs(plan))
+    console.print(_by_layer(calibration, chosen))
+    console.print(_outputs(calibration))
 
 
-def _by_layer(plan: KVPlan) -> Table:
+def _by_layer(calibration: Calibration, chosen: tuple[LayerPrecision, ...]) -> Table:
     table = Table(title="KV plan: nats by which a layer's cache changes the output")
     table.title_justify = "left"
     table.add_column("layer", justify="right")
     table.add_column("keys / values")
     for name in ("predicted", "measured"):
         table.add_column(name, justify="right")
-    harms = zip(plan.calibration["predicted_kl"], plan.calibration["measured_kl"], strict=True)
-    for number, (predicted, measured) in enumerate(harms):
-        stored = _pair(plan.precisions[number])
-        table.add_row(str(number), stored, f"{predicted:.5f}", f"{measured:.5f}")
+    rows = zip(chosen, calibration.predicted_kl, calibration.measured_kl, strict=True)
+    for number, (precision, predicted, measured) in enumerate(rows):
+        table.add_row(str(number), _pair(precision), f"{predicted:.5f}", f"{measured:.5f}")
     return table
 
 
-def _outputs(plan: KVPlan) -> Table:
+def _outputs(calibration: Calibration) -> Table:
     table = Table(title="The whole model on a text the plan was not made on")
     table.title_justify = "left"
     table.add_column("KV cache")
     for name in ("KiB per token", "KL, nats", "perplexity"):
         table.add_column(name, justify="right")
-    for row in _output_rows(plan):
-        table.add_row(*row)
+    for name, output in calibration.outputs.items():
+        size = f"{output.bytes_per_token / 1024:.2f}"
+        table.add_row(name, size, f"{output.kl:.5f}", f"{output.perplexity:.3f}")
     return table
-
-
-def _output_rows(plan: KVPlan) -> Iterator[tuple[str, ...]]:
-    for name, found in plan.calibration["outputs"].items():
-        size = found["bytes_per_token"] / 1024
-        yield name, f"{size:.2f}", f"{found['kl']:.5f}", f"{found['perplexity']:.3f}"
 
 
 def _pair(precision: LayerPrecision) -> str:

@@ -10,13 +10,12 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from ov_kvcrush.cli import run
 from ov_kvcrush.cli.output.plan_summary import basis_line, budget_line, precision_ranges
-from ov_kvcrush.plan import KVPlan
+from ov_kvcrush.plan import KVPlan, ValueBasis
 from ov_kvcrush.precisions import LayerPrecision
 from tests.support.paths import ROOT
 
@@ -396,14 +395,14 @@ def test_the_layers_with_large_budgets_are_named(shares: tuple[float, ...], line
 @pytest.mark.parametrize(
     ("basis", "line"),
     [
-        ({"method": "balanced"}, "balanced"),
+        (ValueBasis("balanced"), "balanced"),
         (
-            {"method": "balanced", "predicted_cost": [0.678, 0.341, 0.5]},
+            ValueBasis("balanced", predicted_cost=(0.678, 0.341, 0.5)),
             "balanced: rounding costs 34–68 % of before (predicted)",
         ),
     ],
 )
-def test_the_basis_of_values_is_told(basis: dict[str, Any], line: str) -> None:
+def test_the_basis_of_values_is_told(basis: ValueBasis, line: str) -> None:
     assert basis_line(basis) == line
 
 

@@ -147,16 +147,17 @@ def test_an_export_calibrates_and_the_engine_obeys(tmp_path: Path) -> None:
     assert plan == KVPlan.load(tmp_path / "model")
     assert len(set(plan.precisions)) > 1
     found = plan.calibration
-    assert len(found["predicted_kl"]) == len(found["measured_kl"]) == 3
-    outputs = found["outputs"]
+    assert found is not None
+    assert len(found.predicted_kl) == len(found.measured_kl) == 3
+    outputs = found.outputs
     in_bf16 = ["bf16 (model and cache)"] * can_try_out(LayerPrecision("bf16", "bf16"))
     assert list(outputs) == ["f32", *in_bf16, "u8/u8", "u8/u4", "u4/u4", "plan"]
     for name in in_bf16:
-        assert 2 * outputs[name]["bytes_per_token"] == outputs["f32"]["bytes_per_token"]
-        assert outputs[name]["kl"] > 0
-    assert outputs["plan"]["bytes_per_token"] == plan.kv_bytes_per_token
-    assert plan.kv_bytes_per_token <= 0.75 * outputs["u8/u8"]["bytes_per_token"]
-    assert outputs["f32"]["kl"] == 0 < outputs["u8/u8"]["kl"] < outputs["u4/u4"]["kl"]
+        assert 2 * outputs[name].bytes_per_token == outputs["f32"].bytes_per_token
+        assert outputs[name].kl > 0
+    assert outputs["plan"].bytes_per_token == plan.kv_bytes_per_token
+    assert plan.kv_bytes_per_token <= 0.75 * outputs["u8/u8"].bytes_per_token
+    assert outputs["f32"].kl == 0 < outputs["u8/u8"].kl < outputs["u4/u4"].kl
     model = PagedModel(tmp_path / "model", precisions=plan.precisions)
     assert model.kv_bytes_per_token == plan.kv_bytes_per_token
 

@@ -146,8 +146,10 @@ def test_an_export_calibrates_on_a_data_set(hub_folder: Path, tmp_path: Path) ->
         )
     plan = KVPlan.load(tmp_path / "model")
     assert plan is not None
-    assert plan.calibration["text"]["load_dataset"] == HUB_TEXTS["c4"]
-    assert plan.calibration["text"]["characters"] == CHARACTERS
+    assert plan.calibration is not None
+    assert isinstance(plan.calibration.text, dict)
+    assert plan.calibration.text["load_dataset"] == HUB_TEXTS["c4"]
+    assert plan.calibration.text["characters"] == CHARACTERS
 
 
 def test_an_export_stops_at_once_where_the_hub_is_out_of_reach(

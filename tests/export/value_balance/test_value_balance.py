@@ -22,7 +22,7 @@ from ov_kvcrush.export.kv_plan.storage_errors import Storage, quantized_values
 from ov_kvcrush.export.value_balance.balance import find_balance, write_balanced
 from ov_kvcrush.export.value_balance.basis import balanced_basis, rounding_cost, spreading_matrix
 from ov_kvcrush.export.value_balance.projections import ValueProjections
-from ov_kvcrush.plan import KVPlan
+from ov_kvcrush.plan import KVPlan, ValueBasis
 from tests.support.model_factory import ARCHITECTURES, make_model
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # the tracer's
@@ -169,13 +169,14 @@ def test_an_export_balances_and_says_so(tiny_source_dir: Path, tmp_path: Path) -
     settings: dict[str, Any] = {"model": str(tiny_source_dir), "weight_format": "fp32"}
     plain = export_model(ExportOptions(output=tmp_path / "plain", **settings))
     chosen = ExportOptions(output=tmp_path / "balanced", balance_values=True, **settings)
-    assert estimate_model(chosen).value_basis == {"method": "balanced"}
+    assert estimate_model(chosen).value_basis == ValueBasis("balanced")
     plan = export_model(chosen)
     assert plan == KVPlan.load(tmp_path / "balanced")
-    assert plain.value_basis == {}
-    assert plan.value_basis["method"] == "balanced"
-    assert plan.value_basis["passages"] == [512] * 4
-    assert len(plan.value_basis["predicted_cost"]) == 2
+    assert plain.value_basis is None
+    assert plan.value_basis is not None
+    assert plan.value_basis.method == "balanced"
+    assert plan.value_basis.passages == (512,) * 4
+    assert len(plan.value_basis.predicted_cost) == 2
     assert plan.kv_bytes_per_token == plain.kv_bytes_per_token
     tokens = np.random.default_rng(5).integers(8, 5000, 64).tolist()
     before, after = (
