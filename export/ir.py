@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import ast
 import json
-import os
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+from ov_kvcrush.files import replacing
+from ov_kvcrush.model_folder import GRAPH_FILE, WEIGHTS_FILE
 from ov_kvcrush.precisions import LayerPrecision
-
-GRAPH_FILE = "openvino_model.xml"
-WEIGHTS_FILE = "openvino_model.bin"
 
 _METHODS = ("awq", "scale_estimation", "gptq", "lora_correction")
 
@@ -42,9 +40,8 @@ def write_kv_precision(folder: Path, precision: LayerPrecision) -> None:
         if value:
             ElementTree.SubElement(options, name, value=value)
     ElementTree.indent(options, "\t", level=2)
-    partial = path.with_suffix(".xml.partial")
-    tree.write(partial, encoding="utf-8", xml_declaration=True)
-    os.replace(partial, path)
+    with replacing(path) as stream:
+        tree.write(stream, encoding="utf-8", xml_declaration=True)
 
 
 def forget_calibration_text(folder: Path) -> None:

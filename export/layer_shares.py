@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ov_kvcrush.errors import OVKVCrushError
+from ov_kvcrush.errors import OVKVCrushError, last_line
 from ov_kvcrush.export.progress import Progress
 from ov_kvcrush.export.texts.passages import read_tokens
 from ov_kvcrush.runtime.model.batch import build_batch
@@ -72,7 +72,7 @@ def measure_layer_shares(
     except OVKVCrushError as error:
         return _not_measured(progress, error.message)
     except RuntimeError as error:  # OpenVINO's, of an inference or the tokenizer
-        return _not_measured(progress, str(error).strip().rpartition("\n")[2])
+        return _not_measured(progress, last_line(error))
     # To see less is never of use, so what seems to be one shows how large the noise is.
     if max(added) < max(_LEAST_NATS, -min(added)):
         progress.note("no layer was found to look back: all get the same part of a budget")

@@ -33,7 +33,7 @@ from optimum.intel.utils.import_utils import is_transformers_version
 from transformers import AutoConfig, AutoTokenizer, PretrainedConfig
 from transformers import __version__ as transformers_version
 
-from ov_kvcrush.errors import ConfigError, ExportError
+from ov_kvcrush.errors import ConfigError, ExportError, last_line
 from ov_kvcrush.export.options import TASK, ExportOptions
 from ov_kvcrush.export.texts.hub_text import require_datasets
 from ov_kvcrush.export.texts.text_file import is_file_name, read_samples
@@ -70,7 +70,7 @@ def read_config(options: ExportOptions, folder: Path) -> PretrainedConfig:
                 "A newer release of the export packages may know it.",
             ) from error
         raise ExportError(
-            f"the configuration of {options.model} cannot be read: {_reason(error)}",
+            f"the configuration of {options.model} cannot be read: {last_line(error)}",
             "Download the model again.",
         ) from error
     model_type = getattr(config, "export_model_type", config.model_type)
@@ -137,7 +137,7 @@ def compression(options: ExportOptions) -> OVConfig | None:
         config = OVConfig(quantization_config=_compression_settings(options))
     except ValueError as error:
         raise ConfigError(
-            f"Optimum refuses these compression options: {_reason(error)}",
+            f"Optimum refuses these compression options: {last_line(error)}",
             "They are optimum-cli's; see: optimum-cli export openvino --help",
         ) from error
     _check_dataset(options, config.quantization_config)
@@ -198,7 +198,7 @@ def convert_tokenizer(options: ExportOptions, source: Path, target: Path) -> Non
         )
     except Exception as error:
         raise ExportError(
-            f"the tokenizer of {options.model} cannot be loaded: {_reason(error)}",
+            f"the tokenizer of {options.model} cannot be loaded: {last_line(error)}",
             _TOKENIZER_FILES,
         ) from error
     # transformers makes up an empty tokenizer where there is none.
@@ -276,10 +276,5 @@ def _told_as(what: str) -> Iterator[None]:
         ) from error
     except Exception as error:
         raise ExportError(
-            f"{what}: {_reason(error)}", "Run again with -v to see all that the libraries say."
+            f"{what}: {last_line(error)}", "Run again with -v to see all that the libraries say."
         ) from error
-
-
-def _reason(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).strip().splitlines() if line.strip()]
-    return lines[-1] if lines else type(error).__name__

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ov_kvcrush.errors import ExportError
+from ov_kvcrush.model_folder import GRAPH_FILE
 from ov_kvcrush.plan import PLAN_FILE
 
 
@@ -162,7 +163,7 @@ def _check_replaceable(output: Path, overwrite: bool) -> None:
         raise ExportError(
             f"{output} exists and is not empty", "Choose another folder, or add --overwrite."
         )
-    if not any((output / name).exists() for name in ("openvino_model.xml", PLAN_FILE)):
+    if not any((output / name).exists() for name in (GRAPH_FILE, PLAN_FILE)):
         raise ExportError(
             f"{output} holds something else than an exported model; it is not overwritten",
             "Choose another folder, or delete this one yourself.",

@@ -58,6 +58,12 @@ class ExportError(OVKVCrushError):
     """An export that cannot start or did not finish."""
 
 
+def last_line(error: BaseException) -> str:
+    """The last line of its message: OpenVINO's C++ checks put the sentence that helps there."""
+    lines = str(error).strip().splitlines()
+    return lines[-1].strip() if lines else type(error).__name__
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Hint for an unknown ``name``: the closest known one, else all of them."""
     names = sorted(known)

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-
-from openvino_genai import GenerationConfig, Tokenizer
+from typing import TYPE_CHECKING
 
 from ov_kvcrush.errors import ModelError
+
+if TYPE_CHECKING:
+    from openvino_genai import GenerationConfig, Tokenizer
+
+GRAPH_FILE = "openvino_model.xml"
+WEIGHTS_FILE = "openvino_model.bin"
 
 
 def load_tokenizer(folder: Path) -> Tokenizer:
     """The tokenizer beside the IR; ModelError says what is missing."""
+    from openvino_genai import Tokenizer
+
     if not folder.is_dir():
         raise ModelError(f"no such model folder: {folder}", "Make one with: ov-kvcrush export")
     for name in ("openvino_tokenizer.xml", "openvino_detokenizer.xml"):
@@ -31,6 +38,8 @@ def load_tokenizer(folder: Path) -> Tokenizer:
 
 def load_generation_config(folder: Path, tokenizer: Tokenizer) -> GenerationConfig:
     """The model's own settings, with an end-of-sequence token wherever one is known."""
+    from openvino_genai import GenerationConfig
+
     path = folder / "generation_config.json"
     config = GenerationConfig(path) if path.exists() else GenerationConfig()
     if config.eos_token_id == -1 and tokenizer.get_eos_token_id() != -1:

@@ -9,12 +9,13 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ov_kvcrush.errors import ConfigError, ModelError
+from ov_kvcrush.files import replacing
+from ov_kvcrush.model_folder import GRAPH_FILE, WEIGHTS_FILE
 from ov_kvcrush.precisions import LayerPrecision, by_layer, ranges_of
 
 PLAN_FILE = "ov_kvcrush.json"
@@ -158,9 +159,8 @@ class KVPlan:
     def save(self, folder: str | Path) -> Path:
         """Write the plan into ``folder`` whole or not at all; returns its path."""
         path = Path(folder) / PLAN_FILE
-        partial = path.with_suffix(".json.partial")
-        partial.write_text(json.dumps(self.to_dict(), indent=2) + "\n", encoding="utf-8")
-        os.replace(partial, path)
+        with replacing(path) as stream:
+            stream.write((json.dumps(self.to_dict(), indent=2) + "\n").encode())
         return path
 
     def to_dict(self) -> dict[str, Any]:
@@ -256,8 +256,8 @@ def fingerprint(folder: str | Path) -> str:
     two fine-tunes of one architecture still differ.
     """
     digest = hashlib.sha256()
-    digest.update((Path(folder) / "openvino_model.xml").read_bytes())
-    weights = Path(folder) / "openvino_model.bin"
+    digest.update((Path(folder) / GRAPH_FILE).read_bytes())
+    weights = Path(folder) / WEIGHTS_FILE
     size = weights.stat().st_size
     digest.update(str(size).encode())
     with weights.open("rb") as stream:

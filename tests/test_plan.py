@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -191,3 +193,12 @@ def test_the_fingerprint_tells_other_graphs_and_weights_apart(folder: Path) -> N
 def test_a_plan_cannot_be_changed(folder: Path) -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         plan_of(folder).context_length = 1  # type: ignore[misc]
+
+
+def test_to_read_a_plan_starts_no_openvino() -> None:
+    code = (
+        "import sys; from ov_kvcrush import KVPlan; "
+        "print([n for n in ('openvino', 'openvino_genai', 'torch', 'numba') if n in sys.modules])"
+    )
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert shown.stdout == "[]\n"

@@ -20,6 +20,7 @@ from ov_kvcrush.errors import ExportError
 from ov_kvcrush.export.checkpoint.weight_files import Checkpoint, read_checkpoint, weight_files
 from ov_kvcrush.export.options import ExportOptions
 from ov_kvcrush.export.progress import Progress
+from ov_kvcrush.model_folder import GRAPH_FILE
 
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 _SMALL_FILES = ["*.json", "*.jinja", "*.model", "*.txt", "*.py", "*.tiktoken"]
@@ -99,7 +100,7 @@ def _from_folder(folder: Path, variant: str | None) -> Source:
         raise ExportError(f"{folder} holds no Hugging Face model (config.json)", _HOW_TO_NAME)
     files = weight_files((path.name for path in folder.iterdir()), variant)
     if not files:
-        if (folder / "openvino_model.xml").exists():
+        if (folder / GRAPH_FILE).exists():
             raise ExportError(
                 f"{folder} is an OpenVINO model already", "Give the model it was exported from."
             )

@@ -29,6 +29,7 @@ from nncf.tensor import Tensor
 from numpy.typing import NDArray
 
 from ov_kvcrush.errors import ExportError
+from ov_kvcrush.model_folder import GRAPH_FILE
 from ov_kvcrush.runtime.pages.layout import PAGE_SIZE
 from ov_kvcrush.runtime.plugin.core import core
 
@@ -67,7 +68,7 @@ def collect_errors(
     Raises:
         ExportError: the exported graph has no attention that is known here.
     """
-    model = core().read_model(folder / "openvino_model.xml")
+    model = core().read_model(folder / GRAPH_FILE)
     attentions = [
         node for node in model.get_ordered_ops() if node.get_type_name() == _ATTENTION_TYPE
     ]

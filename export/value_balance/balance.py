@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from ov_kvcrush.errors import ExportError
+from ov_kvcrush.errors import ExportError, last_line
 from ov_kvcrush.export.checkpoint.weight_files import tensor_shapes, weight_files
 from ov_kvcrush.export.texts.passages import read_tokens, split_passages
 from ov_kvcrush.export.value_balance.basis import balanced_basis, rounding_cost
@@ -107,9 +107,8 @@ def find_balance(
     try:
         model = AutoModelForCausalLM.from_pretrained(folder, dtype="auto", variant=variant)
     except (OSError, ValueError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()[-1:] or [type(error).__name__]
         raise ExportError(
-            f"transformers cannot load {folder}: {reason[0]}", "Download the model again."
+            f"transformers cannot load {folder}: {last_line(error)}", "Download the model again."
         ) from error
     moments: dict[int, Floats] = {}
     sensitivities: dict[int, Floats] = {}
