@@ -1,9 +1,9 @@
 """Which layers look far back: measured by taking the far tokens from one layer at a time.
 
 The model reads a text and then passages out of its middle once more. After a few tokens of a
-passage the rest can be told in advance by looking it up in the text, and hardly otherwise. What a
-layer adds to the surprise when it sees only the beginning and the end of the text is what its cache
-of the rest is worth.
+passage the rest can be predicted by looking it up in the text, and hardly in another way. What is
+added to the surprise when a layer sees only the beginning and the end of the text is what that
+layer's cache of the rest is worth.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def measure_layer_shares(
     Costs reading some 2,000 tokens, and 160 more for each layer.
 
     Args:
-        model: compiled, without a cache; it gets one here and is of no other use afterwards.
+        model: compiled, without a cache; it gets one here, and serves nothing else afterwards.
         folder: holds its tokenizer.
         context_length: tokens it can read, 0 where that is not known.
         progress: is told when there is nothing to measure; an export does not fail for that.
@@ -73,7 +73,7 @@ def measure_layer_shares(
         return _not_measured(progress, error.message)
     except RuntimeError as error:  # OpenVINO's, of an inference or the tokenizer
         return _not_measured(progress, last_line(error))
-    # To see less is never of use, so what seems to be one shows how large the noise is.
+    # Seeing less never helps; where it seems to, that shows how large the noise is.
     if max(added) < max(_LEAST_NATS, -min(added)):
         progress.note("no layer was found to look back: all get the same part of a budget")
         return ()

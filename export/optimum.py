@@ -165,7 +165,7 @@ def _check_dataset(options: ExportOptions, config: Any) -> None:
 
 
 def ignores_dataset(config: OVConfig | None) -> bool:
-    """Whether a data set was given that no chosen method looks at."""
+    """Whether a data set was given, but none of the chosen methods looks at data."""
     settings = config and config.quantization_config
     if not isinstance(settings, OVWeightQuantizationConfig) or settings.dataset is None:
         return False

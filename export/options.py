@@ -39,19 +39,19 @@ class ExportOptions:
     Attributes:
         model: folder of a Hugging Face model, or its id on the hub.
         output: folder to make. It appears whole, at the end, or not at all.
-        dataset: also a path to calibration text of one's own (see ``calibration.py``).
+        dataset: also a path to calibration text of one's own (see ``texts/text_file.py``).
         sym, all_layers, awq, scale_estimation, gptq, lora_correction: True, or None for "not
             asked", which lets the defaults apply that Optimum keeps for well-known models.
         key_cache_precision, value_cache_precision: ``f32``, ``bf16``, ``u8`` or ``u4``.
         key_cache_group_size, value_cache_group_size: elements that share a scale; 0 leaves the
             plugin's default.
         kv_plan: ``"auto"`` calibrates a precision for each layer; a path reads them from a file
-            (see ``kv_file.py``); None gives all layers the same.
+            (see ``kv_plan/plan_file.py``); None gives all layers the same.
         kv_bytes_per_token: most bytes a token may take in all layers together, for ``"auto"``.
         max_drop: most nats a token by which the output may diverge, for ``"auto"``.
         kv_dataset: calibration text for ``"auto"`` and ``balance_values``: a path, or a data set's
             name (``HUB_TEXTS``); None takes the package's own.
-        balance_values: store values in bases that few bits suit (see ``value_basis.py``).
+        balance_values: store values in bases that suit few bits (see ``value_balance/basis.py``).
         overwrite: replace an exported model that is already at ``output``.
 
     Raises:

@@ -41,7 +41,8 @@ class Preflight:
         kv_text: to calibrate the KV cache's precisions on, and to balance its values on.
         projections: of the values, where they are to be balanced; else None.
         weight_bytes: estimated size of the finished weights.
-        compressed_format: for people: what the weights are compressed to; empty for not at all.
+        compressed_format: what the weights are compressed to, for the user to read; empty where
+            they are not.
     """
 
     source: Source

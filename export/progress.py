@@ -15,7 +15,7 @@ class Progress(Protocol):
         """So much of the step is done, 0 to 1. Not every step knows."""
 
     def note(self, text: str) -> None:
-        """Something worth a line that is no failure."""
+        """Something worth a line that is not a failure."""
 
 
 class Silent:

@@ -142,7 +142,9 @@ def _open_lock(root: Path) -> int:
     round again, and two containers may share a disk and not their numbers.
     """
     descriptor = os.open(root, os.O_RDONLY)
-    with suppress(OSError):  # some network disks lock no folders; then none is taken for abandoned
+    # Some network disks cannot lock a folder. Those cannot lock it for others either, so that a
+    # folder there is never taken for abandoned.
+    with suppress(OSError):
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     return descriptor
 
@@ -165,6 +167,6 @@ def _check_replaceable(output: Path, overwrite: bool) -> None:
         )
     if not any((output / name).exists() for name in (GRAPH_FILE, PLAN_FILE)):
         raise ExportError(
-            f"{output} holds something else than an exported model; it is not overwritten",
+            f"{output} holds something other than an exported model, which is not overwritten",
             "Choose another folder, or delete this one yourself.",
         )

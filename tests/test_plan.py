@@ -165,7 +165,7 @@ def test_plans_that_do_not_fit_are_refused(
 
 
 @pytest.mark.parametrize("text", ["", "{", "[1]"])
-def test_files_that_are_no_plan_are_refused(folder: Path, text: str) -> None:
+def test_files_that_are_not_a_plan_are_refused(folder: Path, text: str) -> None:
     (folder / PLAN_FILE).write_text(text)
     with pytest.raises(ModelError, match=PLAN_FILE):
         KVPlan.load(folder)

@@ -1,4 +1,4 @@
-"""What an export will be like, told from the model's configuration and the sizes of its weights."""
+"""What an export will be like, by the model's configuration and the sizes of its weights."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ def find_source(options: ExportOptions) -> Source:
     """Find ``options.model``; of a model on the hub only the small files are fetched.
 
     Raises:
-        ExportError: there is no such model, or it is no Hugging Face model with weights.
+        ExportError: there is no such model, or it is not a Hugging Face model with weights.
     """
     folder = Path(options.model)
     if folder.is_dir():
@@ -121,7 +121,7 @@ def _from_hub(options: ExportOptions) -> Source:
     sizes = {file.filename: file.file_size for file in found}
     files = weight_files(sizes, options.variant)
     if not files:
-        raise ExportError(f"{options.model} has no weights that transformers load", _HOW_TO_NAME)
+        raise ExportError(f"{options.model} has no weights that transformers loads", _HOW_TO_NAME)
     missing = {file.filename for file in found if file.will_download} & set(files)
     if not missing:
         return _from_folder(folder, options.variant)

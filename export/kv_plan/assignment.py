@@ -2,7 +2,7 @@
 
 Harm adds up over layers and a compiled model has few parts, so this is a knapsack with one choice a
 layer, solved exactly: for every number of parts and every last choice, all the pairs of bytes and
-harm are kept that no other pair beats in both.
+harm are kept that are not beaten in both by another pair.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ class Assignment:
 def best_assignments(
     choices: Sequence[Sequence[Choice]], most_parts: int = MOST_PARTS
 ) -> list[Assignment]:
-    """All assignments that no other one beats in both bytes and harm, the smallest first.
+    """All assignments that are not beaten in both bytes and harm, the smallest first.
 
     Args:
         choices: by layer, the same precisions in the same order for each.
-        most_parts: runs of equal choices there may be.
+        most_parts: runs of equal choices there may be at most.
     """
     fronts = {(1, n): [Assignment((n,), c.num_bytes, c.harm)] for n, c in enumerate(choices[0])}
     for layer in choices[1:]:

@@ -111,11 +111,11 @@ def _compare(
     passages: Sequence[Sequence[int]],
     progress: Progress,
 ) -> dict[str, CacheOutput]:
-    """What whole models with these caches say to a text that the plan was not made for."""
+    """What the whole model says, by cache, to passages that the plan was not made on."""
     all_exact = [EXACT] * len(layers)
     compared = {"f32": all_exact}
     if not can_try_out(_BF16):
-        progress.note("this CPU has no bf16: the table of KV caches goes without it")
+        progress.note("this CPU has no bf16, so the table of KV caches leaves it out")
     compared |= {name: [one] * len(layers) for name, one in _COMPARED.items() if can_try_out(one)}
     compared["plan"] = list(precisions)
     exact = read_output(folder, all_exact, passages)

@@ -18,7 +18,7 @@ def read_kv_file(path: str | Path) -> tuple[LayerPrecision, ...]:
     """The precision of each layer in ``path``, or of an earlier export's ``ov_kvcrush.json``.
 
     Raises:
-        ConfigError: no such file, or no precision for each layer from the first on.
+        ConfigError: there is no such file, or it does not give each layer a precision.
     """
     path = Path(path)
     try:
@@ -40,13 +40,13 @@ def read_kv_file(path: str | Path) -> tuple[LayerPrecision, ...]:
 
 
 def require_layers(precisions: tuple[LayerPrecision, ...], num_layers: int) -> None:
-    """Refuse precisions of another number of layers than the model has.
+    """Refuse ``precisions`` by layer of a model that does not have ``num_layers``.
 
     Raises:
-        ConfigError: as said.
+        ConfigError: there are more or fewer.
     """
     if len(precisions) != num_layers:
         raise ConfigError(
-            f"the KV plan is of {len(precisions)} layers, and the model has {num_layers}",
+            f"the KV plan is for {len(precisions)} layers, and the model has {num_layers}",
             f"Name the layers 0-{num_layers - 1}.",
         )

@@ -60,7 +60,7 @@ class HarmTable:
         """The least harm within the bytes, or the fewest bytes within the drop.
 
         Raises:
-            ConfigError: no assignment meets the target.
+            ConfigError: the target cannot be met.
         """
         choices = [
             [Choice(size, harm) for size, harm in zip(sizes, harms, strict=True)]

@@ -2,7 +2,7 @@
 
 NNCF's statistics machinery runs the exported model over an ``nncf.Dataset`` and gathers, for every
 attention, what its cache would hold; how the plugin stores it is computed here, page by page. Some
-of what is imported is internal to NNCF and may move: it is used here alone.
+of what is imported is internal to NNCF and may move, so it is used in this module alone.
 """
 
 from __future__ import annotations
@@ -36,8 +36,10 @@ from ov_kvcrush.runtime.plugin.core import core
 Floats = NDArray[np.float32]
 
 _LEVELS = {"u8": 255, "u4": 15}
-# Inputs of ScaledDotProductAttention.
+_ATTENTION_TYPE = "ScaledDotProductAttention"
+# Its inputs.
 _KEY, _VALUE = 1, 2
+_BRANCH = "errors"
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,7 @@ def collect_errors(
         By layer, errors ``[len(keys)]`` and ``[len(values)]``.
 
     Raises:
-        ExportError: the exported graph has no attention that is known here.
+        ExportError: the exported graph has no attention of the type that is known here.
     """
     model = core().read_model(folder / GRAPH_FILE)
     attentions = [
@@ -93,10 +95,6 @@ def collect_errors(
     aggregator.collect_statistics(model, GraphConverter.create_nncf_graph(model))
     found = [np.asarray(one.get_statistics()[_BRANCH].data) for one in collectors]
     return list(zip(found[0::2], found[1::2], strict=True))
-
-
-_ATTENTION_TYPE = "ScaledDotProductAttention"
-_BRANCH = "errors"
 
 
 class _StorageErrors(TensorReducerBase):

@@ -9,7 +9,7 @@ from ov_kvcrush.errors import ConfigError, ExportError
 from ov_kvcrush.export.texts.text_file import DEFAULT_SAMPLES, SAMPLE_CHARACTERS
 
 # Arguments of datasets.load_dataset. Training splits: the others are for judging models. WikiText-2
-# is 7 MB and then in the cache; of C4's first file (0.3 GB) as much is streamed as is read.
+# is 7 MB and then in the cache; C4's first file (0.3 GB) is streamed, as far as it is read.
 HUB_TEXTS: dict[str, dict[str, Any]] = {
     "wikitext2": {"path": "Salesforce/wikitext", "name": "wikitext-2-raw-v1", "split": "train"},
     "c4": {
@@ -57,7 +57,7 @@ def require_datasets(name: str) -> None:
     """Refuse the data set ``name`` where the package that reads data sets is missing.
 
     Raises:
-        ConfigError: as said.
+        ConfigError: it is missing.
     """
     if find_spec("datasets") is None:
         raise ConfigError(

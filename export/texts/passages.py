@@ -16,7 +16,7 @@ def read_tokens(folder: Path, text: Text | None = None) -> list[int]:
     """Token ids of ``text``, or of the package's own, for the exported model in ``folder``.
 
     Raises:
-        ModelError: there is no tokenizer.
+        ModelError: the folder has no tokenizer, or it cannot be loaded.
     """
     content = (text or read_text()).content
     encoded = load_tokenizer(folder).encode(content).input_ids.data[0]
@@ -38,7 +38,7 @@ def split_passages(
     least = 2 * _NUM_PASSAGES * _LEAST_TOKENS
     if len(tokens) < least:
         raise ConfigError(
-            f"the calibration text has {len(tokens)} tokens; {least} are the least",
+            f"the calibration text has {len(tokens)} tokens, and at least {least} are needed",
             "Give a longer text with --kv-dataset, or leave it out for the package's own.",
         )
     length = min(_PASSAGE_TOKENS, context_length or _PASSAGE_TOKENS)
@@ -47,6 +47,6 @@ def split_passages(
 
 
 def spread_passages(tokens: list[int], count: int, length: int) -> list[list[int]]:
-    """``count`` passages of at most ``length`` tokens, evenly spread; none overlap."""
+    """``count`` passages of at most ``length`` tokens, evenly spread, without overlap."""
     room = len(tokens) // count
     return [tokens[n * room : n * room + min(room, length)] for n in range(count)]

@@ -1,7 +1,7 @@
 """Calibration text of the user's own, for the data-aware compression methods.
 
 Optimum knows a few data sets of the hub by name. Here ``--dataset`` may also be a file: plain text,
-or ``.jsonl`` with a string or an object with ``text`` (or ``prompt``) a line.
+or ``.jsonl`` whose lines are strings, or objects with ``text`` (or ``prompt``).
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ def read_samples(
 ) -> list[str]:
     """Samples from the file, evenly spread over it: at most ``num_samples`` (default 128).
 
-    ``takes`` is what the option that named it takes, for the errors.
+    ``takes`` tells, in errors, what may be given to the option that named the file.
 
     Raises:
-        ConfigError: no such file, not text, malformed JSON, or nothing in it.
+        ConfigError: the file does not exist, is not text, is malformed JSON, or has no text in it.
     """
     path = Path(path)
     try:
@@ -88,9 +88,6 @@ def _json_lines(path: Path, text: str) -> list[str]:
         if isinstance(value, dict):
             value = value.get("text", value.get("prompt"))
         if not isinstance(value, str):
-            raise ConfigError(
-                f"{path}, line {number} holds no text",
-                _WHAT_A_LINE_IS,
-            )
+            raise ConfigError(f"{path}, line {number} holds no text", _WHAT_A_LINE_IS)
         samples.append(value)
     return samples

@@ -27,7 +27,7 @@ def read_text(dataset: str | None = None) -> Text:
     """The text that ``--kv-dataset`` names; None is the package's own prose.
 
     Raises:
-        ConfigError: neither a file nor a data set known here, or no text in the file.
+        ConfigError: it is neither a file nor a data set known here, or the file has no text in it.
         ExportError: the data set cannot be fetched.
     """
     if dataset is None:

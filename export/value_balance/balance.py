@@ -73,7 +73,8 @@ class Balance:
 
     Attributes:
         bases: by layer, ``[num_kv_heads, D, D]`` (see :func:`balanced_basis`).
-        cost: of rounding, by layer, of what it is without them; predicted on the same texts.
+        cost: of rounding, by layer, as a share of what it is without them; predicted on the same
+            texts.
     """
 
     bases: tuple[Floats, ...]
@@ -99,7 +100,7 @@ def find_balance(
         on_progress: told what share is read, 0 to 1.
 
     Raises:
-        ExportError: transformers cannot load it, or it computes what is no number.
+        ExportError: transformers cannot load it, or values that are not finite numbers come of it.
     """
     import torch
     from transformers import AutoModelForCausalLM
@@ -136,7 +137,7 @@ def find_balance(
     for number, moment in moments.items():
         if not np.isfinite(moment).all():
             raise ExportError(
-                f"values of layer {number} are no numbers on the calibration text",
+                f"the values of layer {number} on the calibration text are not finite numbers",
                 "Leave --balance-values out, or give another text with --kv-dataset.",
             )
     heads = [list(zip(moments[n], sensitivities[n], strict=True)) for n in sorted(moments)]

@@ -105,7 +105,7 @@ def test_an_exported_model_is_replaced_only_on_demand(tmp_path: Path) -> None:
 
 def test_a_folder_of_other_things_is_never_replaced(tmp_path: Path) -> None:
     (tmp_path / "thesis.doc").touch()
-    with pytest.raises(ExportError, match="something else than an exported model"):
+    with pytest.raises(ExportError, match="something other than an exported model"):
         check_output(tmp_path, overwrite=True)
 
 

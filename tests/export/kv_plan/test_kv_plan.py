@@ -184,12 +184,12 @@ def test_a_plan_of_ones_own_is_exported_and_obeyed(tiny_source_dir: Path, tmp_pa
     [
         ("{", "is not JSON"),
         ("[]", "names no layers"),
-        ('{"0": {"key": "u8", "value": "u8"}}', "is of 1 layers, and the model has 2"),
+        ('{"0": {"key": "u8", "value": "u8"}}', "is for 1 layers, and the model has 2"),
         ('{"0-1": {"key": "u8", "value": "f32"}}', "cannot hold keys in u8"),
         ('{"1": {"key": "u8", "value": "u8"}}', "layer 0 is in no range"),
     ],
 )
-def test_files_that_are_no_plan_for_the_model_are_refused(
+def test_files_that_are_not_a_plan_for_the_model_are_refused(
     tiny_source_dir: Path, tmp_path: Path, text: str, message: str
 ) -> None:
     path = tmp_path / "kv.json"

@@ -209,12 +209,12 @@ def test_the_copy_takes_its_place_on_the_disk(
     assert needed[1] - needed[0] == sum(tensor.nbytes for tensor in stored)
 
 
-def test_values_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
+def test_values_that_are_not_finite_numbers_are_refused(tmp_path: Path) -> None:
     source = make_model(tmp_path / "source")
     tensors = load_file(source / "model.safetensors")
     tensors["model.layers.1.self_attn.v_proj.weight"][0, 0] = float("nan")
     save_file(tensors, source / "model.safetensors", {"format": "pt"})
-    with pytest.raises(ExportError, match="values of layer 1 are no numbers"):
+    with pytest.raises(ExportError, match="the values of layer 1 on the calibration text are not"):
         balanced_copy(source, tmp_path / "target")
 
 
