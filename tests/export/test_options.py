@@ -69,3 +69,18 @@ def test_contradictions_are_refused_with_a_way_out(
 
 def test_what_optimum_takes_for_int8_without_effect_is_taken_too() -> None:
     assert options(weight_format="int8", ratio=1.0, group_size=-1, sym=True).compresses
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"max_drop": 0.1}, "--max-drop is for a plan that is calibrated"),
+        ({"kv_plan": "kv.json", "kv_dataset": "a.txt"}, "--kv-dataset is for a plan"),
+        ({"kv_plan": "auto", "max_drop": 0.1, "kv_bytes_per_token": 9.0}, "are two targets"),
+        ({"kv_plan": "auto", "max_drop": -1.0}, "--max-drop is -1, not above 0"),
+        ({"kv_plan": "auto", "value_cache_precision": "u4"}, "another one was given for all"),
+    ],
+)
+def test_contradictions_of_a_kv_plan_are_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        options(**settings)
