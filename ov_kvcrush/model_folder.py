@@ -1,38 +1,53 @@
-"""What an ``LLMPipeline`` is made of: arguments, the folder's tokenizer and settings, an engine."""
+"""An exported model's folder: its files by name, what is missing, tokenizer and settings."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ov_kvcrush.errors import ModelError
+from ov_kvcrush.errors import ModelError, last_line
 
 if TYPE_CHECKING:
     from openvino_genai import GenerationConfig, Tokenizer
 
 GRAPH_FILE = "openvino_model.xml"
 WEIGHTS_FILE = "openvino_model.bin"
+TOKENIZER_FILES = ("openvino_tokenizer.xml", "openvino_detokenizer.xml")
+GENERATION_FILE = "generation_config.json"
+
+
+def require_graph(folder: Path) -> Path:
+    """The graph file of the model in ``folder``.
+
+    Raises:
+        ModelError: there is no such folder, or no OpenVINO model in it.
+    """
+    if not folder.is_dir():
+        raise ModelError(f"no such model folder: {folder}", "Make one with: ov-kvcrush export")
+    path = folder / GRAPH_FILE
+    if not path.exists():
+        raise ModelError(
+            f"{folder} holds no OpenVINO model ({GRAPH_FILE})",
+            "Make one of the model with: ov-kvcrush export -m MODEL OUTPUT",
+        )
+    return path
 
 
 def load_tokenizer(folder: Path) -> Tokenizer:
     """The tokenizer beside the IR; ModelError says what is missing."""
     from openvino_genai import Tokenizer
 
-    if not folder.is_dir():
-        raise ModelError(f"no such model folder: {folder}", "Make one with: ov-kvcrush export")
-    for name in ("openvino_tokenizer.xml", "openvino_detokenizer.xml"):
+    for name in TOKENIZER_FILES:
         if not (folder / name).exists():
-            has_model = (folder / "openvino_model.xml").exists()
+            require_graph(folder)  # that there is no model at all is said first
             raise ModelError(
-                f"{folder} holds no {name}"
-                if has_model
-                else f"{folder} holds no OpenVINO model (openvino_model.xml)",
+                f"{folder} holds no {name}",
                 "Export the model again with: ov-kvcrush export -m MODEL OUTPUT",
             )
     try:
         return Tokenizer(folder)
     except RuntimeError as error:
-        reason = str(error).strip().splitlines()[-1]
+        reason = last_line(error)
         raise ModelError(f"the tokenizer in {folder} cannot be loaded: {reason}") from error
 
 
@@ -40,7 +55,7 @@ def load_generation_config(folder: Path, tokenizer: Tokenizer) -> GenerationConf
     """The model's own settings, with an end-of-sequence token wherever one is known."""
     from openvino_genai import GenerationConfig
 
-    path = folder / "generation_config.json"
+    path = folder / GENERATION_FILE
     config = GenerationConfig(path) if path.exists() else GenerationConfig()
     if config.eos_token_id == -1 and tokenizer.get_eos_token_id() != -1:
         config.set_eos_token_id(tokenizer.get_eos_token_id())

@@ -7,7 +7,6 @@ eviction and KVCrush.
 from __future__ import annotations
 
 import copy
-import time
 from collections.abc import Iterator, Mapping
 from collections.abc import Sequence as SequenceOf
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -16,23 +15,24 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import openvino as ov
-from openvino_genai import ContinuousBatchingPipeline, GenerationFinishReason, GenerationStatus
+from openvino_genai import ContinuousBatchingPipeline, GenerationFinishReason
 
 from ov_kvcrush.config import KVCacheConfig
-from ov_kvcrush.errors import ModelError, OVKVCrushError, PromptError, UnsupportedError
+from ov_kvcrush.errors import ModelError, OVKVCrushError, UnsupportedError, last_line
+from ov_kvcrush.model_folder import require_graph
 from ov_kvcrush.plan import KVPlan
 from ov_kvcrush.runtime.engine_metrics import EndedSequences, EngineMetrics
 from ov_kvcrush.runtime.genai.eviction import GenaiEviction
-from ov_kvcrush.runtime.genai.running import Running
+from ov_kvcrush.runtime.genai.page_bytes import PageBytes
+from ov_kvcrush.runtime.genai.running import Running, too_long
 from ov_kvcrush.runtime.genai.settings import (
     page_size_of,
     plugin_properties,
     require_fixed_pool,
-    require_ir,
     scheduler_config,
     stored_precision,
 )
-from ov_kvcrush.runtime.generation.request import Generation, Request, new_request
+from ov_kvcrush.runtime.generation.request import Request, new_request
 from ov_kvcrush.runtime.generation.settings import refuse_unsupported
 from ov_kvcrush.runtime.interface import DEFAULT_LIMITS, Engine, EngineLimits
 from ov_kvcrush.runtime.pages.layout import page_bytes
@@ -79,7 +79,7 @@ class GenaiEngine(Engine):
         self.eviction = (
             GenaiEviction.of(self.config, self._page_size) if self.config.evicts else None
         )
-        require_ir(Path(folder))
+        require_graph(Path(folder))
         plan = KVPlan.load(folder)
         properties = plugin_properties(properties or {}, self.config, plan)
         require_properties(self._device, properties)
@@ -92,16 +92,16 @@ class GenaiEngine(Engine):
             )
         except RuntimeError as error:
             raise ModelError(
-                f"openvino_genai could not load the model: {_reason(error)}"
+                f"openvino_genai could not load the model: {last_line(error)}"
             ) from error
         self._running: dict[int, Running] = {}
         self._num_requests = 0
         self._ended = EndedSequences(num_preemptions=None)
-        self._reported_page_bytes = 0
-        self._planned_page_bytes = 0
+        planned = 0
         if plan is not None and self._precision is not None and self._device == "CPU":
             precisions = [self._precision] * len(plan.layers)
-            self._planned_page_bytes = page_bytes(plan.layers, precisions)
+            planned = page_bytes(plan.layers, precisions)
+        self._sizes = PageBytes(self._pipeline, self._page_size, planned)
 
     def add_request(
         self,
@@ -119,13 +119,13 @@ class GenaiEngine(Engine):
         prompt = request.prompt_ids
         refuse_unsupported(config)
         pool = self._scheduler.num_kv_blocks
-        if pool and self._pages_for(len(prompt)) > pool:
-            raise _too_long(prompt)
+        if pool and self._sizes.pages_for(len(prompt)) > pool:
+            raise too_long(prompt)
         with _readable_errors():
             handle = self._pipeline.add_request(
                 request.request_id, ov.Tensor(np.array([prompt], np.int64)), config
             )
-        self._running[request.request_id] = Running(request, handle)
+        self._running[request.request_id] = Running(request, handle, self.eviction)
         self._num_requests += 1
         if session is not None:
             session.busy = True
@@ -135,12 +135,13 @@ class GenaiEngine(Engine):
         """Advance everything by one inference; the requests that got tokens from it."""
         with _readable_errors():
             self._pipeline.step()
-        self._learn_page_bytes()
         running = list(self._running.values())
+        lengths = [len(one.request.prompt_ids) for one in running]
+        self._sizes.learn(lengths, self._scheduler.max_num_batched_tokens)
         with ExitStack() as endings:
             for one in reversed(running):
                 endings.callback(self._end_if_done, one)
-            return [one.request for one in running if self._read(one)]
+            return [one.request for one in running if one.read()]
 
     def has_unfinished(self) -> bool:
         """Whether ``step`` has anything to do."""
@@ -148,14 +149,13 @@ class GenaiEngine(Engine):
 
     def cancel(self, request: Request) -> None:
         """Stop ``request`` where it is; its tokens so far stay."""
-        one = self._running.get(request.request_id)
+        one = self._running.pop(request.request_id, None)
         if one is None:
             return
-        try:
-            with _readable_errors():
-                one.handle.cancel()
-        finally:
-            self._leave(one, GenerationFinishReason.NONE)
+        one.end_with(GenerationFinishReason.NONE)
+        with _readable_errors():
+            one.handle.cancel()
+        one.sum_up(self._sizes, self._ended)
         if not self._running:
             # Pages are given back in a step; with nothing left to compute it is a quick one.
             with _readable_errors():
@@ -184,7 +184,7 @@ class GenaiEngine(Engine):
             "device": self._device,
             "key_cache_precision": precision.key if precision else None,
             "value_cache_precision": precision.value if precision else None,
-            "kv_bytes_per_token": self._page_bytes / self._page_size,
+            "kv_bytes_per_token": self._sizes.per_token,
             "page_size": self._page_size,
             "pool_tokens": self._scheduler.num_kv_blocks * self._page_size or None,
             "max_num_batched_tokens": self._scheduler.max_num_batched_tokens,
@@ -196,16 +196,12 @@ class GenaiEngine(Engine):
 
     def metrics(self) -> EngineMetrics:
         """What was held in the last step, nothing where nothing runs, and what has been done."""
-        pool, used = self._reported_pool()
-        # openvino_genai counts an element of u4 as a byte; what the plan says is right.
-        factor = self._page_bytes / self._reported_page_bytes if self._reported_page_bytes else 1.0
-        in_use = used if self._running else 0.0
-        used_bytes = round(in_use * factor)
+        used_bytes = self._sizes.used if self._running else 0
         scheduled = self._pipeline.get_metrics().scheduled_requests
         num_running = min(scheduled, len(self._running))
         return EngineMetrics(
             used_bytes=used_bytes,
-            pool_bytes=round(pool * factor),
+            pool_bytes=self._sizes.pool,
             owners={"running": used_bytes},
             num_running=num_running,
             num_waiting=len(self._running) - num_running,
@@ -213,105 +209,12 @@ class GenaiEngine(Engine):
             ended=copy.deepcopy(self._ended),
         )
 
-    # ------------------------------------------------------------------ a request's tokens
-
-    def _read(self, one: Running) -> bool:
-        """Take what the pipeline has generated for ``one``; whether there was anything."""
-        was_any = False
-        while one.handle.can_read():
-            outputs = one.handle.read()
-            # One output for a single sequence each time; of several, all at the end.
-            for generation, key in zip(one.request.generations, sorted(outputs), strict=False):
-                was_any = True
-                output = outputs[key]
-                self._take(one, generation, output.generated_ids, output.generated_log_probs)
-                if output.finish_reason != GenerationFinishReason.NONE:
-                    generation.finish_reason = output.finish_reason
-        return was_any
-
-    def _take(
-        self,
-        one: Running,
-        generation: Generation,
-        tokens: SequenceOf[int],
-        log_probs: SequenceOf[float],
-    ) -> None:
-        now = time.perf_counter()
-        for _ in tokens:
-            one.caches[generation.index].grow(self.eviction)
-        generation.metrics.token_times += [now] * len(tokens)
-        generation.log_probs += log_probs
-        # The pipeline looks for stop tokens and strings itself, and holds back what may be one.
-        generation.checker.tokens += tokens
-        generation.checker.num_settled = len(generation.checker.tokens)
-
     def _end_if_done(self, one: Running) -> None:
         """Take leave of a request that the pipeline has dropped."""
-        if one.handle.get_status() == GenerationStatus.RUNNING:
-            return
-        out_of_memory = one.handle.get_status() == GenerationStatus.IGNORED
-        self._leave(
-            one, GenerationFinishReason.LENGTH if out_of_memory else GenerationFinishReason.STOP
-        )
-        if out_of_memory and not any(g.tokens for g in one.request.generations):
-            one.request.error = _too_long(one.request.prompt_ids)
-
-    def _leave(self, one: Running, reason: GenerationFinishReason) -> None:
-        """Forget ``one``; generations without a finish reason get ``reason``."""
-        del self._running[one.request.request_id]
-        if one.request.session is not None:
-            one.request.session.busy = False
-        # First of all: whoever waits for an end must get one, whatever fails below.
-        for generation in one.request.generations:
-            if generation.finish_reason is None:
-                generation.finish_reason = reason
-        for generation, cache in zip(one.request.generations, one.caches, strict=True):
-            metrics = generation.metrics
-            metrics.kv_tokens = cache.length
-            metrics.num_evicted_tokens = cache.num_evicted
-            metrics.kv_bytes = self._bytes_for(cache.length)
-            metrics.kv_bytes_full = self._bytes_for(cache.length + cache.num_evicted)
-            metrics.kv_bytes_peak = self._bytes_for(cache.peak)
-            cancelled = generation.finish_reason == GenerationFinishReason.NONE
-            self._ended.add(metrics, cancelled=cancelled)
-
-    # ------------------------------------------------------------------ bytes
-
-    @property
-    def _page_bytes(self) -> int:
-        """Bytes of a page in all layers; 0 where no plan tells and nothing has run yet."""
-        return self._planned_page_bytes or self._reported_page_bytes
-
-    def _pages_for(self, tokens: int) -> int:
-        return -(-tokens // self._page_size)
-
-    def _bytes_for(self, tokens: int) -> int:
-        return self._pages_for(tokens) * self._page_bytes
-
-    def _reported_pool(self) -> tuple[int, float]:
-        """Bytes of the pool and of its used part, as openvino_genai counts them."""
-        metrics = self._pipeline.get_metrics()
-        pool = metrics.kv_cache_size_in_bytes
-        return pool, metrics.cache_usage / 100 * pool
-
-    def _learn_page_bytes(self) -> None:
-        """Find out from the first step, which only prefills, what a page takes."""
-        if self._reported_page_bytes or not self._running:
-            return
-        left, pages = self._scheduler.max_num_batched_tokens, 0
-        for one in self._running.values():
-            count = min(left, len(one.request.prompt_ids))
-            left -= count
-            pages += self._pages_for(count)
-        self._reported_page_bytes = round(self._reported_pool()[1] / pages)
-
-
-def _too_long(prompt: SequenceOf[int]) -> PromptError:
-    return PromptError(
-        f"a prompt of {len(prompt)} tokens does not fit the KV cache: openvino_genai evicts "
-        "nothing before the whole prompt is in it",
-        "Shorten the prompt, or give a larger pool_size.",
-    )
+        if one.has_ended:
+            del self._running[one.request.request_id]
+            one.end()
+            one.sum_up(self._sizes, self._ended)
 
 
 @contextmanager
@@ -320,12 +223,7 @@ def _readable_errors() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        raise OVKVCrushError(f"openvino_genai: {_reason(error)}") from error
-
-
-def _reason(error: RuntimeError) -> str:
-    lines = [line for line in str(error).strip().splitlines() if line.strip()]
-    return lines[-1].strip() if lines else type(error).__name__
+        raise OVKVCrushError(f"openvino_genai: {last_line(error)}") from error
 
 
 def _no_sessions() -> UnsupportedError:

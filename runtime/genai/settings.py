@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from openvino_genai import SchedulerConfig
 
 from ov_kvcrush.config import KVCacheConfig
-from ov_kvcrush.errors import ConfigError, ModelError
+from ov_kvcrush.errors import ConfigError
 from ov_kvcrush.plan import KVPlan
 from ov_kvcrush.precisions import LayerPrecision, require_precision_pair
 from ov_kvcrush.runtime.genai.eviction import GenaiEviction
@@ -109,12 +108,3 @@ def require_fixed_pool(scheduler: SchedulerConfig, precision: LayerPrecision | N
             "openvino_genai damages its memory when a KV cache in u4 grows",
             "Give pool_size, for all tokens that will be held at a time, or use the paged engine.",
         )
-
-
-def require_ir(folder: Path) -> None:
-    """Raise ModelError unless ``folder`` holds an OpenVINO model."""
-    hint = "Make one with: ov-kvcrush export -m MODEL OUTPUT"
-    if not folder.is_dir():
-        raise ModelError(f"no such model folder: {folder}", hint)
-    if not (folder / "openvino_model.xml").exists():
-        raise ModelError(f"{folder} holds no OpenVINO model (openvino_model.xml)", hint)

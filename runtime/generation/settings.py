@@ -8,7 +8,7 @@ from typing import Any
 
 from openvino_genai import GenerationConfig
 
-from ov_kvcrush.errors import ConfigError, PromptError, UnsupportedError, did_you_mean
+from ov_kvcrush.errors import ConfigError, PromptError, UnsupportedError, did_you_mean, last_line
 
 SERVED = frozenset(
     {
@@ -175,7 +175,7 @@ def _validate(config: GenerationConfig) -> None:
         config.validate()
     except RuntimeError as error:
         # A failed C++ check: the condition and a build path, and the sentence that helps last.
-        raise ConfigError(str(error).strip().splitlines()[-1]) from None
+        raise ConfigError(last_line(error)) from None
     if "" in config.stop_strings:
         raise ConfigError("stop_strings holds an empty string, which every text contains")
     if config.do_sample and not math.isfinite(config.temperature):

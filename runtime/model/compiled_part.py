@@ -9,7 +9,7 @@ import numpy as np
 import openvino as ov
 from numpy.typing import NDArray
 
-from ov_kvcrush.errors import ModelError, UnsupportedError
+from ov_kvcrush.errors import ModelError, UnsupportedError, last_line
 from ov_kvcrush.plan import LayerGeometry
 from ov_kvcrush.precisions import LayerPrecision
 from ov_kvcrush.runtime.model.batch import Batch
@@ -162,5 +162,4 @@ def _compile(model: ov.Model, properties: Mapping[str, Any]) -> ov.CompiledModel
     try:
         return core().compile_model(model, "CPU", dict(properties))
     except RuntimeError as error:
-        reason = [line for line in str(error).strip().splitlines() if line.strip()][-1]
-        raise ModelError(f"OpenVINO could not compile the model: {reason}") from error
+        raise ModelError(f"OpenVINO could not compile the model: {last_line(error)}") from error

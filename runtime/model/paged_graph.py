@@ -17,7 +17,8 @@ import openvino as ov
 from openvino import opset13 as ops
 from openvino._offline_transformations import paged_attention_transformation
 
-from ov_kvcrush.errors import ModelError, UnsupportedError
+from ov_kvcrush.errors import ModelError, UnsupportedError, last_line
+from ov_kvcrush.model_folder import require_graph
 from ov_kvcrush.plan import LayerGeometry
 from ov_kvcrush.runtime.plugin.core import core
 
@@ -58,7 +59,7 @@ def read_paged_graph(folder: str | Path) -> PagedGraph:
     try:
         paged_attention_transformation(model, True, False, False, False, False, False, False)
     except RuntimeError as error:
-        raise _not_pageable(folder, str(error).strip().splitlines()[-1]) from error
+        raise _not_pageable(folder, last_line(error)) from error
     attentions = attention_nodes(model)
     if not attentions:
         raise _not_pageable(folder, "no attention over a cache was found in it")
@@ -89,17 +90,13 @@ def attention_nodes(model: ov.Model) -> list[ov.Node]:
 
 
 def _read_ir(folder: Path) -> ov.Model:
-    path = folder / "openvino_model.xml"
-    if not folder.is_dir():
-        raise ModelError(f"no such model folder: {folder}", "Make one with: ov-kvcrush export")
-    if not path.exists():
-        hint = "Make an OpenVINO model of it with: ov-kvcrush export -m MODEL OUTPUT"
-        raise ModelError(f"{folder} holds no OpenVINO model (openvino_model.xml)", hint)
+    path = require_graph(folder)
     try:
         return core().read_model(path)
     except RuntimeError as error:
-        reason = str(error).strip().splitlines()[-1]
-        raise ModelError(f"{path} cannot be read: {reason}", "Export the model again.") from error
+        raise ModelError(
+            f"{path} cannot be read: {last_line(error)}", "Export the model again."
+        ) from error
 
 
 def _not_pageable(folder: str | Path, reason: str) -> ModelError:

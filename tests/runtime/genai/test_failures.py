@@ -11,6 +11,7 @@ from openvino_genai import Tokenizer
 from ov_kvcrush.runtime.engine_metrics import EndedSequences
 from ov_kvcrush.runtime.genai import engine as genai_engine
 from ov_kvcrush.runtime.genai.engine import GenaiEngine
+from ov_kvcrush.runtime.genai.page_bytes import PageBytes
 from ov_kvcrush.runtime.genai.running import CacheCount
 from ov_kvcrush.runtime.generation.request import Request
 from ov_kvcrush.runtime.sequences.session import Session
@@ -19,7 +20,7 @@ from tests.support.failures import InjectedError, counted
 
 PLACES: dict[str, tuple[Any, str]] = {
     "a request is made": (genai_engine, "new_request"),
-    "the pipeline's step": (GenaiEngine, "_learn_page_bytes"),
+    "the pipeline's step": (PageBytes, "learn"),
     "tokens are read": (CacheCount, "grow"),
     "costs are summed up": (EndedSequences, "add"),
 }
