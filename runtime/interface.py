@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -40,6 +41,40 @@ class EngineLimits:
 
 
 DEFAULT_LIMITS = EngineLimits()
+
+
+@dataclass(frozen=True)
+class EngineDescription:
+    """What an engine really compiled and how much it holds; each adds what only it knows.
+
+    Attributes:
+        engine: name of the engine.
+        device: it runs on.
+        key_cache_precision: what keys are stored in, ``u8+u4`` where layers differ; None where it
+            is not known.
+        value_cache_precision: the same of values.
+        kv_bytes_per_token: of all layers together; 0 where it is not known yet.
+        page_size: tokens of a page.
+        pool_tokens: tokens of whole sequences that the pool holds; None where it grows.
+        max_num_batched_tokens: tokens of one inference.
+        kv_cache_config: what the cache may hold.
+    """
+
+    engine: str
+    device: str
+    key_cache_precision: str | None
+    value_cache_precision: str | None
+    kv_bytes_per_token: float
+    page_size: int
+    pool_tokens: int | None
+    max_num_batched_tokens: int
+    kv_cache_config: KVCacheConfig
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON values, the settings of the cache last."""
+        body = dataclasses.asdict(self)
+        del body["kv_cache_config"]
+        return {**body, "kv_cache_config": self.kv_cache_config.to_dict()}
 
 
 class Engine(ABC):
@@ -134,8 +169,8 @@ class Engine(ABC):
         """
 
     @abstractmethod
-    def describe(self) -> dict[str, Any]:
-        """What was really compiled and how much it holds, as JSON values."""
+    def describe(self) -> EngineDescription:
+        """What was really compiled and how much it holds."""
 
     @abstractmethod
     def metrics(self) -> EngineMetrics:

@@ -18,7 +18,7 @@ from ov_kvcrush.pipeline.prompts import Prompt
 from ov_kvcrush.pipeline.results import DecodedResults
 from ov_kvcrush.pipeline.saving import SessionSummary, load, save
 from ov_kvcrush.runtime.generation.request import Request
-from ov_kvcrush.runtime.interface import Engine
+from ov_kvcrush.runtime.interface import Engine, EngineDescription
 from ov_kvcrush.runtime.sequences.session import Session
 from ov_kvcrush.runtime.serving.async_engine import AsyncEngine, AsyncRequest
 
@@ -136,7 +136,7 @@ class AsyncLLMPipeline:
         """The tokenizer."""
         return self._model.tokenizer
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> EngineDescription:
         """What was really compiled, and what the cache may hold."""
         return self._model.engine.describe()
 

@@ -25,7 +25,7 @@ from ov_kvcrush.pipeline.results import DecodedResults, EncodedResults
 from ov_kvcrush.pipeline.saving import SessionSummary, load, save
 from ov_kvcrush.pipeline.scheduler_config import read_scheduler_config
 from ov_kvcrush.pipeline.streaming import Streamer
-from ov_kvcrush.runtime.interface import EngineLimits
+from ov_kvcrush.runtime.interface import EngineDescription, EngineLimits
 
 
 class LLMPipeline:
@@ -236,7 +236,7 @@ class LLMPipeline:
         with self._model.lock:
             return load(self._model, Path(path))
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> EngineDescription:
         """What was really compiled, and what the cache may hold."""
         return self._model.engine.describe()
 

@@ -10,6 +10,7 @@ import copy
 from collections.abc import Iterator, Mapping
 from collections.abc import Sequence as SequenceOf
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,7 +35,7 @@ from ov_kvcrush.runtime.genai.settings import (
 )
 from ov_kvcrush.runtime.generation.request import Request, new_request
 from ov_kvcrush.runtime.generation.settings import refuse_unsupported
-from ov_kvcrush.runtime.interface import DEFAULT_LIMITS, Engine, EngineLimits
+from ov_kvcrush.runtime.interface import DEFAULT_LIMITS, Engine, EngineDescription, EngineLimits
 from ov_kvcrush.runtime.pages.layout import page_bytes
 from ov_kvcrush.runtime.plugin.core import require_device, require_properties
 from ov_kvcrush.runtime.sequences.session import Session
@@ -43,6 +44,22 @@ if TYPE_CHECKING:
     from openvino_genai import GenerationConfig, Tokenizer
 
     from ov_kvcrush.runtime.session_files.session_file import StoredSession
+
+
+@dataclass(frozen=True)
+class GenaiDescription(EngineDescription):
+    """What only this engine knows.
+
+    Attributes:
+        prefix_caching: whether openvino_genai shares what prompts begin with.
+        keeps_chat_cache: whether a chat's cache stays between its turns.
+        eviction: the sizes it works with, and what it has no setting for; None where nothing is
+            evicted.
+    """
+
+    prefix_caching: bool
+    keeps_chat_cache: bool
+    eviction: dict[str, Any] | None
 
 
 class GenaiEngine(Engine):
@@ -176,23 +193,23 @@ class GenaiEngine(Engine):
         """Refused: no session holds a cache here."""
         raise _no_sessions()
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> GenaiDescription:
         """What openvino_genai was given, with the sizes its eviction really works with."""
         precision = self._precision
-        return {
-            "engine": "genai",
-            "device": self._device,
-            "key_cache_precision": precision.key if precision else None,
-            "value_cache_precision": precision.value if precision else None,
-            "kv_bytes_per_token": self._sizes.per_token,
-            "page_size": self._page_size,
-            "pool_tokens": self._scheduler.num_kv_blocks * self._page_size or None,
-            "max_num_batched_tokens": self._scheduler.max_num_batched_tokens,
-            "prefix_caching": self._scheduler.enable_prefix_caching,
-            "keeps_chat_cache": False,
-            "eviction": self.eviction and self.eviction.describe(),
-            "kv_cache_config": self.config.to_dict(),
-        }
+        return GenaiDescription(
+            engine="genai",
+            device=self._device,
+            key_cache_precision=precision.key if precision else None,
+            value_cache_precision=precision.value if precision else None,
+            kv_bytes_per_token=self._sizes.per_token,
+            page_size=self._page_size,
+            pool_tokens=self._scheduler.num_kv_blocks * self._page_size or None,
+            max_num_batched_tokens=self._scheduler.max_num_batched_tokens,
+            kv_cache_config=self.config,
+            prefix_caching=self._scheduler.enable_prefix_caching,
+            keeps_chat_cache=False,
+            eviction=None if self.eviction is None else self.eviction.describe(),
+        )
 
     def metrics(self) -> EngineMetrics:
         """What was held in the last step, nothing where nothing runs, and what has been done."""

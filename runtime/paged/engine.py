@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator, Mapping
 from collections.abc import Sequence as SequenceOf
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,7 @@ from ov_kvcrush.errors import ConfigError
 from ov_kvcrush.precisions import describe_precisions
 from ov_kvcrush.runtime.engine_metrics import EngineMetrics
 from ov_kvcrush.runtime.generation.request import Request, new_request
-from ov_kvcrush.runtime.interface import DEFAULT_LIMITS, Engine, EngineLimits
+from ov_kvcrush.runtime.interface import DEFAULT_LIMITS, Engine, EngineDescription, EngineLimits
 from ov_kvcrush.runtime.model.batch import Batch, build_batch
 from ov_kvcrush.runtime.paged.running import RunningRequests
 from ov_kvcrush.runtime.paged.setup import set_up
@@ -34,6 +35,28 @@ from ov_kvcrush.runtime.session_files.session_file import (
 
 if TYPE_CHECKING:
     from openvino_genai import GenerationConfig, Tokenizer
+
+
+@dataclass(frozen=True)
+class PagedDescription(EngineDescription):
+    """What only this engine knows.
+
+    Attributes:
+        num_layers: of the model.
+        inference_precision: type that prompts are read in.
+        decode_precision: type that decoding computes in.
+        layer_precisions: of keys and values by ranges of layers.
+        layer_shares: of the layers in the budget, 1 on average, or that they are measured at each
+            cut; None where nothing is evicted.
+        pool_bytes: of the page pool.
+    """
+
+    num_layers: int
+    inference_precision: str
+    decode_precision: str
+    layer_precisions: dict[str, str]
+    layer_shares: list[float] | str | None
+    pool_bytes: int
 
 
 class PagedEngine(Engine):
@@ -146,24 +169,27 @@ class PagedEngine(Engine):
             load_into(sequence, stored, self.cache)
             self.cache.park(session, sequence)
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> PagedDescription:
         """What was really compiled and how much it holds."""
         model = self.model
-        return {
-            "engine": "paged",
-            "device": "CPU",
-            "num_layers": len(model.layers),
-            "inference_precision": model.inference_precision,
-            "decode_precision": model.decode_precision,
-            **describe_precisions(model.precisions),
-            "kv_bytes_per_token": model.kv_bytes_per_token,
-            "layer_shares": self._budgets.describe() if self.config.evicts else None,
-            "page_size": PAGE_SIZE,
-            "pool_tokens": self.cache.max_tokens,
-            "pool_bytes": self.cache.max_bytes,
-            "max_num_batched_tokens": self._limits.max_num_batched_tokens,
-            "kv_cache_config": self.config.to_dict(),
-        }
+        precisions = describe_precisions(model.precisions)
+        return PagedDescription(
+            engine="paged",
+            device="CPU",
+            key_cache_precision=precisions["key_cache_precision"],
+            value_cache_precision=precisions["value_cache_precision"],
+            kv_bytes_per_token=model.kv_bytes_per_token,
+            page_size=PAGE_SIZE,
+            pool_tokens=self.cache.max_tokens,
+            max_num_batched_tokens=self._limits.max_num_batched_tokens,
+            kv_cache_config=self.config,
+            num_layers=len(model.layers),
+            inference_precision=model.inference_precision,
+            decode_precision=model.decode_precision,
+            layer_precisions=precisions["layer_precisions"],
+            layer_shares=self._budgets.describe() if self.config.evicts else None,
+            pool_bytes=self.cache.max_bytes,
+        )
 
     def metrics(self) -> EngineMetrics:
         """What is held now and what has been done."""

@@ -126,7 +126,7 @@ def test_a_broken_off_answer_frees_its_pages(pipeline: AsyncLLMPipeline) -> None
 def test_it_is_made_from_a_folder_and_closed_by_its_block(needle_int8_dir: Path) -> None:
     async def serve() -> ov_kvcrush.AsyncLLMPipeline:
         async with AsyncLLMPipeline(needle_int8_dir, "cpu", F32) as pipeline:
-            assert pipeline.describe()["inference_precision"] == "f32"
+            assert pipeline.describe().to_dict()["inference_precision"] == "f32"
             assert pipeline.get_generation_config().eos_token_id == 2
             assert (await pipeline.generate(TEXTS[0], max_new_tokens=3)).texts[0]
             return pipeline

@@ -99,7 +99,7 @@ def test_arguments_may_stand_in_either_of_openvino_genais_orders(needle_f32_dir:
     tokenizer = genai.Tokenizer(needle_f32_dir)
     pipe = LLMPipeline(needle_f32_dir, tokenizer, "cpu", F32)
     assert pipe.get_tokenizer() is tokenizer
-    assert pipe.describe()["inference_precision"] == "f32"
+    assert pipe.describe().to_dict()["inference_precision"] == "f32"
 
 
 def test_openvino_genais_cache_settings_are_obeyed(needle_f32_dir: Path) -> None:
@@ -112,12 +112,12 @@ def test_openvino_genais_cache_settings_are_obeyed(needle_f32_dir: Path) -> None
     )  # fmt: skip
     pipe = LLMPipeline(needle_f32_dir, scheduler_config=scheduler)
     told = pipe.describe()
-    assert told["pool_tokens"] == 40 * 32
-    config = told["kv_cache_config"]
+    assert told.pool_tokens == 40 * 32
+    config = told.kv_cache_config
     # Its KVCrush comes on top of its size; our total has both.
-    assert config["max_cache_size"] == 128 + 64
-    assert (config["representatives"], config["anchor"]) == ("rank", "alternate")
-    assert config["representative_share"] == pytest.approx(64 / 128)
+    assert config.max_cache_size == 128 + 64
+    assert (config.representatives, config.anchor) == ("rank", "alternate")
+    assert config.representative_share == pytest.approx(64 / 128)
     results = decoded(pipe.generate([document()], max_new_tokens=4))
     assert results.metrics[0].kv_tokens <= 192 + 4
 

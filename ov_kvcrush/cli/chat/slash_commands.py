@@ -132,7 +132,7 @@ def _set(screen: Screen, argument: str) -> None:
 
 def _show(screen: Screen, _: str) -> None:
     conversation = screen.conversation
-    description = dict(conversation.pipeline.describe())
+    description = conversation.pipeline.describe().to_dict()
     cache = description.pop("kv_cache_config")
     use = conversation.pipeline.get_metrics()["kv_cache"]
     turns = sum(m["role"] == "assistant" for m in conversation.chat.messages)

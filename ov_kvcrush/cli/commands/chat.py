@@ -157,6 +157,6 @@ def _print_json(conversation: Conversation, message: str) -> None:
         "finish_reason": results.finish_reasons[0].name.lower(),
         "metrics": results.metrics[0].to_dict(),
         "generation_config": conversation.describe_settings(),
-        "config": conversation.pipeline.describe(),
+        "config": conversation.pipeline.describe().to_dict(),
     }
     print(json.dumps(turn))

@@ -176,9 +176,9 @@ def _figures(
         "kv_bytes_peak": metrics["kv_bytes_peak"],
         "file_bytes": summary.file_bytes,
         "seconds": metrics["duration_ms"] / 1e3,
-        "key_cache_precision": description["key_cache_precision"],
-        "value_cache_precision": description["value_cache_precision"],
-        "kv_cache_config": description["kv_cache_config"],
+        "key_cache_precision": description.key_cache_precision,
+        "value_cache_precision": description.value_cache_precision,
+        "kv_cache_config": description.kv_cache_config.to_dict(),
         "next": following,
     }
 

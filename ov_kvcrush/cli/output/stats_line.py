@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ov_kvcrush.runtime.generation.metrics import GenerationMetrics
 
@@ -11,9 +10,10 @@ if TYPE_CHECKING:
     from openvino_genai import GenerationConfig
 
     from ov_kvcrush.pipeline.results import DecodedResults
+    from ov_kvcrush.runtime.interface import EngineDescription
 
 
-def stats_line(metrics: GenerationMetrics, description: Mapping[str, Any]) -> str:
+def stats_line(metrics: GenerationMetrics, description: EngineDescription) -> str:
     """Times, prompt tokens and KV cache of one answer.
 
     Args:
@@ -52,14 +52,14 @@ def _prompt(metrics: GenerationMetrics) -> str:
     return f"{metrics.num_prompt_tokens:,} in{reused}"
 
 
-def _cache(metrics: GenerationMetrics, description: Mapping[str, Any]) -> str:
-    budget = description["kv_cache_config"]["max_cache_size"]
+def _cache(metrics: GenerationMetrics, description: EngineDescription) -> str:
+    budget = description.kv_cache_config.max_cache_size
     tokens = f"{metrics.kv_tokens:,}/{budget:,}" if budget else f"{metrics.kv_tokens:,}"
     size = megabytes(metrics.kv_bytes)
     if metrics.num_evicted_tokens:
         size += f" of {megabytes(metrics.kv_bytes_full)}"
     parts = [f"KV {tokens} tokens", size]
-    key, value = (description[f"{part}_cache_precision"] for part in ("key", "value"))
+    key, value = description.key_cache_precision, description.value_cache_precision
     if key and value:
         parts.append(f"K {key} V {value}")
     if metrics.num_evicted_tokens:

@@ -8,8 +8,10 @@ import pytest
 from openvino_genai import GenerationConfig, GenerationFinishReason
 
 from ov_kvcrush.cli.output.stats_line import megabytes, remarks, stats_line
+from ov_kvcrush.config import KVCacheConfig
 from ov_kvcrush.pipeline.results import DecodedResults, PerfMetrics
 from ov_kvcrush.runtime.generation.metrics import GenerationMetrics
+from ov_kvcrush.runtime.interface import EngineDescription
 
 
 def metrics(**changes: Any) -> GenerationMetrics:
@@ -25,12 +27,18 @@ def metrics(**changes: Any) -> GenerationMetrics:
     return GenerationMetrics(**(values | changes))
 
 
-def description(max_cache_size: int, key: str | None = "u8") -> dict[str, Any]:
-    return {
-        "key_cache_precision": key,
-        "value_cache_precision": key and "u4",
-        "kv_cache_config": {"max_cache_size": max_cache_size},
-    }
+def description(max_cache_size: int, key: str | None = "u8") -> EngineDescription:
+    return EngineDescription(
+        engine="paged",
+        device="CPU",
+        key_cache_precision=key,
+        value_cache_precision=key and "u4",
+        kv_bytes_per_token=1024.0,
+        page_size=32,
+        pool_tokens=None,
+        max_num_batched_tokens=2048,
+        kv_cache_config=KVCacheConfig(max_cache_size=max_cache_size),
+    )
 
 
 def results(reason: GenerationFinishReason, cost: GenerationMetrics) -> DecodedResults:

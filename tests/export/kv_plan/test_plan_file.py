@@ -29,8 +29,8 @@ def test_a_plan_of_ones_own_is_exported_and_obeyed(tiny_source_dir: Path, tmp_pa
     plan = export_model(chosen)
     assert plan.precisions == (U8, U4)
     engine = PagedEngine(tmp_path / "model", Tokenizer(tmp_path / "model"))
-    assert engine.describe()["layer_precisions"] == {"0": "u8/u8", "1": "u4/u4"}
-    assert engine.describe()["kv_bytes_per_token"] == plan.kv_bytes_per_token
+    assert engine.describe().layer_precisions == {"0": "u8/u8", "1": "u4/u4"}
+    assert engine.describe().kv_bytes_per_token == plan.kv_bytes_per_token
     # What an export wrote can be given to another.
     assert read_kv_file(tmp_path / "model" / "ov_kvcrush.json") == plan.precisions
 

@@ -150,14 +150,14 @@ def test_the_blocks_it_keeps_are_those_we_report(
 
 def test_without_eviction_the_same_settings_are_not_looked_at(engine: GenaiEngine) -> None:
     assert engine.config.granularity == "token"
-    assert engine.describe()["eviction"] is None
+    assert engine.describe().eviction is None
 
 
 def test_prefix_caching_is_on_just_where_nothing_is_evicted(
     engine: GenaiEngine, evicting: GenaiEngine
 ) -> None:
-    assert engine.describe()["prefix_caching"]
-    assert not evicting.describe()["prefix_caching"]
+    assert engine.describe().prefix_caching
+    assert not evicting.describe().prefix_caching
 
 
 def test_a_chat_goes_on_after_eviction(evicting: GenaiEngine) -> None:
@@ -265,7 +265,7 @@ def test_a_plan_with_several_precisions_is_refused_and_can_be_overridden(
     with pytest.raises(ConfigError, match="stores the KV cache of all layers alike"):
         GenaiEngine(tmp_path, tokenizer)
     config = KVCacheConfig(key_cache_precision="u8", value_cache_precision="u8")
-    assert GenaiEngine(tmp_path, tokenizer, config=config).describe()["key_cache_precision"] == "u8"
+    assert GenaiEngine(tmp_path, tokenizer, config=config).describe().key_cache_precision == "u8"
 
 
 @pytest.mark.parametrize(
@@ -295,7 +295,7 @@ def test_kv_bytes_are_the_paged_engines(
         finish(engine, requests[-1])
     ours, theirs = (request.generations[0].metrics for request in requests)
     assert theirs.kv_bytes == ours.kv_bytes
-    assert genai.describe()["kv_bytes_per_token"] == paged.describe()["kv_bytes_per_token"]
+    assert genai.describe().kv_bytes_per_token == paged.describe().kv_bytes_per_token
     assert genai.metrics().pool_bytes == paged.metrics().pool_bytes
-    assert genai.describe()["key_cache_precision"] == key
-    assert genai.describe()["value_cache_precision"] == value
+    assert genai.describe().key_cache_precision == key
+    assert genai.describe().value_cache_precision == value

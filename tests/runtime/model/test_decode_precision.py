@@ -88,7 +88,7 @@ def test_a_wrong_precision_is_refused_in_one_line(needle_int8_dir: Path) -> None
 def test_a_pipeline_answers_and_says_what_it_computes_in(needle_int8_dir: Path) -> None:
     config = KVCacheConfig(max_cache_size=512)
     pipe = LLMPipeline(needle_int8_dir, config=BF16, kv_cache_config=config, decode_precision="f32")
-    found = pipe.describe()
+    found = pipe.describe().to_dict()
     assert (found["inference_precision"], found["decode_precision"]) == ("bf16", "f32")
     pipe.start_chat()
     for _ in range(2):

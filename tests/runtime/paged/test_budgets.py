@@ -77,7 +77,7 @@ def test_a_budget_in_bytes_buys_tokens_and_holds(
         **settings,
     )  # fmt: skip
     bought = engine.config.max_cache_size
-    assert engine.describe()["kv_cache_config"]["max_cache_size"] == bought > 64
+    assert engine.describe().kv_cache_config.max_cache_size == bought > 64
     request = engine.add_request(PROMPT * 3, greedy(60))
     sequence = sequence_of(request)
     most = 0
@@ -143,7 +143,7 @@ def test_layers_of_different_precisions_are_cut_and_counted_in_bytes(
             for layer, memory in zip(sequence.layers, engine.model.memories, strict=True)
         ]
         assert engine.cache.used_bytes == sum(bytes_of_layers) <= engine.cache.max_bytes
-    assert list(engine.describe()["layer_precisions"].values()) == [
+    assert list(engine.describe().layer_precisions.values()) == [
         "u8/u8", "u4/u4", "u8/u4", "u8/u8", "u4/u8", "u8/u8", "u4/u4",
     ]  # fmt: skip
     assert request.generations[0].metrics.num_evicted_tokens > len(PROMPT)

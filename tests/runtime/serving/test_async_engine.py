@@ -331,7 +331,7 @@ def test_an_engine_that_nobody_holds_ends_its_thread(paged: PagedEngine) -> None
 
 
 def test_a_call_gets_the_engine_and_passes_on_what_it_raises(engine: AsyncEngine) -> None:
-    assert engine.call(lambda e: e.describe()["engine"]).result(ENOUGH) == "paged"
+    assert engine.call(lambda e: e.describe().engine).result(ENOUGH) == "paged"
 
     def wrong(_: object) -> None:
         raise ValueError("wrong")
