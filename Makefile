@@ -29,12 +29,15 @@ lint: build/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-# The packages stand in three folders and are imported as one: mypy sees them put together, with
-# all that uses them beside them. Times are kept, so that its cache holds.
+# The packages stand in three folders and are imported as one: mypy and the contracts of what may
+# import what see them put together, with all that uses them beside them. Times are kept, so that
+# mypy's cache holds.
 types: build/installed
 	@rm -rf build/types && mkdir -p build/types
-	@cp -rp ov_kvcrush benchmarks tests build/types/ && cp -rp export runtime build/types/ov_kvcrush/
+	@cp -rp ov_kvcrush benchmarks tests pyproject.toml build/types/
+	@cp -rp export runtime build/types/ov_kvcrush/
 	cd build/types && ../../$(BIN)/mypy --config-file ../../pyproject.toml ov_kvcrush benchmarks tests
+	cd build/types && PYTHONPATH=. ../../$(BIN)/lint-imports --no-cache
 
 unit: build/installed
 	$(BIN)/pytest
