@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from ov_kvcrush.export.checkpoint.estimate import context_length
 from ov_kvcrush.export.ir import read_weights
-from ov_kvcrush.plan import Calibration, KVPlan, LayerGeometry, ValueBasis, fingerprint
+from ov_kvcrush.model_folder import fingerprint
+from ov_kvcrush.plan import Calibration, KVPlan, LayerGeometry, ValueBasis
 from ov_kvcrush.precisions import LayerPrecision
 from ov_kvcrush.runtime.pages.layout import kv_bytes_per_token
 

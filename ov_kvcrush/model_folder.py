@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,9 @@ GRAPH_FILE = "openvino_model.xml"
 WEIGHTS_FILE = "openvino_model.bin"
 TOKENIZER_FILES = ("openvino_tokenizer.xml", "openvino_detokenizer.xml")
 GENERATION_FILE = "generation_config.json"
+
+_PROBES = 64
+_PROBE_BYTES = 4096
 
 
 def require_graph(folder: Path) -> Path:
@@ -60,3 +64,21 @@ def load_generation_config(folder: Path, tokenizer: Tokenizer) -> GenerationConf
     if config.eos_token_id == -1 and tokenizer.get_eos_token_id() != -1:
         config.set_eos_token_id(tokenizer.get_eos_token_id())
     return config
+
+
+def fingerprint(folder: str | Path) -> str:
+    """Identity of the IR in ``folder``: its graph whole, its weights by size and spread probes.
+
+    A few hundred kilobytes are read whatever the size of the weights, so that loading stays quick;
+    two fine-tunes of one architecture still differ.
+    """
+    digest = hashlib.sha256()
+    digest.update((Path(folder) / GRAPH_FILE).read_bytes())
+    weights = Path(folder) / WEIGHTS_FILE
+    size = weights.stat().st_size
+    digest.update(str(size).encode())
+    with weights.open("rb") as stream:
+        for probe in range(_PROBES):
+            stream.seek(max(0, size - _PROBE_BYTES) * probe // (_PROBES - 1))
+            digest.update(stream.read(_PROBE_BYTES))
+    return digest.hexdigest()

@@ -7,7 +7,6 @@ weights were made, and a fingerprint of the IR it was written for.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,16 +14,13 @@ from typing import Any
 
 from ov_kvcrush.errors import ConfigError, ModelError
 from ov_kvcrush.files import replacing
-from ov_kvcrush.model_folder import GRAPH_FILE, WEIGHTS_FILE
+from ov_kvcrush.model_folder import fingerprint
 from ov_kvcrush.precisions import LayerPrecision, by_layer, ranges_of
 
 PLAN_FILE = "ov_kvcrush.json"
 PLAN_VERSION = 3
 # Plans of these versions lack fields that have a default, and list precisions layer by layer.
 _OLDER_VERSIONS = (1, 2)
-
-_PROBES = 64
-_PROBE_BYTES = 4096
 
 
 @dataclass(frozen=True)
@@ -247,21 +243,3 @@ def _read_precisions(stored: Any) -> tuple[LayerPrecision, ...]:
     if isinstance(stored, list):  # until version 2
         stored = {str(number): layer for number, layer in enumerate(stored)}
     return by_layer(stored)
-
-
-def fingerprint(folder: str | Path) -> str:
-    """Identity of the IR in ``folder``: its graph whole, its weights by size and spread probes.
-
-    A few hundred kilobytes are read whatever the size of the weights, so that loading stays quick;
-    two fine-tunes of one architecture still differ.
-    """
-    digest = hashlib.sha256()
-    digest.update((Path(folder) / GRAPH_FILE).read_bytes())
-    weights = Path(folder) / WEIGHTS_FILE
-    size = weights.stat().st_size
-    digest.update(str(size).encode())
-    with weights.open("rb") as stream:
-        for probe in range(_PROBES):
-            stream.seek(max(0, size - _PROBE_BYTES) * probe // (_PROBES - 1))
-            digest.update(stream.read(_PROBE_BYTES))
-    return digest.hexdigest()

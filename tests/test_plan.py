@@ -10,15 +10,8 @@ from typing import Any
 import pytest
 
 from ov_kvcrush.errors import ModelError
-from ov_kvcrush.plan import (
-    PLAN_FILE,
-    CacheOutput,
-    Calibration,
-    KVPlan,
-    LayerGeometry,
-    ValueBasis,
-    fingerprint,
-)
+from ov_kvcrush.model_folder import fingerprint
+from ov_kvcrush.plan import PLAN_FILE, CacheOutput, Calibration, KVPlan, LayerGeometry, ValueBasis
 from ov_kvcrush.precisions import LayerPrecision
 
 CALIBRATION = Calibration(

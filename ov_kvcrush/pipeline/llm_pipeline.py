@@ -16,14 +16,14 @@ from openvino_genai import (
 )
 
 from ov_kvcrush.config import KVCacheConfig
-from ov_kvcrush.errors import ConfigError, SessionError
+from ov_kvcrush.errors import SessionError
 from ov_kvcrush.pipeline.cached_prefix import CachedPrefix, reading_config
 from ov_kvcrush.pipeline.chat import Chat
+from ov_kvcrush.pipeline.genai_arguments import read_positional, read_scheduler_config
 from ov_kvcrush.pipeline.loaded_model import LoadedModel
 from ov_kvcrush.pipeline.prompts import Prompt, require_texts, token_rows
 from ov_kvcrush.pipeline.results import DecodedResults, EncodedResults
 from ov_kvcrush.pipeline.saving import SessionSummary, load, save
-from ov_kvcrush.pipeline.scheduler_config import read_scheduler_config
 from ov_kvcrush.pipeline.streaming import Streamer
 from ov_kvcrush.runtime.interface import EngineDescription, EngineLimits
 
@@ -64,7 +64,7 @@ class LLMPipeline:
         decode_precision: str | None = None,
         **properties: Any,
     ) -> None:
-        tokenizer, device, config = _read_positional(args, tokenizer, device, config)
+        tokenizer, device, config = read_positional(args, tokenizer, device, config)
         properties = {**(config or {}), **properties}
         scheduler_config = properties.pop("scheduler_config", scheduler_config)
         cache, limits = kv_cache_config or KVCacheConfig(), EngineLimits()
@@ -249,25 +249,3 @@ class LLMPipeline:
         engine does not tell is None. ``last``: what the last call's sequences cost.
         """
         return self._model.metrics()
-
-
-def _read_positional(
-    args: tuple[Any, ...],
-    tokenizer: Tokenizer | None,
-    device: str | None,
-    config: Mapping[str, Any] | None,
-) -> tuple[Tokenizer | None, str | None, Mapping[str, Any] | None]:
-    """openvino_genai's two orders: (tokenizer, device, config) and (device, config)."""
-    rest = list(args)
-    if rest and isinstance(rest[0], Tokenizer):
-        tokenizer = rest.pop(0)
-    if rest and isinstance(rest[0], str):
-        device = rest.pop(0)
-    if rest and isinstance(rest[0], Mapping):
-        config = rest.pop(0)
-    if rest:
-        raise ConfigError(
-            f"LLMPipeline does not take {type(rest[0]).__name__} {rest[0]!r} there",
-            "Positional arguments: models_path, [tokenizer], device, config.",
-        )
-    return tokenizer, device, config

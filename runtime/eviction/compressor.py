@@ -13,13 +13,14 @@ from numpy.typing import NDArray
 
 from ov_kvcrush.config import KVCacheConfig
 from ov_kvcrush.plan import LayerGeometry
-from ov_kvcrush.runtime.eviction import kernels
+from ov_kvcrush.precisions import LayerPrecision
 from ov_kvcrush.runtime.eviction.budgets import CacheBudgets
 from ov_kvcrush.runtime.eviction.cut_plan import CutPlanner
 from ov_kvcrush.runtime.eviction.interface import Eviction
-from ov_kvcrush.runtime.eviction.placement import Move
+from ov_kvcrush.runtime.eviction.measuring import attention_mass, key_distinctiveness
+from ov_kvcrush.runtime.eviction.moving import Move, move_tokens
 from ov_kvcrush.runtime.pages import key_codec
-from ov_kvcrush.runtime.pages.layout import PAGE_SIZE
+from ov_kvcrush.runtime.pages.layout import PAGE_SIZE, CacheLayout
 from ov_kvcrush.runtime.pages.memory import CacheMemory
 from ov_kvcrush.runtime.sequences.kv_cache import KVCache
 from ov_kvcrush.runtime.sequences.sequence import Cut, Sequence
@@ -67,7 +68,7 @@ class Compressor(Eviction):
         self.accumulates = any(one.needs_accumulation for one in selectors)
         self._threads = ThreadPoolExecutor(max_workers=_num_cpus())
         for key_type in {memory.layout.key_type for memory in memories}:
-            kernels.compile_for(key_codec.KEY_KINDS[key_type])
+            _compile_loops(key_type)
 
     def accumulate(self, sequence: Sequence, queries: SequenceOf[NDArray[np.float32]]) -> None:
         """Add the attention of the newest tokens to what their layers have accumulated."""
@@ -147,7 +148,7 @@ class Compressor(Eviction):
             table = np.array(layer.pages, np.int32)
             size = memory.layout.key_head_size
             distinctiveness = layer.in_order(
-                kernels.key_distinctiveness(memory.keys, kind, table, layer.length, size)
+                key_distinctiveness(memory.keys, kind, table, layer.length, size)
             )
         observation = Observation(attention, layer.positions, distinctiveness, layer.attention)
         chosen = selector.select(observation, budget)
@@ -158,7 +159,7 @@ class Compressor(Eviction):
     def _move(self, sequence: Sequence, move: Move, tables: SequenceOf[list[int]]) -> None:
         """Move the tokens from the pages of ``tables``, by layer, to those the sequence has now."""
         layer, memory = sequence.layers[move.layer], self._memories[move.layer]
-        kernels.move_tokens(
+        move_tokens(
             memory.keys,
             key_codec.KEY_KINDS[memory.layout.key_type],
             memory.values,
@@ -201,7 +202,7 @@ class Compressor(Eviction):
         layer, memory = sequence.layers[number], self._memories[number]
         kind = key_codec.KEY_KINDS[memory.layout.key_type]
         table = np.array(layer.pages, np.int32)
-        mass: NDArray[np.float32] = kernels.attention_mass(
+        mass: NDArray[np.float32] = attention_mass(
             queries, self._scales[number], memory.keys, kind, table, length
         )
         return layer.in_order(mass)
@@ -220,3 +221,17 @@ def _num_cpus() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def _compile_loops(key_type: str) -> None:
+    """Compile measuring and moving: seconds, but from then on Numba has them on disk."""
+    kind, head_size = key_codec.KEY_KINDS[key_type], 4
+    geometry = LayerGeometry(1, 1, head_size, head_size)
+    layout = CacheLayout.of(geometry, LayerPrecision(key_type, key_type))
+    keys = np.zeros((2, 1, layout.key_page_bytes), np.uint8)
+    values = np.zeros((2, 1, PAGE_SIZE, layout.value_row_bytes), np.uint8)
+    table = np.arange(2, dtype=np.int32)
+    length = PAGE_SIZE + 8
+    attention_mass(np.zeros((1, 1, head_size), np.float32), 1.0, keys, kind, table, length)
+    key_distinctiveness(keys, kind, table, length, head_size)
+    move_tokens(keys, kind, values, table, table, np.array([[0, 3, 35]], np.int32), head_size)

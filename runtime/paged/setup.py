@@ -10,7 +10,8 @@ from typing import Any
 import psutil
 
 from ov_kvcrush.config import KVCacheConfig
-from ov_kvcrush.plan import KVPlan, fingerprint
+from ov_kvcrush.model_folder import fingerprint
+from ov_kvcrush.plan import KVPlan
 from ov_kvcrush.precisions import LayerPrecision
 from ov_kvcrush.runtime.eviction.budgets import CacheBudgets, buy_tokens
 from ov_kvcrush.runtime.eviction.compressor import Compressor

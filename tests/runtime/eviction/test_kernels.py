@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 
 from ov_kvcrush.plan import LayerGeometry
 from ov_kvcrush.precisions import LayerPrecision
-from ov_kvcrush.runtime.eviction import kernels
-from ov_kvcrush.runtime.eviction.placement import place
+from ov_kvcrush.runtime.eviction.measuring import attention_mass, key_distinctiveness
+from ov_kvcrush.runtime.eviction.moving import move_tokens, place
 from ov_kvcrush.runtime.pages import key_codec
 from ov_kvcrush.runtime.pages.layout import PAGE_SIZE, CacheLayout
 
@@ -54,9 +54,7 @@ class Layer:
 
     def move(self, sources: NDArray[np.int32], targets: NDArray[np.int32] | None = None) -> None:
         targets = self.table if targets is None else targets
-        kernels.move_tokens(
-            self.keys, self.kind, self.values, self.table, targets, sources, HEAD_SIZE
-        )
+        move_tokens(self.keys, self.kind, self.values, self.table, targets, sources, HEAD_SIZE)
 
     def steps(self, number: int) -> Floats:
         """``[H, D]`` the scales of the sequence's page ``number``."""
@@ -75,7 +73,7 @@ def test_attention_mass_is_softmax_attention(kind: str, length: int, window: int
     layer = Layer(kind, length)
     shape = (window, KV_HEADS * GROUP, HEAD_SIZE)
     queries = (3 * np.random.default_rng(1).standard_normal(shape)).astype(np.float32)
-    mass = kernels.attention_mass(queries, 0.3, layer.keys, layer.kind, layer.table, length)
+    mass = attention_mass(queries, 0.3, layer.keys, layer.kind, layer.table, length)
     products = np.einsum("whd,hsd->hws", queries, layer.read_keys().repeat(GROUP, axis=0)) * 0.3
     for w in range(window):
         products[:, w, length - window + w + 1 :] = -np.inf
@@ -87,14 +85,14 @@ def test_attention_mass_is_softmax_attention(kind: str, length: int, window: int
 def test_attention_mass_survives_huge_products() -> None:
     layer = Layer("f32", 40)
     queries = np.full((2, KV_HEADS * GROUP, HEAD_SIZE), 1e4, np.float32)
-    mass = kernels.attention_mass(queries, 1.0, layer.keys, layer.kind, layer.table, 40)
+    mass = attention_mass(queries, 1.0, layer.keys, layer.kind, layer.table, 40)
     np.testing.assert_allclose(mass.sum(axis=1), 2.0, rtol=1e-5)
 
 
 @KINDS
 def test_key_distinctiveness_is_minus_the_cosine_to_the_mean(kind: str) -> None:
     layer = Layer(kind, 70)
-    distinct = kernels.key_distinctiveness(layer.keys, layer.kind, layer.table, 70, HEAD_SIZE)
+    distinct = key_distinctiveness(layer.keys, layer.kind, layer.table, 70, HEAD_SIZE)
     keys = layer.read_keys().astype(np.float64)
     mean = keys.mean(axis=1, keepdims=True)
     norms = np.linalg.norm(keys, axis=2) * np.linalg.norm(mean, axis=2)
@@ -151,9 +149,7 @@ def test_what_stays_keeps_its_bytes_unless_a_newcomer_is_out_of_range(kind: str)
     assert not inside.all()
     sources = np.tile(np.arange(PAGE_SIZE, dtype=np.int32), (KV_HEADS, 1))
     sources[:, 5] = 40
-    kernels.move_tokens(
-        layer.keys, layer.kind, layer.values, *2 * (layer.table,), sources, HEAD_SIZE
-    )
+    move_tokens(layer.keys, layer.kind, layer.values, *2 * (layer.table,), sources, HEAD_SIZE)
     near = (newcomer >= low - 0.49 * step) & (newcomer <= high + 0.49 * step)
     far = (newcomer < low - 0.51 * step) | (newcomer > high + 0.51 * step)
     assert (layer.steps(0) == step)[near].all()
@@ -188,9 +184,7 @@ def test_a_hundred_cuts_cost_a_few_roundings(kind: str) -> None:
         new = place(old, recent)
         sources = np.empty_like(old)
         np.put_along_axis(sources, new, old, axis=1)
-        kernels.move_tokens(
-            layer.keys, layer.kind, layer.values, *2 * (layer.table,), sources, HEAD_SIZE
-        )
+        move_tokens(layer.keys, layer.kind, layer.values, *2 * (layer.table,), sources, HEAD_SIZE)
         slots[:, :kept], slots[:, kept:] = new, np.arange(kept, kept + fresh)
         ages[:, :kept], ages[:, kept:] = np.take_along_axis(ages, chosen, axis=1) + 1, 0
         exact[:, :kept] = np.take_along_axis(exact, chosen[:, :, None], axis=1)

@@ -18,7 +18,8 @@ from ov_kvcrush.errors import (
     PromptError,
     UnsupportedError,
 )
-from ov_kvcrush.plan import KVPlan, fingerprint
+from ov_kvcrush.model_folder import fingerprint
+from ov_kvcrush.plan import KVPlan
 from ov_kvcrush.precisions import LayerPrecision
 from ov_kvcrush.runtime.genai.engine import GenaiEngine
 from ov_kvcrush.runtime.interface import EngineLimits

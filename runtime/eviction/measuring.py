@@ -1,7 +1,7 @@
-"""The fused loops of compression: attention mass, key distinctiveness, moving kept tokens.
+"""What a cut measures of the cached keys: attention mass, and how distinct they are.
 
-All work on the plugin's pages in place, one layer a call, and release the GIL, so that layers run
-on threads of their own.
+Fused loops over the plugin's pages, one layer a call, that release the GIL, so that layers run on
+threads of their own.
 """
 
 from __future__ import annotations
@@ -14,17 +14,13 @@ from numba import types
 from numba.extending import intrinsic
 
 from ov_kvcrush.runtime.pages.key_codec import (
-    BF16,
-    F32,
-    U4,
-    U8,
     Bytes,
     Floats,
     Ints,
     jit,
     read_keys,
-    write_keys,
 )
+from ov_kvcrush.runtime.pages.layout import PAGE_SIZE
 
 _LOG2_E = np.float32(1.4426950408889634)
 
@@ -116,7 +112,7 @@ def attention_mass(
     num_kv_heads = key_pages.shape[1]
     group = num_query_heads // num_kv_heads
     num_columns = group * window
-    page_size = np.int64(32)
+    page_size = np.int64(PAGE_SIZE)
     num_pages = (length + page_size - 1) // page_size
     mass = np.zeros((num_query_heads, length), np.float32)
     columns = np.empty((head_size, num_columns), np.float32)
@@ -175,7 +171,7 @@ def key_distinctiveness(
         ``[H, S]`` float32, -1 (like all others) to 1.
     """
     num_kv_heads = key_pages.shape[1]
-    page_size = np.int64(32)
+    page_size = np.int64(PAGE_SIZE)
     num_pages = (length + page_size - 1) // page_size
     distinct = np.zeros((num_kv_heads, length), np.float32)
     keys = np.zeros((page_size, head_size), np.float32)
@@ -205,87 +201,3 @@ def key_distinctiveness(
                 size = max(np.sqrt(square), np.float32(1e-20))
                 distinct[h, page * page_size + t] = -along / size
     return distinct
-
-
-@jit
-def move_tokens(
-    key_pages: Bytes,
-    kind: int,
-    value_pages: Bytes,
-    table: Ints,
-    targets: Ints,
-    sources: Ints,
-    head_size: int,
-) -> None:
-    """Fill the first K slots of every KV head, each head its own.
-
-    What stays in its slot keeps its bytes, unless a key that joins its page lies outside the range
-    of the page's scales: then that channel of the page is quantized anew. A page that comes from
-    one whole page is copied as it is.
-
-    Args:
-        key_pages: ``[pages, H, bytes]``, changed in place.
-        kind: storage type of the keys, one of ``KEY_KINDS``.
-        value_pages: ``[pages, H, 32, bytes]``, changed in place.
-        table: pages of the sequence in order.
-        targets: the first pages of the sequence afterwards: as in ``table``, or a new page in place
-            of one that is to stay as it is.
-        sources: ``[H, K]`` the slot from which each of the first K slots is filled.
-        head_size: elements of a key.
-    """
-    num_kv_heads, count = sources.shape
-    page_size = np.int64(32)
-    keys = np.empty((page_size, head_size), np.float32)
-    source = np.empty((page_size, head_size), np.float32)
-    # Anyone may move anywhere, so all is read from a copy of how it was.
-    old_keys = np.empty((len(table), key_pages.shape[2]), np.uint8)
-    old_values = np.empty((len(table), page_size, value_pages.shape[3]), np.uint8)
-    for h in range(num_kv_heads):
-        for n in range(len(table)):
-            old_keys[n] = key_pages[table[n], h]
-            old_values[n] = value_pages[table[n], h]
-        for first in range(0, count, page_size):
-            rows = min(page_size, count - first)
-            page = first // page_size
-            start = sources[h, first]
-            num_staying = 0
-            run = True
-            for t in range(rows):
-                num_staying += sources[h, first + t] == first + t
-                run &= sources[h, first + t] == start + t
-            new_keys, new_values = key_pages[targets[page], h], value_pages[targets[page], h]
-            if num_staying and targets[page] != table[page]:
-                new_keys[:] = old_keys[page]
-                new_values[:] = old_values[page]
-            if num_staying == rows:
-                continue
-            if run and start % page_size == 0 and rows == page_size:
-                new_keys[:] = old_keys[start // page_size]
-                new_values[:] = old_values[start // page_size]
-                continue
-            if num_staying:
-                read_keys(old_keys[page], kind, rows, head_size, keys)
-            loaded = np.int64(-1)
-            for t in range(rows):
-                slot = sources[h, first + t]
-                if slot == first + t:
-                    continue
-                origin, row = slot // page_size, slot % page_size
-                if origin != loaded:
-                    read_keys(old_keys[origin], kind, page_size, head_size, source)
-                    loaded = origin
-                keys[t] = source[row]
-                new_values[t] = old_values[origin, row]
-            write_keys(keys, rows, head_size, kind, new_keys, num_staying > 0)
-
-
-def compile_for(kind: int) -> None:
-    """Compile the loops (seconds, the first time; then they come from Numba's cache on disk)."""
-    head_size = 4
-    key_bytes = {F32: 4 * 32 * 4, BF16: 2 * 32 * 4, U8: 32 + 32 * 4, U4: 32 + 32 * 2}[kind]
-    keys = np.zeros((2, 1, key_bytes), np.uint8)
-    values = np.zeros((2, 1, 32, 4), np.uint8)
-    table = np.arange(2, dtype=np.int32)
-    attention_mass(np.zeros((1, 1, head_size), np.float32), 1.0, keys, kind, table, 40)
-    key_distinctiveness(keys, kind, table, 40, head_size)
-    move_tokens(keys, kind, values, table, table, np.array([[0, 3, 35]], np.int32), head_size)

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ov_kvcrush.runtime.eviction.placement import place
+from ov_kvcrush.runtime.eviction.moving import place
 
 HEADS = 2
 

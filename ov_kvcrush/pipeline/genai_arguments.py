@@ -1,19 +1,45 @@
-"""openvino_genai's cache settings, read as ours, so that a program only changes its import."""
+"""openvino_genai's arguments, read as ours, so that a program only changes its import."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from openvino_genai import AggregationMode, Tokenizer
+
 from ov_kvcrush.config import KVCacheConfig
-from ov_kvcrush.errors import UnsupportedError
+from ov_kvcrush.errors import ConfigError, UnsupportedError
 from ov_kvcrush.runtime.interface import EngineLimits
+from ov_kvcrush.runtime.pages.layout import PAGE_SIZE
 
 if TYPE_CHECKING:
     from openvino_genai import CacheEvictionConfig, SchedulerConfig
 
-# openvino_genai counts its KVCrush budget and its pool in blocks of this many tokens on CPU.
-_BLOCK = 32
+# openvino_genai counts its KVCrush budget and its pool in blocks, which are the plugin's pages.
+_BLOCK = PAGE_SIZE
+
+
+def read_positional(
+    args: tuple[Any, ...],
+    tokenizer: Tokenizer | None,
+    device: str | None,
+    config: Mapping[str, Any] | None,
+) -> tuple[Tokenizer | None, str | None, Mapping[str, Any] | None]:
+    """openvino_genai's two orders: (tokenizer, device, config) and (device, config)."""
+    rest = list(args)
+    if rest and isinstance(rest[0], Tokenizer):
+        tokenizer = rest.pop(0)
+    if rest and isinstance(rest[0], str):
+        device = rest.pop(0)
+    if rest and isinstance(rest[0], Mapping):
+        config = rest.pop(0)
+    if rest:
+        raise ConfigError(
+            f"LLMPipeline does not take {type(rest[0]).__name__} {rest[0]!r} there",
+            "Positional arguments: models_path, [tokenizer], device, config.",
+        )
+    return tokenizer, device, config
 
 
 def read_scheduler_config(
@@ -46,8 +72,6 @@ def read_scheduler_config(
 
 
 def _eviction(eviction: CacheEvictionConfig) -> dict[str, Any]:
-    from openvino_genai import AggregationMode
-
     if eviction.aggregation_mode == AggregationMode.ADAPTIVE_RKV:
         raise UnsupportedError(
             "AggregationMode.ADAPTIVE_RKV is not served by this engine",

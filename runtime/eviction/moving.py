@@ -1,0 +1,154 @@
+"""Where the kept tokens of a cut go, and their moving: who stays in its slot, who fills a hole.
+
+A quantized key is rounded anew whenever it moves, so as few as possible do: what lies in the front
+slots already stays there, and the holes the evicted ones left are filled from behind. The order in
+which tokens lie in slots is free (a key carries its RoPE), but for the newest: they lie last and in
+order, because attention masks them by slot and a chat may take back its last ones.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ov_kvcrush.runtime.pages.key_codec import Bytes, Ints, jit, read_keys, write_keys
+from ov_kvcrush.runtime.pages.layout import PAGE_SIZE
+
+
+@dataclass(frozen=True, eq=False)
+class Move:
+    """What a cut does to one layer.
+
+    Attributes:
+        layer: its number.
+        chosen: ``[H, K]`` the kept tokens, counted in the order of the text.
+        slots: ``[H, K]`` where they lie afterwards.
+        sources: ``[H, K]`` the slot from which each of the first K slots is filled.
+    """
+
+    layer: int
+    chosen: Ints
+    slots: Ints
+    sources: Ints
+
+    @classmethod
+    def of(cls, layer: int, chosen: Ints, slots: Ints, num_in_order: int) -> Move:
+        """The move of ``chosen`` tokens of a layer whose tokens lie in ``slots [H, S]``."""
+        before = np.take_along_axis(slots, chosen, axis=1)
+        after = place(before, num_in_order)
+        sources = np.empty_like(before)
+        np.put_along_axis(sources, after, before, axis=1)
+        return cls(layer, chosen, after, sources)
+
+    @property
+    def changed_pages(self) -> list[int]:
+        """Which of the sequence's pages get other content in any head."""
+        moved = (self.sources != np.arange(self.sources.shape[1])).any(axis=0)
+        return sorted({int(slot) // PAGE_SIZE for slot in np.flatnonzero(moved)})
+
+
+@jit
+def place(slots: Ints, num_in_order: int) -> Ints:
+    """New slots of the kept tokens of every head.
+
+    Args:
+        slots: ``[H, K]`` where they lie, in the order of the text.
+        num_in_order: the newest that are to lie last and in order; K for all of them, which then
+            move to the front as they are.
+
+    Returns:
+        ``[H, K]`` new slots in the order of the text, a permutation of 0 … K-1 in each row.
+    """
+    num_heads, count = slots.shape
+    num_free = max(count - num_in_order, 0)
+    placed = np.empty((num_heads, count), np.int32)
+    for h in range(num_heads):
+        taken = np.zeros(num_free, np.bool_)
+        for i in range(num_free):
+            if slots[h, i] < num_free:
+                taken[slots[h, i]] = True
+        hole = 0
+        for i in range(num_free):
+            if slots[h, i] < num_free:
+                placed[h, i] = slots[h, i]
+                continue
+            while taken[hole]:
+                hole += 1
+            placed[h, i] = hole
+            hole += 1
+        for i in range(num_free, count):
+            placed[h, i] = i
+    return placed
+
+
+@jit
+def move_tokens(
+    key_pages: Bytes,
+    kind: int,
+    value_pages: Bytes,
+    table: Ints,
+    targets: Ints,
+    sources: Ints,
+    head_size: int,
+) -> None:
+    """Fill the first K slots of every KV head, each head its own.
+
+    What stays in its slot keeps its bytes, unless a key that joins its page lies outside the range
+    of the page's scales: then that channel of the page is quantized anew. A page that comes from
+    one whole page is copied as it is.
+
+    Args:
+        key_pages: ``[pages, H, bytes]``, changed in place.
+        kind: storage type of the keys, one of ``KEY_KINDS``.
+        value_pages: ``[pages, H, 32, bytes]``, changed in place.
+        table: pages of the sequence in order.
+        targets: the first pages of the sequence afterwards: as in ``table``, or a new page in place
+            of one that is to stay as it is.
+        sources: ``[H, K]`` the slot from which each of the first K slots is filled.
+        head_size: elements of a key.
+    """
+    num_kv_heads, count = sources.shape
+    page_size = np.int64(PAGE_SIZE)
+    keys = np.empty((page_size, head_size), np.float32)
+    source = np.empty((page_size, head_size), np.float32)
+    # Anyone may move anywhere, so all is read from a copy of how it was.
+    old_keys = np.empty((len(table), key_pages.shape[2]), np.uint8)
+    old_values = np.empty((len(table), page_size, value_pages.shape[3]), np.uint8)
+    for h in range(num_kv_heads):
+        for n in range(len(table)):
+            old_keys[n] = key_pages[table[n], h]
+            old_values[n] = value_pages[table[n], h]
+        for first in range(0, count, page_size):
+            rows = min(page_size, count - first)
+            page = first // page_size
+            start = sources[h, first]
+            num_staying = 0
+            run = True
+            for t in range(rows):
+                num_staying += sources[h, first + t] == first + t
+                run &= sources[h, first + t] == start + t
+            new_keys, new_values = key_pages[targets[page], h], value_pages[targets[page], h]
+            if num_staying and targets[page] != table[page]:
+                new_keys[:] = old_keys[page]
+                new_values[:] = old_values[page]
+            if num_staying == rows:
+                continue
+            if run and start % page_size == 0 and rows == page_size:
+                new_keys[:] = old_keys[start // page_size]
+                new_values[:] = old_values[start // page_size]
+                continue
+            if num_staying:
+                read_keys(old_keys[page], kind, rows, head_size, keys)
+            loaded = np.int64(-1)
+            for t in range(rows):
+                slot = sources[h, first + t]
+                if slot == first + t:
+                    continue
+                origin, row = slot // page_size, slot % page_size
+                if origin != loaded:
+                    read_keys(old_keys[origin], kind, page_size, head_size, source)
+                    loaded = origin
+                keys[t] = source[row]
+                new_values[t] = old_values[origin, row]
+            write_keys(keys, rows, head_size, kind, new_keys, num_staying > 0)
