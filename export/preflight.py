@@ -12,7 +12,7 @@ from huggingface_hub.constants import HF_HUB_CACHE
 from ov_kvcrush.errors import ExportError
 from ov_kvcrush.export.checkpoint.source import Source, find_source
 from ov_kvcrush.export.kv_plan.plan_file import read_kv_file, require_layers
-from ov_kvcrush.export.texts.texts import Text, read_text
+from ov_kvcrush.export.texts.texts import Text, find_text
 from ov_kvcrush.export.value_balance.projections import ValueProjections
 from ov_kvcrush.export.workspace import check_output, nearest_folder
 
@@ -69,7 +69,7 @@ def check(options: ExportOptions, progress: Progress) -> Preflight:
     from_file = options.kv_plan and options.kv_plan != "auto"
     precisions = read_kv_file(str(options.kv_plan)) if from_file else ()
     source = find_source(options)
-    kv_text = read_text(options.kv_dataset)
+    kv_text = find_text(options.kv_dataset)
 
     # Optimum takes seconds to import: not before the quick checks have passed.
     from ov_kvcrush.export import optimum

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, whatever happens to who writes them."""
+"""Text read with a user's errors, and files that appear whole or not at all."""
 
 from __future__ import annotations
 
@@ -10,6 +10,22 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
+
+from ov_kvcrush.errors import OVKVCrushError
+
+
+def read_text(path: Path) -> str:
+    """The text in ``path``.
+
+    Raises:
+        OVKVCrushError: it cannot be read, or is not UTF-8.
+    """
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise OVKVCrushError(f"cannot read {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise OVKVCrushError(f"{path} is not a text file in UTF-8") from error
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ov_kvcrush.errors import ConfigError
-from ov_kvcrush.export.texts.texts import Text, read_text
+from ov_kvcrush.export.texts.texts import Text, find_text
 from ov_kvcrush.model_folder import load_tokenizer
 
 # Passages from all over the text: one place may be easier than all others.
@@ -18,7 +18,7 @@ def read_tokens(folder: Path, text: Text | None = None) -> list[int]:
     Raises:
         ModelError: the folder has no tokenizer, or it cannot be loaded.
     """
-    content = (text or read_text()).content
+    content = (text or find_text()).content
     encoded = load_tokenizer(folder).encode(content).input_ids.data[0]
     return [int(token) for token in encoded]
 

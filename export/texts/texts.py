@@ -23,7 +23,7 @@ class Text:
     origin: dict[str, Any]
 
 
-def read_text(dataset: str | None = None) -> Text:
+def find_text(dataset: str | None = None) -> Text:
     """The text that ``--kv-dataset`` names; None is the package's own prose.
 
     Raises:

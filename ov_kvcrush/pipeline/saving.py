@@ -10,7 +10,11 @@ from ov_kvcrush.errors import ConfigError, OVKVCrushError, SessionError
 from ov_kvcrush.pipeline.cached_prefix import CachedPrefix
 from ov_kvcrush.pipeline.chat import Chat
 from ov_kvcrush.pipeline.prompts import encode_continuing
-from ov_kvcrush.runtime.session_files.session_file import StoredSession, read_about
+from ov_kvcrush.runtime.session_files.session_file import (
+    StoredSession,
+    read_about,
+    unusable_session,
+)
 
 if TYPE_CHECKING:
     from ov_kvcrush.pipeline.loaded_model import LoadedModel
@@ -66,7 +70,7 @@ def load(model: LoadedModel, path: Path) -> Chat | CachedPrefix:
         elif kind == PREFIX:
             what = _read_prefix(model, stored, path)
         else:
-            raise _unusable(path, f"it is neither a chat nor a prefix, but {kind!r}")
+            raise unusable_session(path, f"it is neither a chat nor a prefix, but {kind!r}")
         model.engine.load_session(stored, what.session)
     return what
 
@@ -123,7 +127,7 @@ def _require_replaceable(path: Path, kind: str) -> None:
 def _read_chat(model: LoadedModel, stored: StoredSession, path: Path) -> Chat:
     messages = stored.about.get("messages")
     if not are_messages(messages):
-        raise _unusable(path, "its messages are not objects of role and content")
+        raise unusable_session(path, "its messages are not objects of role and content")
     chat = Chat(model)
     chat.messages = messages
     return chat
@@ -132,9 +136,9 @@ def _read_chat(model: LoadedModel, stored: StoredSession, path: Path) -> Chat:
 def _read_prefix(model: LoadedModel, stored: StoredSession, path: Path) -> CachedPrefix:
     text, system_message = (stored.about.get(name) for name in ("text", "system_message"))
     if not (isinstance(text, str) and text and isinstance(system_message, str)):
-        raise _unusable(path, "it does not say which text it is of")
+        raise unusable_session(path, "it does not say which text it is of")
     if stored.state is None or stored.state.num_cached != len(stored.token_ids):
-        raise _unusable(path, "its cache has not read all of its text")
+        raise unusable_session(path, "its cache has not read all of its text")
     tokenizer, close_session = model.tokenizer, model.close_session
     prefix = CachedPrefix(tokenizer, close_session, text, system_message, stored.token_ids)
     if encode_continuing(tokenizer, prefix.spelled, []) != prefix.token_ids:
@@ -143,7 +147,3 @@ def _read_prefix(model: LoadedModel, stored: StoredSession, path: Path) -> Cache
             "Load the model with the tokenizer it was saved with.",
         )
     return prefix
-
-
-def _unusable(path: Path, reason: str) -> SessionError:
-    return SessionError(f"{path} is not a usable session: {reason}", "Use another copy of it.")

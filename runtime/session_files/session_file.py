@@ -162,7 +162,7 @@ def open_session(
     except OSError as error:
         raise SessionError(f"cannot read {path}: {error.strerror}") from error
     except (DamagedFileError, StateError) as error:
-        raise _unusable(path, str(error)) from error
+        raise unusable_session(path, str(error)) from error
 
 
 def load_into(sequence: Sequence, stored: StoredSession, cache: KVCache) -> None:
@@ -206,7 +206,7 @@ def read_about(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise SessionError(f"cannot read {path}: {error.strerror}") from error
     except DamagedFileError as error:
-        raise _unusable(path, str(error)) from error
+        raise unusable_session(path, str(error)) from error
 
 
 def _read_content(path: Path, file: TensorFile) -> dict[str, Any]:
@@ -229,7 +229,8 @@ def _read_content(path: Path, file: TensorFile) -> dict[str, Any]:
     return content
 
 
-def _unusable(path: Path, reason: str) -> SessionError:
+def unusable_session(path: Path, reason: str) -> SessionError:
+    """The error that says why the file at ``path`` cannot be gone on from."""
     return SessionError(f"{path} is not a usable session: {reason}", "Use another copy of it.")
 
 

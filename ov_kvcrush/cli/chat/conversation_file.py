@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ov_kvcrush.errors import OVKVCrushError
-from ov_kvcrush.files import replacing
+from ov_kvcrush.files import read_text, replacing
 from ov_kvcrush.pipeline.saving import are_messages
 
 FORMAT = "ov-kvcrush-conversation"
@@ -69,20 +69,6 @@ def read_conversation(path: Path) -> tuple[list[dict[str, str]], dict[str, Any]]
     if not isinstance(settings, dict):
         raise _not_a_conversation(path, "its generation_config is not an object")
     return messages, settings
-
-
-def read_text(path: Path) -> str:
-    """The text in ``path``.
-
-    Raises:
-        OVKVCrushError: it cannot be read, or is not UTF-8.
-    """
-    try:
-        return path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise OVKVCrushError(f"cannot read {path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise OVKVCrushError(f"{path} is not a text file in UTF-8") from error
 
 
 def _take_turns(roles: list[str]) -> bool:

@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ov_kvcrush.cli.chat.conversation import Conversation, Streamer
-from ov_kvcrush.cli.chat.conversation_file import read_conversation, read_text, write_conversation
+from ov_kvcrush.cli.chat.conversation_file import read_conversation, write_conversation
 from ov_kvcrush.cli.chat.session_file import count_messages, is_session_name, load_chat, save_chat
 from ov_kvcrush.cli.options.generation import imply_sampling
 from ov_kvcrush.cli.output.stats_line import megabytes
 from ov_kvcrush.config import KVCacheConfig
 from ov_kvcrush.errors import ConfigError, OVKVCrushError, PromptError, did_you_mean
+from ov_kvcrush.files import read_text
 
 if TYPE_CHECKING:
     from ov_kvcrush.pipeline.results import DecodedResults

@@ -109,7 +109,7 @@ def _read_document(document: str) -> str:
     Raises:
         OVKVCrushError: it cannot be read, is empty, or is not UTF-8.
     """
-    from ov_kvcrush.cli.chat.conversation_file import read_text
+    from ov_kvcrush.files import read_text
 
     if document == _STDIN:
         try:

@@ -12,10 +12,10 @@ from ov_kvcrush.cli.chat.conversation_file import (
     FORMAT,
     VERSION,
     read_conversation,
-    read_text,
     write_conversation,
 )
 from ov_kvcrush.errors import OVKVCrushError
+from ov_kvcrush.files import read_text
 
 MESSAGES = [
     {"role": "system", "content": "Sé breve."},

@@ -17,7 +17,7 @@ import pytest
 
 from ov_kvcrush.errors import ConfigError
 from ov_kvcrush.export.texts.hub_text import CHARACTERS, HUB_TEXTS
-from ov_kvcrush.export.texts.texts import read_text
+from ov_kvcrush.export.texts.texts import find_text
 from ov_kvcrush.plan import KVPlan
 from tests.support.hub_server import serve
 from tests.support.model_factory import make_model
@@ -30,10 +30,10 @@ NUM_LINES = 6000  # more than is read
 _READ = """
 import dataclasses, json, sys
 from ov_kvcrush.errors import OVKVCrushError
-from ov_kvcrush.export.texts.texts import read_text
+from ov_kvcrush.export.texts.texts import find_text
 
 try:
-    print(json.dumps(dataclasses.asdict(read_text(sys.argv[1]))))
+    print(json.dumps(dataclasses.asdict(find_text(sys.argv[1]))))
 except OVKVCrushError as error:
     print(json.dumps({"message": error.message, "hint": error.hint}))
 """
@@ -119,18 +119,18 @@ def test_a_data_set_the_hub_does_not_have_is_reported(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["wikitext", "c4-new", "auto"])
 def test_other_names_are_refused_with_those_there_are(name: str) -> None:
     with pytest.raises(ConfigError, match="neither a file nor a data set") as caught:
-        read_text(name)
+        find_text(name)
     assert caught.value.hint.endswith("or wikitext2, c4.")
 
 
 def test_a_file_is_told_by_its_name_and_its_content(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("my notes")
-    text = read_text(str(tmp_path / "notes.txt"))
+    text = find_text(str(tmp_path / "notes.txt"))
     assert text.content == "my notes"
     digest = hashlib.sha256(b"my notes").hexdigest()
     assert text.origin == {"source": str(tmp_path / "notes.txt"), "sha256": digest}
     with pytest.raises(ConfigError, match=r"no.txt: No such file") as caught:
-        read_text("no.txt")
+        find_text("no.txt")
     assert caught.value.hint.startswith("--kv-dataset takes")
 
 
