@@ -165,7 +165,7 @@ class Engine(ABC):
         """Let ``session``, which has nothing cached, hold what was ``stored``.
 
         Raises:
-            SessionError: there is no room for it, or this engine's policy needs what it has not.
+            SessionError: there is no room for it, or this engine's policy needs what was not saved.
         """
 
     @abstractmethod

@@ -46,7 +46,7 @@ class AsyncLLMPipeline:
         if isinstance(models_path, LLMPipeline):
             if args or kwargs:
                 raise ConfigError(
-                    "a pipeline that is made already takes no more settings",
+                    "a pipeline that already exists takes no more settings",
                     "Give them to LLMPipeline, or give the model's folder.",
                 )
             pipeline = models_path

@@ -34,7 +34,7 @@ class PromptReader:
         """A text as the user's one message, behind what ``prefix`` has read.
 
         Raises:
-            PromptError: it is empty or no text.
+            PromptError: it is empty, or not text.
         """
         if prefix is None:
             return Prompt(encode_prompt(self._tokenizer, text, config))

@@ -48,7 +48,7 @@ def require_texts(inputs: object) -> Sequence[str]:
 
 
 def require_utf8(*texts: str) -> None:
-    """Raise PromptError for a text with what Python makes of bytes that are no text."""
+    """Raise PromptError for a text with half characters, as Python makes them of bad bytes."""
     for text in texts:
         try:
             text.encode()
@@ -64,7 +64,7 @@ def encode_prompt(tokenizer: Tokenizer, text: str, config: GenerationConfig) -> 
     """Token ids of ``text`` as the user's one message, or as it is where nothing is templated.
 
     Raises:
-        PromptError: ``text`` is empty or no text.
+        PromptError: ``text`` is empty, or not text.
     """
     if not text:
         raise PromptError("the prompt is empty", "Give it at least one character.")

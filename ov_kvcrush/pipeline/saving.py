@@ -79,7 +79,7 @@ def saved_kind(path: Path) -> str:
     """``chat`` or ``prefix``, as the file at ``path`` says; the rest of it is not looked at.
 
     Raises:
-        SessionError: it is no session file.
+        SessionError: it is not a session file.
     """
     return str(read_about(path).get("kind"))
 

@@ -118,7 +118,7 @@ class AsyncRequest:
         """
         if self._is_read:
             raise ConfigError(
-                "the tokens of this request are read already",
+                "the tokens of this request are already being read",
                 "Iterate over a request once; await it for its result.",
             )
         self._is_read = True

@@ -57,7 +57,7 @@ class CacheIdentity:
         if any(stored[name] != own[name] for name in ("model", "vocab_size", "layers")):
             raise SessionError(
                 f"{path} was saved with another model",
-                "Load the model it was saved with; an export made anew is another one.",
+                "Load the model it was saved with; exporting it again makes another one.",
             )
         if stored["precisions"] != own["precisions"]:
             raise SessionError(

@@ -18,7 +18,7 @@ Arrays = Mapping[str, NDArray[Any]]
 
 
 class StateError(Exception):
-    """What is no state of a sequence's cache; the message says why."""
+    """It cannot be the state of a sequence's cache; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ class SequenceState:
     # ------------------------------------------------------------- as values and arrays
 
     def values(self) -> dict[str, Any]:
-        """What is no array, as JSON values."""
+        """What is not an array, as JSON values."""
         return {
             "num_cached": self.num_cached,
             "rewind_floor": self.rewind_floor,
@@ -129,7 +129,7 @@ class SequenceState:
             num_layers: layers of the model.
 
         Raises:
-            StateError: ``values`` are none.
+            StateError: ``values`` are malformed.
         """
         try:
             cuts = tuple(Cut(**cut) for cut in values["cuts"])
@@ -160,7 +160,7 @@ class SequenceState:
         """
         _require_array("tokens", self.tokens, np.int64, (None,))
         numbers = (self.num_cached, self.rewind_floor)
-        _require(all(type(n) is int for n in numbers), "its counts are no whole numbers")
+        _require(all(type(n) is int for n in numbers), "its token counts are not whole numbers")
         _require(
             0 <= self.rewind_floor <= self.num_cached <= len(self.tokens) and self.num_cached > 0,
             f"{self.num_cached} of {len(self.tokens)} tokens cannot be cached "
@@ -182,7 +182,7 @@ class SequenceState:
             are_numbers = all(type(n) is int for n in numbers) and type(cut.reads_on) is bool
             _require(
                 are_numbers and cut.budget > 0 and 0 < cut.num_cached <= self.num_cached,
-                "its cuts are none",
+                "its list of cuts is malformed",
             )
 
     def _check_layer(self, name: str, layer: LayerState, shape: LayerGeometry) -> None:
@@ -207,7 +207,7 @@ class SequenceState:
         )
         _require(
             bool((np.sort(slots, axis=1) == np.arange(length)).all()),
-            f"{name}.slots are no permutation of 0 to {length - 1}",
+            f"{name}.slots are not the numbers 0 to {length - 1}, each once",
         )
         # What may be taken back lies last and in order.
         newest = self.num_cached - self.rewind_floor
@@ -236,7 +236,7 @@ def _require(condition: bool | np.bool_, message: str) -> None:
 def _require_array(
     name: str, array: NDArray[Any], kind: type, shape: tuple[int | None, ...]
 ) -> None:
-    """Refuse an array of another type or shape (None is any size), or of numbers that are none."""
+    """Refuse an array of another type or shape (None is any size), or with infinite numbers."""
     fits = array.ndim == len(shape) and all(
         wanted is None or size == wanted for size, wanted in zip(array.shape, shape, strict=True)
     )

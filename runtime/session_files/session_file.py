@@ -145,7 +145,7 @@ def open_session(
     """The session in the file at ``path``, of which everything has been checked.
 
     Raises:
-        SessionError: the file is no session, damaged, or of another model, precision or format.
+        SessionError: the file is damaged, of another model, precision or format, or not a session.
     """
     try:
         with open_tensors(path) as file:
@@ -197,7 +197,7 @@ def read_about(path: Path) -> dict[str, Any]:
     """What a session file says about itself, without any proof of the rest.
 
     Raises:
-        SessionError: it cannot be read, or is no session of this format.
+        SessionError: it cannot be read, or is not a session of this format.
     """
     try:
         with open_tensors(path) as file:
@@ -212,7 +212,7 @@ def read_about(path: Path) -> dict[str, Any]:
 def _read_content(path: Path, file: TensorFile) -> dict[str, Any]:
     if file.metadata.get("format") != FORMAT:
         raise SessionError(
-            f"{path} is a safetensors file, but no saved session", "Give a file made by /save."
+            f"{path} is a safetensors file, but not a saved session", "Give a file made by /save."
         )
     if file.metadata.get("version") != str(VERSION):
         raise SessionError(
@@ -225,7 +225,7 @@ def _read_content(path: Path, file: TensorFile) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise DamagedFileError(f"its metadata is not JSON ({error})") from error
     if not isinstance(content, dict) or not isinstance(content.get("about", {}), dict):
-        raise DamagedFileError("its metadata is no JSON object")
+        raise DamagedFileError("its metadata is not a JSON object")
     return content
 
 

@@ -20,7 +20,7 @@ _TYPES = {"uint8": "U8", "int32": "I32", "int64": "I64", "float32": "F32"}
 
 
 class DamagedFileError(Exception):
-    """A file that is no safetensors file, was cut short, or altered; the message says which."""
+    """A file of another format, cut short, or altered; the message says which."""
 
 
 class TensorFile:
@@ -41,7 +41,7 @@ class TensorFile:
         """The tensor called ``name``.
 
         Raises:
-            DamagedFileError: there is none, or of a type that is not written here.
+            DamagedFileError: it is missing, or of a type that is not written here.
         """
         self.type_and_shape(name)
         array: NDArray[Any] = self._opened.get_tensor(name)
@@ -54,7 +54,9 @@ class TensorFile:
         tensor = self._opened.get_slice(name)
         kind = next((ours for ours, its in _TYPES.items() if its == tensor.get_dtype()), None)
         if kind is None:
-            raise DamagedFileError(f"{name} is {tensor.get_dtype()}, which sessions do not have")
+            raise DamagedFileError(
+                f"{name} is {tensor.get_dtype()}, a type that session files do not use"
+            )
         return kind, tuple(tensor.get_shape())
 
     def prove(self) -> None:
@@ -65,7 +67,7 @@ class TensorFile:
         """
         tensors = ((name, self.read(name)) for name in self.names)
         if _digest(self.metadata, tensors) != self._digest:
-            raise DamagedFileError("it was altered: its digest is another one")
+            raise DamagedFileError("it was altered: its content does not match its digest")
 
 
 def write_tensors(
@@ -112,7 +114,7 @@ def open_tensors(path: Path) -> Iterator[TensorFile]:
 
     Raises:
         OSError: it cannot be read.
-        DamagedFileError: it is no safetensors file, or not all of one.
+        DamagedFileError: it is not a safetensors file, or not all of one.
     """
     if path.exists() and not path.is_file():
         raise DamagedFileError("it is not a file")
@@ -122,7 +124,7 @@ def open_tensors(path: Path) -> Iterator[TensorFile]:
         opened = safe_open(path, framework="numpy")  # type: ignore[no-untyped-call]
     except SafetensorError as error:
         reason = str(error).splitlines()[0]
-        raise DamagedFileError(f"it is cut short or no safetensors file ({reason})") from error
+        raise DamagedFileError(f"it is cut short, or not a safetensors file ({reason})") from error
     with opened as file:
         yield TensorFile(file)
 

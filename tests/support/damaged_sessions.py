@@ -107,26 +107,29 @@ def _u4(_: Any, content: dict[str, Any], __: Any) -> None:
 
 
 ON_DISK: dict[str, tuple[Damage, str]] = {
-    "empty": (_cut(0), "cut short or no safetensors file"),
-    "four bytes": (_bytes(lambda content: content[:4]), "cut short or no safetensors file"),
+    "empty": (_cut(0), "cut short, or not a safetensors file"),
+    "four bytes": (_bytes(lambda content: content[:4]), "cut short, or not a safetensors file"),
     "half of the header": (
         _bytes(lambda content: content[: _header_end(content) // 2]),
-        "cut short or no safetensors file",
+        "cut short, or not a safetensors file",
     ),
     "the header alone": (
         _bytes(lambda content: content[: _header_end(content)]),
-        "cut short or no safetensors file",
+        "cut short, or not a safetensors file",
     ),
-    "half": (_cut(0.5), "cut short or no safetensors file"),
-    "all but a byte": (_bytes(lambda content: content[:-1]), "cut short or no safetensors file"),
-    "a byte more": (_bytes(lambda content: content + b"x"), "cut short or no safetensors file"),
+    "half": (_cut(0.5), "cut short, or not a safetensors file"),
+    "all but a byte": (
+        _bytes(lambda content: content[:-1]),
+        "cut short, or not a safetensors file",
+    ),
+    "a byte more": (_bytes(lambda content: content + b"x"), "cut short, or not a safetensors file"),
     "garbage for a header": (
         _bytes(lambda content: content[:8] + b"\xff" * 64 + content[72:]),
-        "cut short or no safetensors file",
+        "cut short, or not a safetensors file",
     ),
     "a header longer than the file": (
         _bytes(lambda content: b"\xff" * 8 + content[8:]),
-        "cut short or no safetensors file",
+        "cut short, or not a safetensors file",
     ),
     "a bit of the metadata": (_bytes(_flip_in_header), "it was altered"),
     "a bit of the tokens": (
@@ -136,9 +139,12 @@ ON_DISK: dict[str, tuple[Damage, str]] = {
     "a bit of the pages": (_bytes(lambda content: _flip(content, -100)), "it was altered"),
     "a conversation in JSON": (
         lambda path: path.write_text('{"format": "ov-kvcrush-conversation", "version": 1}'),
-        "cut short or no safetensors file",
+        "cut short, or not a safetensors file",
     ),
-    "a text": (lambda path: path.write_text("Hello\n" * 100), "cut short or no safetensors file"),
+    "a text": (
+        lambda path: path.write_text("Hello\n" * 100),
+        "cut short, or not a safetensors file",
+    ),
     "a folder": (_make_folder, "it is not a file"),
     "nothing": (lambda path: path.unlink(), "No such file"),
 }
@@ -146,9 +152,9 @@ ON_DISK: dict[str, tuple[Damage, str]] = {
 IN_CONTENT: dict[str, tuple[Damage, str]] = {
     "another format": (
         signed(lambda metadata, _, __: metadata.update(format="pt")),
-        "no saved session",
+        "not a saved session",
     ),
-    "no metadata": (signed(lambda metadata, _, __: metadata.clear()), "no saved session"),
+    "no metadata": (signed(lambda metadata, _, __: metadata.clear()), "not a saved session"),
     "a newer version": (
         signed(lambda metadata, _, __: metadata.update(version="2")),
         "has format version 2; this release reads 1",
@@ -172,14 +178,14 @@ IN_CONTENT: dict[str, tuple[Damage, str]] = {
         signed(lambda _, content, __: content["state"].pop("num_cached")),
         "its description of the cache is malformed",
     ),
-    "a count that is a text": (_state(num_cached="12"), "its counts are no whole numbers"),
+    "a count that is a text": (_state(num_cached="12"), "its token counts are not whole numbers"),
     "more cached than there are": (_state(num_cached=10**6), "cannot be cached"),
     "nothing cached": (_state(num_cached=0, rewind_floor=0), "cannot be cached"),
     "a floor above it": (_state(rewind_floor=10**5), "cannot be cached"),
     "a floor that is too low": (_state(rewind_floor=1), "does not hold the last"),
     "cuts that are none": (
         _state(cuts=[{"num_cached": -1, "budget": 5, "reads_on": False}]),
-        "its cuts are none",
+        "its list of cuts is malformed",
     ),
     "cuts with other fields": (_state(cuts=[{"at": 3}]), "malformed"),
     "attention that is not there": (_state(is_accumulated=True), "no tensor layers.0.attention"),
@@ -233,8 +239,8 @@ IN_CONTENT: dict[str, tuple[Damage, str]] = {
         _tensor("layers.1.positions", lambda a: a[:-1].copy()),
         "layers.1.positions is int32",
     ),
-    "a slot twice": (_tensor("layers.3.slots", _put((1, 5), 0)), "no permutation"),
-    "a slot past the end": (_tensor("layers.3.slots", _put((1, 5), 10**6)), "no permutation"),
+    "a slot twice": (_tensor("layers.3.slots", _put((1, 5), 0)), "each once"),
+    "a slot past the end": (_tensor("layers.3.slots", _put((1, 5), 10**6)), "each once"),
     "the newest slots out of order": (
         _tensor("layers.3.slots", _reverse),
         "does not hold the last",
