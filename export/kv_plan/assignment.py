@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 MOST_PARTS = 5
-"""Parts a plan is cut into at most: each costs a decode step some time (docs/kv-plan.md)."""
+"""Parts a plan is split into at most: each costs a decode step some time (docs/kv-plan.md)."""
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from ov_kvcrush.plan import LayerGeometry
 from ov_kvcrush.precisions import LayerPrecision
 from ov_kvcrush.runtime.model.batch import Batch, build_batch
 from ov_kvcrush.runtime.model.compiled_part import CompiledPart
-from ov_kvcrush.runtime.model.graph_parts import cut_graph
+from ov_kvcrush.runtime.model.graph_parts import split_graph
 from ov_kvcrush.runtime.model.paged_graph import read_paged_graph
 from ov_kvcrush.runtime.model.paged_model import PagedModel
 from ov_kvcrush.runtime.pages.layout import pages_for
@@ -55,7 +55,7 @@ class SensitivityTrial:
     def __init__(self, folder: Path, passages: Sequence[Sequence[int]]) -> None:
         graph = read_paged_graph(folder)
         self._geometry = graph.layers
-        self._graphs = cut_graph(graph, range(1, len(self._geometry)))
+        self._graphs = split_graph(graph, range(1, len(self._geometry)))
         self._batch = _batch(passages, self._geometry)
         self._layers = [self._compile(n, EXACT) for n in range(len(self._geometry))]
         self._given: list[ov.Tensor | None] = [None]

@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 from ov_kvcrush.precisions import LayerPrecision
 from ov_kvcrush.runtime.model.batch import Batch
 from ov_kvcrush.runtime.model.compiled_part import CompiledPart
-from ov_kvcrush.runtime.model.graph_parts import cut_graph
+from ov_kvcrush.runtime.model.graph_parts import split_graph
 from ov_kvcrush.runtime.model.paged_graph import PagedGraph
 from ov_kvcrush.runtime.pages.memory import CacheMemory
 from ov_kvcrush.runtime.plugin.properties import inference_type, with_precision
 
 
-class PartChain:
+class CompiledGraph:
     """The parts of ``graph``, each compiled with one precision of its cache.
 
     Args:
@@ -46,7 +46,7 @@ class PartChain:
             CompiledPart(
                 part, graph.layers, with_precision(properties, precisions[part.layers.start])
             )
-            for part in cut_graph(graph, firsts, passed_as)
+            for part in split_graph(graph, firsts, passed_as)
         ]
         self.precisions = tuple(part.precision for part in self._parts for _ in part.layers)
         self.layouts = [layout for part in self._parts for layout in part.layouts]
@@ -69,7 +69,7 @@ class PartChain:
         return memories
 
     def share(self, memories: Sequence[CacheMemory]) -> None:
-        """Work on a cache that another chain has made, in the same precisions."""
+        """Work on a cache that another compiled graph has made, in the same precisions."""
         for part in self._parts:
             part.bind([memories[number] for number in part.layers])
 

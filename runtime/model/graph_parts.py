@@ -1,4 +1,4 @@
-"""A paged graph cut between layers, where one tensor carries everything from one part to the next.
+"""A paged graph split between layers, where one tensor carries all from one part to the next.
 
 The plugin has one type for the keys and one for the values of all layers of a compiled model. Parts
 of a graph, compiled one by one, have types of their own.
@@ -38,10 +38,10 @@ class GraphPart:
     passed_on: str | None
 
 
-def cut_graph(
+def split_graph(
     graph: PagedGraph, firsts: Sequence[int], passed_as: ov.Type = ov.Type.f32
 ) -> list[GraphPart]:
-    """Cut ``graph`` in front of the layers ``firsts``; it is used up.
+    """Split ``graph`` in front of the layers ``firsts``; it is used up.
 
     Args:
         graph: whole.
@@ -55,7 +55,7 @@ def cut_graph(
     if not firsts:
         return [GraphPart(graph.model, range(len(graph.layers)), None)]
     attentions = attention_nodes(graph.model)
-    # All are found before any is made: a cut takes the paths from the graph by which others are.
+    # All are found before any is made: a joint takes the paths from the graph by which others are.
     joints = [_find_joint(graph.model, attentions, first) for first in firsts]
     results = {_own_layer(node): node for node in graph.model.get_results()}
     parts = []

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ov_kvcrush.errors import ConfigError, DeviceError
 from ov_kvcrush.precisions import LayerPrecision
 from ov_kvcrush.runtime.model.batch import Batch
-from ov_kvcrush.runtime.model.compiled_graph import PartChain
+from ov_kvcrush.runtime.model.compiled_graph import CompiledGraph
 from ov_kvcrush.runtime.model.paged_graph import read_paged_graph
 from ov_kvcrush.runtime.pages.layout import PAGE_SIZE
 from ov_kvcrush.runtime.pages.memory import CacheMemory
@@ -69,14 +69,14 @@ class PagedModel:
         else:
             by_layer = list(precisions)
         spare = replace(graph, model=graph.model.clone()) if decode_precision else None
-        self._chain = PartChain(graph, by_layer, properties)
-        self._decoding = self._chain
-        if spare is not None and decode_precision != self._chain.inference_precision:
-            _require_shared_cache(decode_precision, self._chain.precisions)
+        self._compiled = CompiledGraph(graph, by_layer, properties)
+        self._decoding = self._compiled
+        if spare is not None and decode_precision != self._compiled.inference_precision:
+            _require_shared_cache(decode_precision, self._compiled.precisions)
             properties[INFERENCE_PRECISION] = decode_precision
-            self._decoding = PartChain(spare, self._chain.precisions, properties)
-        self.precisions = self._chain.precisions
-        self.layouts = self._chain.layouts
+            self._decoding = CompiledGraph(spare, self._compiled.precisions, properties)
+        self.precisions = self._compiled.precisions
+        self.layouts = self._compiled.layouts
         self.memories: list[CacheMemory] = []
 
     @property
@@ -92,12 +92,12 @@ class PagedModel:
     @property
     def vocab_size(self) -> int:
         """Token ids there are."""
-        return self._chain.num_logits
+        return self._compiled.num_logits
 
     @property
     def inference_precision(self) -> str:
         """Type the plugin computes in."""
-        return self._chain.inference_precision
+        return self._compiled.inference_precision
 
     @property
     def decode_precision(self) -> str:
@@ -106,8 +106,8 @@ class PagedModel:
 
     def reserve(self, layer_pages: Sequence[int]) -> None:
         """Make and bind the cache: address space for so many pages of each layer."""
-        self.memories = self._chain.reserve(layer_pages)
-        if self._decoding is not self._chain:
+        self.memories = self._compiled.reserve(layer_pages)
+        if self._decoding is not self._compiled:
             self._decoding.share(self.memories)
 
     def forward(self, batch: Batch) -> tuple[NDArray[np.float32], list[NDArray[np.float32]]]:
@@ -118,7 +118,7 @@ class PagedModel:
             views that the next call overwrites.
         """
         few = len(batch.input_ids) <= _MOST_DECODE_TOKENS
-        return (self._decoding if few else self._chain).forward(batch)
+        return (self._decoding if few else self._compiled).forward(batch)
 
 
 def _require_cpu(device: str) -> None:

@@ -71,7 +71,7 @@ def test_long_steps_are_the_one_compilation_and_short_ones_the_other(
 
 def test_where_prompts_are_read_in_f32_nothing_is_compiled_twice(needle_int8_dir: Path) -> None:
     model = loaded(needle_int8_dir, [U8] * 8, properties=F32, decode_precision="f32")
-    assert model._decoding is model._chain
+    assert model._decoding is model._compiled
     assert model.decode_precision == "f32"
 
 

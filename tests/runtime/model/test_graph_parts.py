@@ -11,7 +11,7 @@ from openvino import opset13 as ops
 
 from ov_kvcrush.errors import UnsupportedError
 from ov_kvcrush.precisions import LayerPrecision
-from ov_kvcrush.runtime.model.graph_parts import cut_graph
+from ov_kvcrush.runtime.model.graph_parts import split_graph
 from ov_kvcrush.runtime.model.paged_graph import attention_nodes, read_paged_graph
 from ov_kvcrush.runtime.model.paged_model import PagedModel
 from ov_kvcrush.runtime.plugin.core import core
@@ -50,7 +50,7 @@ def test_three_equal_parts_give_the_same_bits_as_the_whole(
     whole, wanted = run(needle_int8_dir, [U8] * 8, computed_in)
     three = [U8] * 2 + [SPELLED_OUT] * 3 + [U8] * 3
     parts, found = run(needle_int8_dir, three, computed_in)
-    assert len(parts._chain._parts) == 3
+    assert len(parts._compiled._parts) == 3
     for ours, theirs in zip(found, wanted, strict=True):
         np.testing.assert_array_equal(ours, theirs)
     for mine, its in zip(parts.memories, whole.memories, strict=True):
@@ -83,7 +83,7 @@ def test_weights_are_in_one_part_each(needle_int8_dir: Path) -> None:
         return {n.get_name(): n.get_byte_size() for n in nodes if n.get_byte_size() > 1000}
 
     whole = constants(read_paged_graph(needle_int8_dir).model)
-    parts = cut_graph(read_paged_graph(needle_int8_dir), [2, 5])
+    parts = split_graph(read_paged_graph(needle_int8_dir), [2, 5])
     first, middle, last = (constants(part.model) for part in parts)
     assert not middle.keys() & (first.keys() | last.keys())
     # The table of embeddings is also the last matrix: one constant for both, as in the whole.
@@ -101,4 +101,4 @@ def test_layers_joined_by_more_than_one_tensor_are_not_cut(needle_int8_dir: Path
     mixed = ops.add(second.input_value(0), first.output(0))
     second.input(0).replace_source_output(mixed.output(0))
     with pytest.raises(UnsupportedError, match="layers 0 and 1 cannot have different KV prec"):
-        cut_graph(graph, [1])
+        split_graph(graph, [1])
