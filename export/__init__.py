@@ -5,6 +5,6 @@ The only part of the package that needs PyTorch: ``pip install "ov-kvcrush[expor
 
 from ov_kvcrush.export.exporter import estimate_model, export_model
 from ov_kvcrush.export.options import ExportOptions
-from ov_kvcrush.export.progress import Progress
+from ov_kvcrush.progress import Progress
 
 __all__ = ["ExportOptions", "Progress", "estimate_model", "export_model"]

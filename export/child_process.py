@@ -25,9 +25,9 @@ from typing import IO
 
 from ov_kvcrush.errors import ExportError, OVKVCrushError
 from ov_kvcrush.export.options import ExportOptions
-from ov_kvcrush.export.progress import Progress
 from ov_kvcrush.export.workspace import remove_workspace
 from ov_kvcrush.plan import KVPlan
+from ov_kvcrush.progress import Progress
 
 Make = Callable[[ExportOptions, Progress], KVPlan]
 

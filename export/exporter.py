@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from ov_kvcrush.errors import ExportError
 from ov_kvcrush.export.options import ExportOptions
-from ov_kvcrush.export.progress import Progress, Silent
 from ov_kvcrush.plan import KVPlan, ValueBasis
+from ov_kvcrush.progress import Progress, Silent
 
 if TYPE_CHECKING:
     from ov_kvcrush.export.preflight import Preflight

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ov_kvcrush.errors import OVKVCrushError, last_line
-from ov_kvcrush.export.progress import Progress
 from ov_kvcrush.export.texts.passages import read_tokens
+from ov_kvcrush.progress import Progress
 from ov_kvcrush.runtime.model.batch import build_batch
 from ov_kvcrush.runtime.model.paged_model import PagedModel
 from ov_kvcrush.runtime.pages.layout import PAGE_SIZE, pages_for

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
     from ov_kvcrush.export.options import ExportOptions
-    from ov_kvcrush.export.progress import Progress
     from ov_kvcrush.plan import LayerGeometry
     from ov_kvcrush.precisions import LayerPrecision
+    from ov_kvcrush.progress import Progress
 
 _RESERVE = 64 << 20  # tokenizer, graph, configuration
 

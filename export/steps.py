@@ -19,13 +19,13 @@ from ov_kvcrush.export.layer_shares import measure_layer_shares
 from ov_kvcrush.export.options import ExportOptions
 from ov_kvcrush.export.plan_writer import write_plan
 from ov_kvcrush.export.preflight import Preflight
-from ov_kvcrush.export.progress import Progress
 from ov_kvcrush.export.trial import can_try_out, geometry, try_on_paged_cache
 from ov_kvcrush.export.value_balance.balance import balance_values
 from ov_kvcrush.export.value_balance.projections import ValueProjections
 from ov_kvcrush.export.workspace import Workspace
 from ov_kvcrush.plan import Calibration, KVPlan, LayerGeometry, ValueBasis
 from ov_kvcrush.precisions import LayerPrecision
+from ov_kvcrush.progress import Progress
 from ov_kvcrush.runtime.model.paged_model import PagedModel
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from ov_kvcrush.errors import ExportError, OVKVCrushError
-from ov_kvcrush.export.progress import Progress
 from ov_kvcrush.plan import LayerGeometry
 from ov_kvcrush.precisions import LayerPrecision
+from ov_kvcrush.progress import Progress
 from ov_kvcrush.runtime.model.paged_graph import read_geometry
 from ov_kvcrush.runtime.model.paged_model import PagedModel
 from ov_kvcrush.runtime.pages.layout import kv_bytes_per_token

@@ -19,8 +19,8 @@ from tqdm.auto import tqdm  # type: ignore[import-untyped]
 from ov_kvcrush.errors import ExportError
 from ov_kvcrush.export.checkpoint.weight_files import Checkpoint, read_checkpoint, weight_files
 from ov_kvcrush.export.options import ExportOptions
-from ov_kvcrush.export.progress import Progress
 from ov_kvcrush.model_folder import GRAPH_FILE
+from ov_kvcrush.progress import Progress
 
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 _SMALL_FILES = ["*.json", "*.jinja", "*.model", "*.txt", "*.py", "*.tiktoken"]

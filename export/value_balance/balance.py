@@ -23,9 +23,9 @@ from ov_kvcrush.plan import ValueBasis
 if TYPE_CHECKING:
     import torch
 
-    from ov_kvcrush.export.progress import Progress
     from ov_kvcrush.export.texts.texts import Text
     from ov_kvcrush.export.workspace import Workspace
+    from ov_kvcrush.progress import Progress
 
 Floats = NDArray[np.float64]
 

@@ -10,9 +10,8 @@ from ov_kvcrush.config import KVCacheConfig
 from ov_kvcrush.errors import ConfigError
 from ov_kvcrush.evaluation.policies import FULL, find_policy
 from ov_kvcrush.precisions import require_precision_pair
+from ov_kvcrush.runtime.pages.layout import PAGE_SIZE
 
-# A page of the cache: budgets are multiples, which policies that keep whole pages need.
-_PAGE = 32
 # Later questions are answered from what the first one left: their turns fit in without a cut.
 _DECODE_SLACK = 1024
 
@@ -51,11 +50,11 @@ class Configuration:
         if self.keep is None:
             return 0
         wanted = int(tokens * self.keep)
-        step = _PAGE
+        step = PAGE_SIZE
         while step * 40 <= wanted:
             step *= 2
         # Never 0, which would keep everything: what is too small is refused as a setting.
-        return max(_PAGE, wanted // step * step)
+        return max(PAGE_SIZE, wanted // step * step)
 
     def cache_config(self, budget: int, prefill_factor: float | None) -> KVCacheConfig:
         """The settings for a ``budget`` that :meth:`budget` gave.
@@ -73,7 +72,7 @@ class Configuration:
         if policy.engine == "paged":
             settings["decode_slack"] = _DECODE_SLACK
         if prefill_factor is not None:
-            settings["prefill_budget"] = int(prefill_factor * budget) // _PAGE * _PAGE
+            settings["prefill_budget"] = int(prefill_factor * budget) // PAGE_SIZE * PAGE_SIZE
         return KVCacheConfig.from_dict(settings | dict(policy.settings))
 
 

@@ -19,8 +19,8 @@ _ACKNOWLEDGED = "Noted."
 
 
 @dataclass(frozen=True)
-class Conversation:
-    """Questions about one document, each with the one right answer.
+class Example:
+    """A conversation: questions about one document, each with the one right answer.
 
     Attributes:
         id: of no other conversation of the file.
@@ -45,11 +45,11 @@ class Conversation:
         return sum(self.kind(turn) == kind for turn in range(len(self.turns)))
 
 
-def read_conversations(path: Path) -> list[Conversation]:
+def read_examples(path: Path) -> list[Example]:
     """The conversations in ``path``, one JSON object a line; empty lines are skipped.
 
     Raises:
-        OVKVCrushError: the file cannot be read, or a line is no conversation; names the line.
+        OVKVCrushError: the file cannot be read, or a line is not a conversation; names the line.
     """
     try:
         # Not splitlines, which also splits at characters that JSON allows in a text.
@@ -58,41 +58,41 @@ def read_conversations(path: Path) -> list[Conversation]:
         raise OVKVCrushError(f"cannot read {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise OVKVCrushError(f"{path} is not a text file in UTF-8") from error
-    known: dict[str, Conversation] = {}
+    known: dict[str, Example] = {}
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         try:
-            conversation = _parse(line)
-            if conversation.id in known:
-                raise ValueError(f"the id {conversation.id!r} is another conversation's too")
+            example = _parse(line)
+            if example.id in known:
+                raise ValueError(f"the id {example.id!r} is another conversation's too")
         except ValueError as error:
             raise OVKVCrushError(
                 f"{path}, line {number}: {error}",
                 'A line is {"id": TEXT, "task": TEXT, "tokens": NUMBER, '
                 '"turns": [[QUESTION, ANSWER], ...]}.',
             ) from error
-        known[conversation.id] = conversation
+        known[example.id] = example
     if not known:
-        raise OVKVCrushError(f"{path} holds no conversation")
+        raise OVKVCrushError(f"{path} holds no conversations")
     return list(known.values())
 
 
-def choose_conversations(
-    conversations: Sequence[Conversation],
+def choose_examples(
+    examples: Sequence[Example],
     *,
     tasks: Sequence[str] = (),
     sizes: tuple[int, int] | None = None,
     split: str = "all",
     limit: int | None = None,
-) -> list[Conversation]:
+) -> list[Example]:
     """Those of ``tasks`` and ``sizes`` in ``split``, at most ``limit`` of them, in their order.
 
     What is chosen goes by the ids alone, so that adding to a file moves nothing from one half to
     the other.
 
     Args:
-        conversations: what there is.
+        examples: what there is.
         tasks: names; none takes all.
         sizes: least and most tokens of a document.
         split: ``"tune"`` or ``"held"``: one half of the documents to decide with, the other half to
@@ -104,21 +104,21 @@ def choose_conversations(
     """
     if split not in SPLITS:
         raise ConfigError(f"unknown split {split!r}", did_you_mean(split, SPLITS))
-    known = {conversation.task for conversation in conversations}
+    known = {example.task for example in examples}
     for task in tasks:
         if task not in known:
             raise ConfigError(f"no conversation has the task {task!r}", did_you_mean(task, known))
-    low, high = sizes or (0, max(c.tokens for c in conversations))
+    low, high = sizes or (0, max(c.tokens for c in examples))
     chosen = [
         c
-        for c in conversations
+        for c in examples
         if (not tasks or c.task in tasks)
         and low <= c.tokens <= high
         and split in ("all", _half(c.id))
     ]
     if not chosen:
         raise ConfigError(
-            f"none of the {len(conversations)} conversations is left",
+            f"none of the {len(examples)} conversations is left",
             "Widen --tokens, --task or --split.",
         )
     drawn = sorted(chosen, key=lambda c: _stable_number(f"draw {c.id}"))[:limit]
@@ -135,7 +135,7 @@ def _stable_number(text: str) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
 
 
-def _parse(line: str) -> Conversation:
+def _parse(line: str) -> Example:
     try:
         row = json.loads(line)
     except ValueError as error:
@@ -148,10 +148,10 @@ def _parse(line: str) -> Conversation:
         if not isinstance(row[name], kind) or isinstance(row[name], bool):
             raise ValueError(f"{name!r} is a {type(row[name]).__name__}, not a {kind.__name__}")
     turns = tuple(_parse_turns(row["turns"]))
-    conversation = Conversation(row["id"], row["task"], row["tokens"], turns)
-    if not turns or not any(conversation.num_asked(kind) for kind in KINDS):
+    example = Example(row["id"], row["task"], row["tokens"], turns)
+    if not turns or not any(example.num_asked(kind) for kind in KINDS):
         raise ValueError("no question is asked")
-    return conversation
+    return example
 
 
 def _parse_turns(turns: list[Any]) -> Iterator[tuple[str, str]]:

@@ -76,14 +76,14 @@ def difference_table(outcomes: Sequence[Outcome], policy: str) -> Table:
 
 
 def summary(
-    outcomes: Sequence[Outcome], compare: str | None = None, with_conversations: bool = False
+    outcomes: Sequence[Outcome], compare: str | None = None, with_examples: bool = False
 ) -> dict[str, Any]:
     """All figures as JSON values.
 
     Args:
         outcomes: the full cache first.
         compare: policy to which differences are given.
-        with_conversations: every conversation's answers and sizes too.
+        with_examples: every conversation's answers and sizes too.
     """
     full = outcomes[0]
     body: dict[str, Any] = {
@@ -102,7 +102,7 @@ def summary(
                 "num_restarts": outcome.num_restarts,
                 **(
                     {"conversations": [record.to_dict() for record in outcome.records]}
-                    if with_conversations
+                    if with_examples
                     else {}
                 ),
             }
@@ -141,7 +141,7 @@ def _difference(ours: Outcome, theirs: Outcome, kinds: Sequence[str]) -> Differe
 
 
 def _tasks(outcomes: Sequence[Outcome]) -> list[str]:
-    return sorted({record.conversation.task for record in outcomes[0].records})
+    return sorted({record.example.task for record in outcomes[0].records})
 
 
 def _identity(configuration: Configuration) -> dict[str, Any]:

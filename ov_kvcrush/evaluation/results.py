@@ -8,11 +8,11 @@ from statistics import fmean
 from typing import Any
 
 from ov_kvcrush.evaluation.configurations import Configuration
-from ov_kvcrush.evaluation.dataset import KINDS, Conversation
+from ov_kvcrush.evaluation.dataset import KINDS, Example
 
 
 @dataclass(frozen=True)
-class Answer:
+class ScoredAnswer:
     """What the model said to one user message.
 
     Attributes:
@@ -31,7 +31,7 @@ class Record:
     """One conversation with one configuration.
 
     Attributes:
-        conversation: what was asked.
+        example: what was asked.
         prompt_tokens: tokens of the first prompt.
         budget: tokens that stayed of it; 0 is all.
         answers: by turn.
@@ -40,10 +40,10 @@ class Record:
         num_restarts: questions for which the history was read anew, so not asked of a cut cache.
     """
 
-    conversation: Conversation
+    example: Example
     prompt_tokens: int
     budget: int
-    answers: tuple[Answer, ...]
+    answers: tuple[ScoredAnswer, ...]
     kv_bytes: int
     kv_bytes_peak: int
     num_restarts: int
@@ -59,8 +59,8 @@ class Record:
     def to_dict(self) -> dict[str, Any]:
         """JSON values: sizes, and each scored answer with its turn."""
         return {
-            "id": self.conversation.id,
-            "task": self.conversation.task,
+            "id": self.example.id,
+            "task": self.example.task,
             "prompt_tokens": self.prompt_tokens,
             "budget": self.budget,
             "kv_bytes": self.kv_bytes,
@@ -120,6 +120,4 @@ class Outcome:
 
     def of_task(self, task: str) -> Outcome:
         """The part of it that belongs to ``task``."""
-        return Outcome(
-            self.configuration, tuple(r for r in self.records if r.conversation.task == task)
-        )
+        return Outcome(self.configuration, tuple(r for r in self.records if r.example.task == task))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,11 +11,12 @@ from openvino_genai import ChatHistory, SchedulerConfig, Tokenizer
 
 from ov_kvcrush.errors import ConfigError
 from ov_kvcrush.evaluation.configurations import Configuration
-from ov_kvcrush.evaluation.dataset import Conversation
-from ov_kvcrush.evaluation.results import Answer, Outcome, Record
+from ov_kvcrush.evaluation.dataset import Example
+from ov_kvcrush.evaluation.results import Outcome, Record, ScoredAnswer
 from ov_kvcrush.model_folder import load_tokenizer
 from ov_kvcrush.pipeline.llm_pipeline import LLMPipeline
 from ov_kvcrush.pipeline.prompts import encode_continuing
+from ov_kvcrush.progress import Progress
 
 
 @dataclass(frozen=True)
@@ -23,13 +24,13 @@ class Document:
     """A conversation as the model reads it.
 
     Attributes:
-        conversation: what is asked.
+        example: what is asked.
         prompt_tokens: tokens of the first prompt.
         total_tokens: of all turns with their right answers.
         answer_limits: by turn, tokens the model may answer with.
     """
 
-    conversation: Conversation
+    example: Example
     prompt_tokens: int
     total_tokens: int
     answer_limits: tuple[int, ...]
@@ -60,14 +61,14 @@ class Evaluation:
     chunk: int | None = None
     decode_precision: str | None = None
 
-    def read(self, conversations: Sequence[Conversation]) -> list[Document]:
-        """Count the tokens of ``conversations``.
+    def read(self, examples: Sequence[Example]) -> list[Document]:
+        """Count the tokens of ``examples``.
 
         Raises:
             ModelError: there is no tokenizer.
         """
         tokenizer = load_tokenizer(self.model_dir)
-        return [_document(tokenizer, conversation) for conversation in conversations]
+        return [_document(tokenizer, example) for example in examples]
 
     def check(self, configuration: Configuration, documents: Sequence[Document]) -> None:
         """Refuse before anything runs what some document would be refused for later.
@@ -81,10 +82,36 @@ class Evaluation:
                 configuration.cache_config(budget, self.prefill_factor)
             except ConfigError as error:
                 raise ConfigError(
-                    f"{configuration.name} of {document.conversation.id}, "
+                    f"{configuration.name} of {document.example.id}, "
                     f"{document.prompt_tokens} tokens: {error.message}",
                     "Keep more, or leave short documents out with --tokens LOW HIGH.",
                 ) from error
+
+    def compare(
+        self,
+        configurations: Sequence[Configuration],
+        examples: Sequence[Example],
+        progress: Progress,
+    ) -> Iterator[Outcome]:
+        """Ask everything with one configuration after the other; each outcome once it is there.
+
+        Args:
+            configurations: of the cache; all are checked before anything runs.
+            examples: what to ask.
+            progress: is told which configuration runs, and how far it is.
+
+        Raises:
+            ConfigError: as :meth:`check`; else as :meth:`run`.
+        """
+        documents = self.read(examples)
+        for configuration in configurations:
+            self.check(configuration, documents)
+        for number, configuration in enumerate(configurations, start=1):
+            progress.step(number, len(configurations), configuration.name)
+            outcome = self.run(configuration, documents, progress.advance)
+            if outcome.num_restarts and configuration.engine == "paged":
+                progress.note(f"{outcome.num_restarts} histories were read anew")
+            yield outcome
 
     def run(
         self,
@@ -137,10 +164,10 @@ class Evaluation:
         )
 
 
-def _document(tokenizer: Tokenizer, conversation: Conversation) -> Document:
+def _document(tokenizer: Tokenizer, example: Example) -> Document:
     messages = [
         {"role": role, "content": content}
-        for turn in conversation.turns
+        for turn in example.turns
         for role, content in zip(("user", "assistant"), turn, strict=True)
     ]
 
@@ -148,9 +175,9 @@ def _document(tokenizer: Tokenizer, conversation: Conversation) -> Document:
         text = tokenizer.apply_chat_template(ChatHistory(history), add_generation_prompt=is_open)
         return len(encode_continuing(tokenizer, text, []))
 
-    rights = [len(encode_continuing(tokenizer, right, [])) for _, right in conversation.turns]
+    rights = [len(encode_continuing(tokenizer, right, [])) for _, right in example.turns]
     return Document(
-        conversation,
+        example,
         prompt_tokens=count(messages[:1], is_open=True),
         total_tokens=count(messages, is_open=False),
         # Twice the right answer is wrong already, however it would go on.
@@ -160,21 +187,22 @@ def _document(tokenizer: Tokenizer, conversation: Conversation) -> Document:
 
 def _converse(pipeline: LLMPipeline, document: Document, budget: int) -> Record:
     """Ask all questions of one conversation; every answer is followed by the right one."""
-    conversation, answers, peak, num_restarts = document.conversation, [], 0, 0
+    example, answers, peak, num_restarts = document.example, [], 0, 0
     chat = pipeline.chat()
     try:
-        for turn, (question, right) in enumerate(conversation.turns):
+        for turn, (question, right) in enumerate(example.turns):
             limit = document.answer_limits[turn]
             results = chat.ask(question, do_sample=False, max_new_tokens=limit)
             text, metrics = results.texts[0].strip(), results.metrics[0]
-            answers.append(Answer(conversation.kind(turn), text, text == right.strip()))
+            answers.append(ScoredAnswer(example.kind(turn), text, text == right.strip()))
             peak = max(peak, metrics.kv_bytes_peak)
             num_restarts += bool(metrics.restarted)
-            chat.messages[-1]["content"] = right
+            # What was answered wrongly would lead every later question astray.
+            chat.replace_messages([*chat.messages[:-1], {"role": "assistant", "content": right}])
     finally:
         chat.close()
     return Record(
-        conversation=conversation,
+        example=example,
         prompt_tokens=document.prompt_tokens,
         budget=budget,
         answers=tuple(answers),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from openvino_genai import ChatHistory, GenerationConfig
@@ -62,6 +62,14 @@ class Chat:
         )
         self.messages = [*asked, {"role": "assistant", "content": results.texts[0]}]
         return results
+
+    def replace_messages(self, messages: Sequence[Mapping[str, str]]) -> None:
+        """Replace the conversation; what differs from what is cached is read anew in the next turn.
+
+        Args:
+            messages: role and content of each; copied.
+        """
+        self.messages = [dict(message) for message in messages]
 
     def take_back(self) -> str:
         """Remove the last question and its answer; returns the question.

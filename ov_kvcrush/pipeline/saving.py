@@ -129,7 +129,7 @@ def _read_chat(model: LoadedModel, stored: StoredSession, path: Path) -> Chat:
     if not are_messages(messages):
         raise unusable_session(path, "its messages are not objects of role and content")
     chat = Chat(model)
-    chat.messages = messages
+    chat.replace_messages(messages)
     return chat
 
 

@@ -13,13 +13,13 @@ from rich.table import Table
 
 from ov_kvcrush.errors import ConfigError
 from ov_kvcrush.evaluation.configurations import make_configurations
-from ov_kvcrush.evaluation.dataset import Conversation
+from ov_kvcrush.evaluation.dataset import Example
 from ov_kvcrush.evaluation.plot import draw, require_plot
 from ov_kvcrush.evaluation.report import accuracy_table, difference_table, summary, task_table
-from ov_kvcrush.evaluation.results import Answer, Outcome, Record
+from ov_kvcrush.evaluation.results import Outcome, Record, ScoredAnswer
 
-ASKED = Conversation("one", "quote", 4000, (("q", "a"), ("q", "b")))
-NOTED = Conversation("two", "count", 4000, (("q", "Noted."), ("q", "a"), ("q", "b")))
+ASKED = Example("one", "quote", 4000, (("q", "a"), ("q", "b")))
+NOTED = Example("two", "count", 4000, (("q", "Noted."), ("q", "a"), ("q", "b")))
 
 # Right or wrong by conversation and turn; what the model says to a "Noted." is not scored.
 RIGHT = {
@@ -29,14 +29,14 @@ RIGHT = {
 }
 
 
-def record(conversation: Conversation, right: tuple[bool, ...], is_full: bool) -> Record:
+def record(example: Example, right: tuple[bool, ...], is_full: bool) -> Record:
     kv_bytes = 20_000_000 if is_full else 5_000_000
     return Record(
-        conversation=conversation,
+        example=example,
         prompt_tokens=4000,
         budget=0 if is_full else 960,
         answers=tuple(
-            Answer(conversation.kind(turn), "a", is_right) for turn, is_right in enumerate(right)
+            ScoredAnswer(example.kind(turn), "a", is_right) for turn, is_right in enumerate(right)
         ),
         kv_bytes=kv_bytes,
         kv_bytes_peak=2 * kv_bytes,
@@ -50,10 +50,8 @@ def outcomes() -> list[Outcome]:
         Outcome(
             configuration,
             tuple(
-                record(conversation, right, configuration.keep is None)
-                for conversation, right in zip(
-                    (ASKED, NOTED), RIGHT[configuration.name], strict=True
-                )
+                record(example, right, configuration.keep is None)
+                for example, right in zip((ASKED, NOTED), RIGHT[configuration.name], strict=True)
             ),
         )
         for configuration in make_configurations(["rank", "genai"], [Fraction(1, 4)], [])
@@ -112,7 +110,7 @@ def test_the_summary_is_json_with_the_same_figures(outcomes: list[Outcome]) -> N
 
 
 def test_every_answer_is_told_where_asked_for(outcomes: list[Outcome]) -> None:
-    rank = summary(outcomes, with_conversations=True)["configurations"][1]
+    rank = summary(outcomes, with_examples=True)["configurations"][1]
     asked, noted = rank["conversations"]
     assert [a["right"] for a in asked["answers"]] == [True, False]
     assert [(a["turn"], a["kind"]) for a in noted["answers"]] == [(1, "later"), (2, "later")]

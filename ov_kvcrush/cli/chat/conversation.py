@@ -105,7 +105,7 @@ class Conversation:
         try:
             return self._send(question, streamer)
         except BaseException:
-            self.chat.messages = messages
+            self.chat.replace_messages(messages)
             self._unanswered = ""
             raise
 
@@ -125,7 +125,7 @@ class Conversation:
         self._resolve(settings)
         self.settings = dict(settings)
         chat = self.pipeline.chat()
-        chat.messages = messages
+        chat.replace_messages(messages)
         self.replace_chat(chat)
 
     def replace_chat(self, chat: Chat) -> None:

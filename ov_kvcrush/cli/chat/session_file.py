@@ -92,7 +92,7 @@ def count_messages(chat: Chat) -> str:
     return f"{count} message{'' if count == 1 else 's'}"
 
 
-class KeptSession:
+class SessionFile:
     """What ``--session FILE`` does; without it, nothing.
 
     Args:

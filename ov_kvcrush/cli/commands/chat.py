@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ov_kvcrush.cli.chat.session_file import KeptSession, check_session_file
+from ov_kvcrush.cli.chat.session_file import SessionFile, check_session_file
 from ov_kvcrush.cli.options.cache import cache_options
 from ov_kvcrush.cli.options.generation import generation_options
 from ov_kvcrush.cli.options.model import (
@@ -110,7 +110,7 @@ def chat(
     from ov_kvcrush.cli.chat.conversation import Conversation
     from ov_kvcrush.cli.chat.terminal import ChatTerminal
 
-    kept = KeptSession(session, pipeline, system)
+    kept = SessionFile(session, pipeline, system)
     conversation = Conversation(pipeline, generation, system, kept.chat)
     terminal = ChatTerminal(conversation)
     show = _show_nothing if as_json else terminal.note

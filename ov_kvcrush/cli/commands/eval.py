@@ -20,12 +20,13 @@ from ov_kvcrush.cli.options.model import (
 )
 from ov_kvcrush.cli.output.errors import Verbose
 from ov_kvcrush.cli.output.progress import StepProgress
-from ov_kvcrush.errors import ConfigError, did_you_mean
+from ov_kvcrush.errors import ConfigError, OVKVCrushError, did_you_mean
 from ov_kvcrush.evaluation.configurations import make_configurations, parse_keep, parse_precision
-from ov_kvcrush.evaluation.dataset import SPLITS, choose_conversations, read_conversations
+from ov_kvcrush.evaluation.dataset import SPLITS, choose_examples, read_examples
 from ov_kvcrush.evaluation.plot import draw, require_plot
 from ov_kvcrush.evaluation.policies import DEFAULT_POLICIES, FULL, POLICIES
 from ov_kvcrush.evaluation.report import accuracy_table, difference_table, summary, task_table
+from ov_kvcrush.files import replacing
 
 if TYPE_CHECKING:
     from ov_kvcrush.evaluation.results import Outcome
@@ -202,7 +203,7 @@ def evaluate(
     policies = policy or list(DEFAULT_POLICIES)
     if compare is not None and compare not in [FULL, *policies]:
         raise ConfigError(
-            f"--compare {compare!r} is none of the policies", did_you_mean(compare, policies)
+            f"--compare {compare!r} is not one of the policies", did_you_mean(compare, policies)
         )
     for path in (output, plot):
         if path is not None and not path.resolve().parent.is_dir():
@@ -214,8 +215,8 @@ def evaluate(
         [parse_keep(text) for text in keep or ["1/4"]],
         [parse_precision(text) for text in precision or []],
     )
-    conversations = choose_conversations(
-        read_conversations(data), tasks=task or (), sizes=tokens, split=split, limit=limit
+    examples = choose_examples(
+        read_examples(data), tasks=task or (), sizes=tokens, split=split, limit=limit
     )
     facts: dict[str, Any] = {
         "model": str(model_dir),
@@ -232,9 +233,9 @@ def evaluate(
     }
     outcomes: list[Outcome] = []
 
-    def figures(with_conversations: bool) -> str:
+    def figures(with_examples: bool) -> str:
         body = facts | {"complete": len(outcomes) == len(configurations)}
-        return json.dumps(body | summary(outcomes, compare, with_conversations), indent=2)
+        return json.dumps(body | summary(outcomes, compare, with_examples), indent=2)
 
     try:
         with StepProgress("Counting tokens …") as progress:
@@ -243,25 +244,27 @@ def evaluate(
             evaluation = Evaluation(
                 model_dir, device, facts["properties"], prefill_factor, chunk, decode_precision
             )
-            documents = evaluation.read(conversations)
-            for configuration in configurations:
-                evaluation.check(configuration, documents)
-            for number, configuration in enumerate(configurations, start=1):
-                progress.step(number, len(configurations), configuration.name)
-                outcomes.append(evaluation.run(configuration, documents, progress.advance))
-                if outcomes[-1].num_restarts and configuration.engine == "paged":
-                    progress.note(f"{outcomes[-1].num_restarts} histories were read anew")
+            for outcome in evaluation.compare(configurations, examples, progress):
+                outcomes.append(outcome)
                 if output is not None:
-                    output.write_text(f"{figures(with_conversations=True)}\n", encoding="utf-8")
+                    _write(output, figures(with_examples=True))
     finally:
         # After Ctrl+C or a failure too: what was finished took long to run.
         if outcomes:
             if as_json:
-                print(figures(with_conversations=False))
+                print(figures(with_examples=False))
             else:
                 _print_tables(outcomes, by_task, compare)
             if plot is not None:
                 draw(outcomes, plot)
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        with replacing(path) as stream:
+            stream.write(f"{text}\n".encode())
+    except OSError as error:
+        raise OVKVCrushError(f"cannot write {path}: {error.strerror}") from error
 
 
 def _print_tables(outcomes: Sequence[Outcome], by_task: bool, compare: str | None) -> None:

@@ -85,8 +85,8 @@ def basis_line(basis: ValueBasis) -> str:
     return f"{basis.method}: rounding costs {least}–{most} % of before (predicted)"
 
 
-def megabytes(num_bytes: float) -> str:
-    """``num_bytes`` in MB (10^6 bytes)."""
+def _size(num_bytes: float) -> str:
+    """``num_bytes`` in MB (10^6 bytes), to a tenth: sizes that are compared with one another."""
     return f"{num_bytes / 1e6:,.1f} MB"
 
 
@@ -96,11 +96,11 @@ def _rows(plan: KVPlan) -> list[tuple[str, str]]:
         return [*rows, ("KV cache", "cannot be told from this model's configuration")]
     rows += [("KV cache", line) for line in precision_ranges(plan.precisions)]
     rows.append(("KV per token", f"{plan.kv_bytes_per_token / 1024:,.2f} KiB"))
-    with_budget = megabytes(BUDGET * plan.kv_bytes_per_token)
+    with_budget = _size(BUDGET * plan.kv_bytes_per_token)
     rows += [
         (
             f"KV at {tokens:,} tokens",
-            f"{megabytes(tokens * plan.kv_bytes_per_token)} in full, "
+            f"{_size(tokens * plan.kv_bytes_per_token)} in full, "
             f"{with_budget} with a budget of {BUDGET:,} tokens",
         )
         for tokens in LENGTHS
@@ -132,7 +132,7 @@ def _weights(weights: dict[str, Any]) -> str:
         if weights.get(name, -1) != -1:
             parts.append(text.format(weights[name]))
     parts += [method.replace("_", " ") for method in weights.get("methods", [])]
-    return ", ".join([*parts, megabytes(weights["size_bytes"])])
+    return ", ".join([*parts, _size(weights["size_bytes"])])
 
 
 def _stored(precision: str, group_size: int) -> str:

@@ -1,4 +1,4 @@
-"""How an export tells its caller where it is."""
+"""How a long piece of work tells its caller where it is."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Protocol
 
 
 class Progress(Protocol):
-    """Receives an export's steps as they begin, and what its user ought to know besides."""
+    """Receives steps as they begin, and what the user ought to know besides."""
 
     def step(self, number: int, total: int, title: str) -> None:
         """Step ``number`` of ``total`` begins, and the one before it is done."""
