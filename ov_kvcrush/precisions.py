@@ -75,7 +75,7 @@ def by_layer(ranges: Mapping[str, Any]) -> tuple[LayerPrecision, ...]:
     """The precision of each layer, from what :func:`ranges_of` gives or its JSON values.
 
     Raises:
-        ConfigError: a range that is none, a layer twice or missing, or no precision.
+        ConfigError: a malformed range or precision, a layer in two ranges or in none.
     """
     found: dict[int, LayerPrecision] = {}
     for layers, stored in ranges.items():
@@ -86,7 +86,8 @@ def by_layer(ranges: Mapping[str, Any]) -> tuple[LayerPrecision, ...]:
             numbers = range(0)
         if not numbers or numbers.start < 0:
             raise ConfigError(
-                f"{layers!r} is no range of layers", 'Name them by number, such as "0" or "2-13".'
+                f"{layers!r} is not a range of layers",
+                'Name them by number, such as "0" or "2-13".',
             )
         precision = stored if isinstance(stored, LayerPrecision) else _parse(layers, stored)
         for number in numbers:
@@ -105,10 +106,10 @@ def _parse(layers: str, stored: Any) -> LayerPrecision:
     except TypeError:
         names = ", ".join(field.name for field in dataclasses.fields(LayerPrecision))
         raise ConfigError(
-            f"layers {layers}: {stored!r} is no precision", f"Its fields: {names}."
+            f"layers {layers}: {stored!r} is not a precision", f"Its fields: {names}."
         ) from None
     for group in (precision.key_group_size, precision.value_group_size):
         if isinstance(group, bool) or not isinstance(group, int) or group < 0:
-            raise ConfigError(f"layers {layers}: {group!r} is no group size")
+            raise ConfigError(f"layers {layers}: {group!r} is not a group size")
     require_precision_pair(precision.key, precision.value)
     return precision

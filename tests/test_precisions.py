@@ -52,14 +52,14 @@ def test_ranges_may_stand_in_any_order_and_leave_group_sizes_out() -> None:
     [
         ({"0-1": U8, "1-2": U4}, "layer 1 is in two ranges"),
         ({"0": U8, "2": U4}, "layer 1 is in no range"),
-        ({"1-0": U8}, "'1-0' is no range of layers"),
-        ({"all": U8}, "'all' is no range of layers"),
-        ({"-1": U8}, "'-1' is no range of layers"),
-        ({"0": {"key": "u8"}}, "is no precision"),
-        ({"0": "u8"}, "is no precision"),
+        ({"1-0": U8}, "'1-0' is not a range of layers"),
+        ({"all": U8}, "'all' is not a range of layers"),
+        ({"-1": U8}, "'-1' is not a range of layers"),
+        ({"0": {"key": "u8"}}, "is not a precision"),
+        ({"0": "u8"}, "is not a precision"),
         ({"0": {"key": "u8", "value": "u8", "bits": 4}}, "Its fields: key, value, "),
         ({"0": {"key": "u4", "value": "f32"}}, "cannot hold keys in u4"),
-        ({"0": {"key": "u8", "value": "u8", "value_group_size": "32"}}, "'32' is no group size"),
+        ({"0": {"key": "u8", "value": "u8", "value_group_size": "32"}}, "'32' is not a group size"),
     ],
 )
 def test_what_is_no_precision_of_every_layer_is_refused(

@@ -105,7 +105,7 @@ def parse_keep(text: str) -> Fraction:
     """The part of the tokens that stays, of a text such as 1/4 or 0.25.
 
     Raises:
-        ConfigError: no number, or not between 0 and 1.
+        ConfigError: it is not a number between 0 and 1.
     """
     try:
         keep = Fraction(text)

@@ -24,7 +24,9 @@ def require_plot(path: Path) -> None:
             'Install it: pip install "ov-kvcrush[eval]"',
         )
     if path.suffix.lower() not in _FORMATS:
-        raise ConfigError(f"--plot {path} is no picture", f"Name it {' or '.join(_FORMATS)}.")
+        raise ConfigError(
+            f"--plot {path} is not the name of a picture", f"Name it {' or '.join(_FORMATS)}."
+        )
 
 
 def draw(outcomes: Sequence[Outcome], path: Path) -> None:

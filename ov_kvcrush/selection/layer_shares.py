@@ -175,7 +175,7 @@ def normalized(weights: Sequence[float]) -> tuple[float, ...]:
     """``weights`` with 1 on average; all alike where they are all 0.
 
     Raises:
-        ConfigError: one of them is no number, negative or not finite.
+        ConfigError: one of them is not a number, negative or not finite.
     """
     for weight in weights:
         if not isinstance(weight, (int, float)) or not 0 <= weight < float("inf"):

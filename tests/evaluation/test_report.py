@@ -133,7 +133,7 @@ def test_the_picture_is_drawn(outcomes: list[Outcome], tmp_path: Path) -> None:
 def test_a_picture_that_cannot_be_drawn_is_refused_early(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    with pytest.raises(ConfigError, match="is no picture"):
+    with pytest.raises(ConfigError, match="is not the name of a picture"):
         require_plot(tmp_path / "picture.json")
     monkeypatch.setattr("ov_kvcrush.evaluation.plot.find_spec", lambda _: None)
     with pytest.raises(ConfigError, match=r"pip install .*ov-kvcrush\[eval\]"):

@@ -34,7 +34,7 @@ class Screen(Protocol):
         """Show an answer while it is generated, and what it cost."""
 
 
-class LeaveChat(Exception):  # noqa: N818  it is no error
+class LeaveChat(Exception):  # noqa: N818  it is not an error
     """The user wants to go."""
 
 

@@ -138,7 +138,7 @@ def _check_output(output: Path, overwrite: bool) -> None:
         kind = "file of another kind"
     if kind != PREFIX:
         raise SessionError(
-            f"{output} exists and is no crushed document, but a {kind}",
+            f"{output} exists and is not a crushed document, but a {kind}",
             "Choose another name, or add --overwrite.",
         )
 

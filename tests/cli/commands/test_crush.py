@@ -102,14 +102,14 @@ def test_only_a_document_is_replaced_unasked(
     file = tmp_path / "rooms.safetensors"
     arguments = ["crush", str(tmp_path), str(document), "-o", str(file), *BUDGET]
     file.write_text("weights, say")
-    assert "is no crushed document, but a file of another kind" in fails(capsys, *arguments)
+    assert "is not a crushed document, but a file of another kind" in fails(capsys, *arguments)
     assert file.read_text() == "weights, say"
     assert run([*arguments, "--overwrite"]) == 0
     assert run(arguments) == 0
     file.unlink()
     assert run(["chat", "model", "--session", str(file), "--prompt", "Hello"]) == 0
     capsys.readouterr()
-    assert "is no crushed document, but a chat" in fails(capsys, *arguments)
+    assert "is not a crushed document, but a chat" in fails(capsys, *arguments)
 
 
 @pytest.mark.parametrize(
