@@ -6,18 +6,16 @@ import asyncio
 import threading
 import weakref
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator
-from collections.abc import Sequence as SequenceOf
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ov_kvcrush.errors import ConfigError
 from ov_kvcrush.runtime.generation.request import Request
 from ov_kvcrush.runtime.interface import Engine
-from ov_kvcrush.runtime.sequences.session import Session
 from ov_kvcrush.runtime.serving.engine_thread import EngineThread, Job
 
 if TYPE_CHECKING:
-    from openvino_genai import GenerationConfig
+    pass
 
 T = TypeVar("T")
 
@@ -38,24 +36,16 @@ class AsyncEngine:
         # The thread does not know this object: dropping it, or leaving Python, ends the thread.
         self._finalizer = weakref.finalize(self, self._thread.close)
 
-    def add_request(
-        self,
-        prompt_ids: SequenceOf[int],
-        config: GenerationConfig,
-        session: Session | None = None,
-    ) -> AsyncRequest:
-        """Queue a prompt and return at once; from any thread.
+    def submit(self, add: Callable[[Engine], Request]) -> AsyncRequest:
+        """Have ``add`` queue a request with the engine, in its thread; returns at once.
 
-        What is wrong with it (as ``Engine.add_request`` says) is
-        raised where its tokens or its result are awaited.
+        Args:
+            add: calls ``Engine.add_request``, whose errors are raised where tokens or result are
+                awaited.
 
         Raises:
             EngineClosedError: after :meth:`close`.
         """
-        return self.submit(lambda engine: engine.add_request(prompt_ids, config, session))
-
-    def submit(self, add: Callable[[Engine], Request]) -> AsyncRequest:
-        """As :meth:`add_request`, by a function that is called with the engine in its thread."""
         job = Job(add)
         self._thread.begin(job)
         return AsyncRequest(job, self._thread)

@@ -14,8 +14,6 @@ from numpy.typing import NDArray
 from ov_kvcrush.plan import LayerGeometry
 from ov_kvcrush.runtime.sequences.sequence import Cut, Sequence
 
-Arrays = Mapping[str, NDArray[Any]]
-
 
 class StateError(Exception):
     """It cannot be the state of a sequence's cache; the message says why."""

@@ -13,7 +13,7 @@ import pytest
 from ov_kvcrush import LLMPipeline
 from ov_kvcrush.errors import ConfigError
 from tests.support.answers import encoded
-from tests.support.pipelines import TEXT, used_bytes
+from tests.support.pipelines import TEXT, engine_in, used_bytes
 
 
 class Collector(genai.StreamerBase):  # type: ignore[misc]
@@ -99,4 +99,39 @@ def test_ctrl_c_ends_generate_and_leaves_nothing(ours: LLMPipeline) -> None:
     with pytest.raises(KeyboardInterrupt):
         ours.generate(TEXT, ignore_eos=True, max_new_tokens=100_000)
     assert signal.getsignal(signal.SIGINT) == handler
+    assert used_bytes(ours) == before
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("raises", [True, False], ids=["raises", "goes on"])
+def test_a_signal_is_handled_when_all_has_been_given_back(
+    ours: LLMPipeline, number: signal.Signals, raises: bool
+) -> None:
+    engine, at_work = engine_in(ours), list[bool]()
+
+    class Ended(BaseException):
+        pass
+
+    def handle(*_: object) -> None:
+        at_work.append(engine.has_unfinished())
+        if raises:
+            raise Ended
+
+    def generate() -> object:
+        def send(_: str) -> None:
+            os.kill(os.getpid(), number)
+
+        return ours.generate(TEXT, streamer=send, ignore_eos=True, max_new_tokens=500)
+
+    before, previous = used_bytes(ours), signal.signal(number, handle)
+    try:
+        if raises:
+            with pytest.raises(Ended):
+                generate()
+        else:  # the answer as far as it went
+            assert generate()
+        assert signal.getsignal(number) == handle
+    finally:
+        signal.signal(number, previous)
+    assert at_work == [False]
     assert used_bytes(ours) == before

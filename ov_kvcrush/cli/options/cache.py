@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
@@ -25,69 +26,91 @@ from ov_kvcrush.selection import (
 _PANEL = "KV cache"
 _BOTH = "kv_cache_precision"
 
-_HELP = {
-    "max_cache_size": "All tokens that a cut keeps of a sequence; 0 evicts nothing.",
-    "kv_budget_mb": "Instead of it, MB of a sequence's cache: as many tokens as fit.",
-    "layer_budgets": "How layers share it, or a number for each, with commas:",
-    "prefill_budget": "Tokens kept while a prompt is read; 0 is all.",
-    "start_size": "First tokens (attention sinks), never evicted.",
-    "recent_size": "Last tokens, never evicted.",
-    "granularity": "What is kept or evicted as a whole:",
-    "importance": "What makes a token important:",
-    "window_size": "Last queries whose attention scores the tokens.",
-    "kernel_size": "Width of the max-pooling over the scores; odd, 1 is none.",
-    "representatives": "How representatives of the evicted tokens are chosen:",
-    "representative_share": "Representatives' part of the budget between start and recent, 0 to 1.",
-    "prefill_representative_share": "The same for cuts while a prompt is read.",
-    "anchor": "What every token's signature is compared with:",
-    "signature_heads": "Heads that give a signature its bits:",
-    "signature_fraction": "Part of the tokens for which a head's bit is one.",
-    "seed": "For what is random in importance, representatives and anchor.",
-    "decode_slack": "Growth past --max-cache-size before the cache is cut again.",
-    "key_cache_precision": "Keys are stored as",
-    "value_cache_precision": "Values are stored as",
-    "pool_size": "Room for all sequences together.",
-    "prefix_caching": "Prompts that begin alike share what is cached of it.",
+
+@dataclass(frozen=True)
+class _About:
+    """What the command line says of one setting.
+
+    Attributes:
+        help: a sentence; it ends in a colon where the choices follow.
+        choices: what it may be; empty where it is not a word.
+        unit: shown in place of the value.
+        default: what the field's default means, where that is None.
+        flag: its spelling, where that is not the field's.
+        counts_always: without eviction too.
+    """
+
+    help: str
+    choices: Collection[str] = ()
+    unit: str | None = None
+    default: str | None = None
+    flag: str | None = None
+    counts_always: bool = False
+
+
+_SETTINGS = {
+    "max_cache_size": _About(
+        "All tokens that a cut keeps of a sequence; 0 evicts nothing.",
+        unit="TOKENS",
+        counts_always=True,
+    ),
+    "kv_budget_mb": _About(
+        "Instead of it, MB of a sequence's cache: as many tokens as fit.",
+        unit="MB",
+        default="none",
+        counts_always=True,
+    ),
+    "layer_budgets": _About(
+        "How layers share it, or a number for each, with commas:", LAYER_BUDGETS
+    ),
+    "prefill_budget": _About(
+        "Tokens kept while a prompt is read; 0 is all.",
+        unit="TOKENS",
+        default="1.5 times --max-cache-size",
+    ),
+    "start_size": _About("First tokens (attention sinks), never evicted.", unit="TOKENS"),
+    "recent_size": _About("Last tokens, never evicted.", unit="TOKENS"),
+    "granularity": _About("What is kept or evicted as a whole:", GRANULARITIES),
+    "importance": _About("What makes a token important:", IMPORTANCE_METHODS),
+    "window_size": _About("Last queries whose attention scores the tokens."),
+    "kernel_size": _About("Width of the max-pooling over the scores; odd, 1 is none."),
+    "representatives": _About(
+        "How representatives of the evicted tokens are chosen:", REPRESENTATIVE_RULES
+    ),
+    "representative_share": _About(
+        "Representatives' part of the budget between start and recent, 0 to 1."
+    ),
+    "prefill_representative_share": _About(
+        "The same for cuts while a prompt is read.",
+        default="1 for distinct, else --representative-share",
+    ),
+    "anchor": _About("What every token's signature is compared with:", ANCHORS),
+    "signature_heads": _About("Heads that give a signature its bits:", SIGNATURE_HEADS),
+    "signature_fraction": _About("Part of the tokens for which a head's bit is one."),
+    # Beside --rng-seed a plain --seed would be taken for the sampler's.
+    "seed": _About(
+        "For what is random in importance, representatives and anchor.", flag="--selection-seed"
+    ),
+    "decode_slack": _About(
+        "Growth past --max-cache-size before the cache is cut again.", unit="TOKENS"
+    ),
+    "key_cache_precision": _About(
+        "Keys are stored as", KV_PRECISIONS, default="as exported", counts_always=True
+    ),
+    "value_cache_precision": _About(
+        "Values are stored as", KV_PRECISIONS, default="as exported", counts_always=True
+    ),
+    "pool_size": _About(
+        "Room for all sequences together.",
+        unit="TOKENS",
+        default="what the memory allows",
+        counts_always=True,
+    ),
+    "prefix_caching": _About(
+        "Prompts that begin alike share what is cached of it.", counts_always=True
+    ),
 }
-_CHOICES: dict[str, tuple[str, ...]] = {
-    "granularity": GRANULARITIES,
-    "importance": tuple(IMPORTANCE_METHODS),
-    "layer_budgets": LAYER_BUDGETS,
-    "representatives": tuple(REPRESENTATIVE_RULES),
-    "anchor": tuple(ANCHORS),
-    "signature_heads": tuple(SIGNATURE_HEADS),
-    "key_cache_precision": KV_PRECISIONS,
-    "value_cache_precision": KV_PRECISIONS,
-    _BOTH: KV_PRECISIONS,
-}
-_IN_TOKENS = (
-    "max_cache_size",
-    "prefill_budget",
-    "start_size",
-    "recent_size",
-    "decode_slack",
-    "pool_size",
-)
-# What the default None of a field means.
-_DEFAULTS = {
-    "key_cache_precision": "as exported",
-    "value_cache_precision": "as exported",
-    "pool_size": "what the memory allows",
-    "kv_budget_mb": "none",
-    "prefill_budget": "1.5 times --max-cache-size",
-    "prefill_representative_share": "1 for distinct, else --representative-share",
-}
-# Beside --rng-seed a plain --seed would be taken for the sampler's.
-_SPELLED = {"seed": "--selection-seed"}
-# These count without eviction too.
-_ALWAYS_USED = (
-    "max_cache_size",
-    "kv_budget_mb",
-    "key_cache_precision",
-    "value_cache_precision",
-    "pool_size",
-    "prefix_caching",
-)
+"""By field of ``KVCacheConfig``; a field without an entry fails when this module is imported."""
 
 
 def read_cache_options(given: Mapping[str, Any]) -> KVCacheConfig:
@@ -107,7 +130,7 @@ def read_cache_options(given: Mapping[str, Any]) -> KVCacheConfig:
             )
     base = KVCacheConfig.from_file(path) if path else KVCacheConfig()
     config = dataclasses.replace(base, **changes)
-    idle = [name for name in changes if name not in _ALWAYS_USED]
+    idle = [name for name in changes if not _SETTINGS[name].counts_always]
     # Whoever says --max-cache-size 0 compares with the full cache and knows.
     if idle and not config.evicts and not path and "max_cache_size" not in changes:
         raise ConfigError(
@@ -142,15 +165,21 @@ def parse_layer_budgets(text: str) -> str | tuple[float, ...]:
 
 
 def _flag(name: str) -> str:
-    return _SPELLED.get(name, "--" + name.replace("_", "-"))
+    about = _SETTINGS.get(name)
+    return (about and about.flag) or "--" + name.replace("_", "-")
 
 
-def _declare_flag(name: str, kind: type, help_text: str, metavar: str | None) -> Any:
-    option: dict[str, Any] = {"help": help_text, "metavar": metavar, "rich_help_panel": _PANEL}
+def _declare_flag(name: str, kind: type, about: _About) -> Any:
+    option: dict[str, Any] = {"help": about.help, "metavar": about.unit, "rich_help_panel": _PANEL}
+    if about.choices:
+        option["help"] = f"{about.help} {'|'.join(about.choices)}"
+        option["metavar"] = "NAME"
+    if about.default is not None:
+        option["help"] += f" (default {about.default})"
     if name == "layer_budgets":
         option["parser"] = parse_layer_budgets
-    elif name in _CHOICES:
-        option["click_type"] = click.Choice(_CHOICES[name])
+    elif about.choices:
+        option["click_type"] = click.Choice(tuple(about.choices))
     flag = _flag(name)
     if kind is bool:
         flag = f"{flag}/{flag.replace('--', '--no-', 1)}"
@@ -163,23 +192,16 @@ def _declare_flags() -> dict[str, Any]:
     for field in dataclasses.fields(KVCacheConfig):
         # str | None and int | None: a flag that is not given is None in any case
         kind = next(iter(get_args(types[field.name])), types[field.name])
-        help_text, metavar = _HELP[field.name], None
-        if field.name in _CHOICES:
-            help_text, metavar = f"{help_text} {'|'.join(_CHOICES[field.name])}", "NAME"
-        elif field.name in _IN_TOKENS:
-            metavar = "TOKENS"
-        elif field.name == "kv_budget_mb":
-            metavar = "MB"
-        default = _DEFAULTS.get(field.name, field.default)
-        if isinstance(default, bool):
-            default = "on" if default else "off"
-        flags[field.name] = _declare_flag(
-            field.name, kind, f"{help_text} (default {default})", metavar
-        )
-    both = f"Keys and values alike: {'|'.join(KV_PRECISIONS)}"
-    flags[_BOTH] = _declare_flag(_BOTH, str, both, "NAME")
-    file = "JSON object of these settings by field name; flags override it."
-    flags["config"] = _declare_flag("config", Path, file, "FILE")
+        about = _SETTINGS[field.name]
+        if about.default is None:
+            default = field.default
+            if isinstance(default, bool):
+                default = "on" if default else "off"
+            about = dataclasses.replace(about, default=str(default))
+        flags[field.name] = _declare_flag(field.name, kind, about)
+    flags[_BOTH] = _declare_flag(_BOTH, str, _About("Keys and values alike:", KV_PRECISIONS))
+    file = _About("JSON object of these settings by field name; flags override it.", unit="FILE")
+    flags["config"] = _declare_flag("config", Path, file)
     return flags
 
 

@@ -10,7 +10,7 @@ import typer
 from ov_kvcrush.cli.options.flags import optional, with_flags
 
 # Read without openvino_genai, which takes a second to import: --help and mistakes answer at once.
-_FLAGS: dict[str, tuple[type, str]] = {
+FLAGS: dict[str, tuple[type, str]] = {
     "max_new_tokens": (int, "Longest answer in tokens."),
     "min_new_tokens": (int, "Shortest answer in tokens."),
     "do_sample": (bool, "Draw tokens instead of taking the likeliest; on with the next four."),
@@ -25,7 +25,6 @@ _FLAGS: dict[str, tuple[type, str]] = {
     "stop_strings": (list[str], "End the answer where this text appears; repeatable."),
     "ignore_eos": (bool, "Go on past the end-of-sequence token."),
 }
-GENERATION_FLAGS = tuple(_FLAGS)
 
 _SAMPLING = frozenset({"temperature", "top_k", "top_p", "min_p"})
 
@@ -55,7 +54,7 @@ def _declare_flag(name: str, kind: type, help_text: str) -> Any:
 
 generation_options = with_flags(
     "generation",
-    {name: _declare_flag(name, kind, text) for name, (kind, text) in _FLAGS.items()},
+    {name: _declare_flag(name, kind, text) for name, (kind, text) in FLAGS.items()},
     imply_sampling,
 )
 """Decorates a command that takes ``generation``: its command line gets these flags."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from openvino_genai import GenerationFinishReason, Tokenizer
+from openvino_genai import GenerationConfig, GenerationFinishReason, Tokenizer
 
 from ov_kvcrush.errors import ConfigError, EngineClosedError, PromptError
 from ov_kvcrush.runtime.generation.request import Request
@@ -57,6 +57,12 @@ def engine(paged: PagedEngine, alone: list[list[int]]) -> Iterator[AsyncEngine]:
     assert not paged.has_unfinished()
 
 
+def submit(
+    engine: AsyncEngine, prompt: list[int], config: GenerationConfig, session: Session | None = None
+) -> AsyncRequest:
+    return engine.submit(lambda one: one.add_request(prompt, config, session))
+
+
 async def read(request: AsyncRequest) -> list[int]:
     tokens: list[int] = []
     async for new in request:
@@ -74,7 +80,7 @@ async def at_rest(engine: AsyncEngine) -> bool:
 
 def test_many_at_once_get_what_each_gets_alone(engine: AsyncEngine, alone: list[list[int]]) -> None:
     async def serve() -> list[list[int]]:
-        return await asyncio.gather(*(read(engine.add_request(p, greedy(24))) for p in PROMPTS))
+        return await asyncio.gather(*(read(submit(engine, p, greedy(24))) for p in PROMPTS))
 
     assert run(serve()) == alone
 
@@ -87,7 +93,7 @@ def test_requests_arrive_and_are_cancelled_while_others_run(
     async def client(number: int) -> None:
         await asyncio.sleep(chance.random() * 0.3)
         which = number % len(PROMPTS)
-        request = engine.add_request(PROMPTS[which], greedy(24))
+        request = submit(engine, PROMPTS[which], greedy(24))
         tokens: list[int] = []
         leaves_after = chance.choice([None, 0, 1, 5, 20])
         how = chance.choice(["break", "cancel"])
@@ -114,7 +120,7 @@ def test_requests_arrive_and_are_cancelled_while_others_run(
 def test_the_result_has_all_sequences_and_their_metrics(engine: AsyncEngine) -> None:
     async def serve() -> Request:
         config = greedy(5, do_sample=True, num_return_sequences=3)
-        return await engine.add_request(PROMPTS[1], config)
+        return await submit(engine, PROMPTS[1], config)
 
     request = run(serve())
     assert [len(g.tokens) for g in request.generations] == [5, 5, 5]
@@ -128,7 +134,7 @@ def test_tokens_that_a_stop_string_may_take_back_are_held(
     stop = text[len(text) // 2 :].strip()[:6]
 
     async def serve() -> tuple[list[int], Request]:
-        request = engine.add_request(PROMPTS[0], greedy(24, stop_strings={stop}))
+        request = submit(engine, PROMPTS[0], greedy(24, stop_strings={stop}))
         return await read(request), await request
 
     tokens, request = run(serve())
@@ -143,7 +149,7 @@ def test_any_event_loop_and_thread_will_do(engine: AsyncEngine, alone: list[list
         found[number] = run(read_one(number))
 
     async def read_one(number: int) -> list[int]:
-        return await read(engine.add_request(PROMPTS[number], greedy(24)))
+        return await read(submit(engine, PROMPTS[number], greedy(24)))
 
     threads = [threading.Thread(target=client, args=(n,)) for n in range(4)]
     for thread in threads:
@@ -157,9 +163,9 @@ def test_a_session_goes_on_from_its_cache(engine: AsyncEngine) -> None:
     session = Session()
 
     async def serve() -> int:
-        first = await engine.add_request(PROMPTS[2], greedy(4), session)
+        first = await submit(engine, PROMPTS[2], greedy(4), session)
         history = [*PROMPTS[2], *first.generations[0].tokens, *PROMPTS[4]]
-        second = await engine.add_request(history, greedy(4), session)
+        second = await submit(engine, history, greedy(4), session)
         await asyncio.wrap_future(engine.call(lambda e: e.close_session(session)))
         return second.generations[0].metrics.num_reused_tokens
 
@@ -171,7 +177,7 @@ def test_a_session_goes_on_from_its_cache(engine: AsyncEngine) -> None:
 
 def test_a_cancelled_request_keeps_its_tokens(engine: AsyncEngine) -> None:
     async def serve() -> Request:
-        request = engine.add_request(PROMPTS[0], greedy(100_000))
+        request = submit(engine, PROMPTS[0], greedy(100_000))
         async for _ in request:
             break
         return await request
@@ -184,7 +190,7 @@ def test_a_cancelled_request_keeps_its_tokens(engine: AsyncEngine) -> None:
 @pytest.mark.parametrize("reads", [True, False])
 def test_a_cancelled_task_cancels_its_request(engine: AsyncEngine, reads: bool) -> None:
     async def serve() -> None:
-        request = engine.add_request(PROMPTS[0], greedy(100_000))
+        request = submit(engine, PROMPTS[0], greedy(100_000))
         task = asyncio.ensure_future(read(request) if reads else request.result())
         await asyncio.sleep(0.2)
         task.cancel()
@@ -197,7 +203,7 @@ def test_a_cancelled_task_cancels_its_request(engine: AsyncEngine, reads: bool) 
 
 def test_a_handle_that_nobody_holds_is_cancelled(engine: AsyncEngine) -> None:
     async def serve() -> None:
-        request = engine.add_request(PROMPTS[0], greedy(100_000))
+        request = submit(engine, PROMPTS[0], greedy(100_000))
         await asyncio.sleep(0.1)
         assert not await at_rest(engine)
         del request
@@ -212,7 +218,7 @@ def test_readers_whose_loop_has_gone_are_cancelled(engine: AsyncEngine) -> None:
 
     async def begin() -> None:
         # Kept, so that only its loop tells that the reader is gone.
-        tokens = engine.add_request(PROMPTS[0], greedy(100_000)).tokens()
+        tokens = submit(engine, PROMPTS[0], greedy(100_000)).tokens()
         kept.append(tokens)
         await tokens.__anext__()
         reader = tokens.__anext__()
@@ -236,11 +242,11 @@ def test_readers_whose_loop_has_gone_are_cancelled(engine: AsyncEngine) -> None:
 def test_an_error_belongs_to_its_request(engine: AsyncEngine, alone: list[list[int]]) -> None:
     async def serve() -> tuple[Any, ...]:
         return await asyncio.gather(
-            read(engine.add_request(PROMPTS[0], greedy(24))),
-            read(engine.add_request([], greedy(24))),
-            engine.add_request(prompt_of(2000), greedy(24)).result(),
-            read(engine.add_request(PROMPTS[1], greedy(2, do_sample=True, num_return_sequences=2))),
-            read(engine.add_request(PROMPTS[3], greedy(24))),
+            read(submit(engine, PROMPTS[0], greedy(24))),
+            read(submit(engine, [], greedy(24))),
+            submit(engine, prompt_of(2000), greedy(24)).result(),
+            read(submit(engine, PROMPTS[1], greedy(2, do_sample=True, num_return_sequences=2))),
+            read(submit(engine, PROMPTS[3], greedy(24))),
             return_exceptions=True,
         )
 
@@ -253,7 +259,7 @@ def test_an_error_belongs_to_its_request(engine: AsyncEngine, alone: list[list[i
 
 def test_tokens_are_read_once(engine: AsyncEngine) -> None:
     async def serve() -> None:
-        request = engine.add_request(PROMPTS[4], greedy(3))
+        request = submit(engine, PROMPTS[4], greedy(3))
         await read(request)
         with pytest.raises(ConfigError, match="once"):
             await read(request)
@@ -275,8 +281,8 @@ def test_a_failing_step_ends_all_that_run_and_no_more(
     session = Session()
 
     async def serve(engine: AsyncEngine) -> list[Any]:
-        requests = [engine.add_request(p, greedy(100)) for p in PROMPTS[:3]]
-        requests.append(engine.add_request(PROMPTS[3], greedy(100), session))
+        requests = [submit(engine, p, greedy(100)) for p in PROMPTS[:3]]
+        requests.append(submit(engine, PROMPTS[3], greedy(100), session))
         async for _ in requests[0].tokens():
             fails.set()
         raise AssertionError("it must not end well")
@@ -290,7 +296,7 @@ def test_a_failing_step_ends_all_that_run_and_no_more(
         assert not session.busy
 
         async def again() -> list[int]:
-            return await read(engine.add_request(PROMPTS[0], greedy(24)))
+            return await read(submit(engine, PROMPTS[0], greedy(24)))
 
         assert run(again()) == alone[0]
     assert_nothing_held(paged)
@@ -302,14 +308,12 @@ def test_a_failing_step_ends_all_that_run_and_no_more(
 def test_closing_at_work_leaves_nobody_waiting(paged: PagedEngine) -> None:
     async def serve() -> list[Any]:
         engine = AsyncEngine(paged)
-        reading = [
-            asyncio.ensure_future(read(engine.add_request(p, greedy(100_000)))) for p in PROMPTS
-        ]
+        reading = [asyncio.ensure_future(read(submit(engine, p, greedy(100_000)))) for p in PROMPTS]
         await asyncio.sleep(0.2)
         await asyncio.to_thread(engine.close)
         ended = await asyncio.gather(*reading, return_exceptions=True)
         with pytest.raises(EngineClosedError):
-            engine.add_request(PROMPTS[0], greedy(24))
+            submit(engine, PROMPTS[0], greedy(24))
         with pytest.raises(EngineClosedError):
             engine.call(lambda e: e.describe())
         engine.close()
@@ -321,7 +325,7 @@ def test_closing_at_work_leaves_nobody_waiting(paged: PagedEngine) -> None:
 
 def test_an_engine_that_nobody_holds_ends_its_thread(paged: PagedEngine) -> None:
     engine = AsyncEngine(paged)
-    request = engine.add_request(PROMPTS[0], greedy(100_000))
+    request = submit(engine, PROMPTS[0], greedy(100_000))
     del engine
     gc.collect()
     assert not [t for t in threading.enumerate() if t.name == "ov-kvcrush engine"]
@@ -352,7 +356,7 @@ def test_nobody_waits_for_ever_for_what_has_failed(
     engine: AsyncEngine, alone: list[list[int]], place: tuple[type, str]
 ) -> None:
     async def serve() -> list[Any]:
-        requests = [engine.add_request(prompt, greedy(24)) for prompt in PROMPTS[:4]]
+        requests = [submit(engine, prompt, greedy(24)) for prompt in PROMPTS[:4]]
         await asyncio.sleep(0.05)
         requests[0].cancel()
         ended = asyncio.gather(*requests, return_exceptions=True)
@@ -364,7 +368,7 @@ def test_nobody_waits_for_ever_for_what_has_failed(
         with counted(place, fails_at=number):
             run(serve())
     # Its thread lives, and answers as before.
-    assert run(read(engine.add_request(PROMPTS[1], greedy(24)))) == alone[1]
+    assert run(read(submit(engine, PROMPTS[1], greedy(24)))) == alone[1]
 
 
 def test_a_call_that_wants_to_leave_python_does_not_end_the_thread(
@@ -375,4 +379,4 @@ def test_a_call_that_wants_to_leave_python_does_not_end_the_thread(
 
     with pytest.raises(SystemExit):
         engine.call(leave).result(ENOUGH)
-    assert run(read(engine.add_request(PROMPTS[1], greedy(24)))) == alone[1]
+    assert run(read(submit(engine, PROMPTS[1], greedy(24)))) == alone[1]
