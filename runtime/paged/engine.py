@@ -224,7 +224,7 @@ class PagedEngine(Engine):
         except BaseException:
             for chunk in reversed(chunks):
                 self.scheduler.preempt(chunk.sequence)
-            self._requests.let_finished_go()
+            self._requests.let_finished_go(self._requests.requests_of(chunks))
             raise
 
     def _store(self, batch: Batch, queries: SequenceOf[NDArray[np.float32]]) -> None:

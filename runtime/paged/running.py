@@ -17,7 +17,7 @@ from ov_kvcrush.runtime.scheduling.intake import Intake
 from ov_kvcrush.runtime.scheduling.scheduler import Schedule, Scheduler
 from ov_kvcrush.runtime.sequences.kv_cache import KVCache
 from ov_kvcrush.runtime.sequences.prefixes import Prefixes
-from ov_kvcrush.runtime.sequences.sequence import Sequence
+from ov_kvcrush.runtime.sequences.sequence import Chunk, Sequence
 
 
 class RunningRequests:
@@ -79,17 +79,25 @@ class RunningRequests:
     def settle(self, requests: SequenceOf[Request]) -> None:
         """Start the sequences that follow a prompt, and let finished ones go."""
         with ExitStack() as endings:
-            endings.callback(self.let_finished_go)
+            endings.callback(self.let_finished_go, requests)
             for request in requests:
                 for generation in _not_begun(request):
                     self._start(request, generation)
 
-    def let_finished_go(self) -> None:
-        """Take leave of every sequence that has come to its end, whatever fails with another."""
+    def let_finished_go(self, requests: SequenceOf[Request]) -> None:
+        """Take leave of their sequences that have come to their end, whatever fails meanwhile."""
         with ExitStack() as endings:
-            for sequence, (request, generation) in reversed(self._owners.items()):
-                if generation.finish_reason is not None:
-                    endings.callback(self._finish, sequence, request, generation)
+            for request in reversed(requests):
+                for generation in reversed(request.generations):
+                    sequence = generation.sequence
+                    has_ended = generation.finish_reason is not None
+                    if has_ended and sequence is not None and sequence in self._owners:
+                        endings.callback(self._finish, sequence, request, generation)
+
+    def requests_of(self, chunks: SequenceOf[Chunk]) -> list[Request]:
+        """The requests that ``chunks`` are computed for, each once."""
+        owners = [self._owners[chunk.sequence][0] for chunk in chunks]
+        return list({request.request_id: request for request in owners}.values())
 
     def cancel(self, request: Request) -> None:
         """Stop ``request`` where it is; its tokens so far stay."""

@@ -1,0 +1,187 @@
+"""Sequences that share pages: each sees its own tokens, and every page has its owners, always."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import cast
+
+import numpy as np
+import pytest
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from numpy.typing import NDArray
+
+from ov_kvcrush.plan import LayerGeometry
+from ov_kvcrush.runtime.pages.layout import PAGE_SIZE
+from ov_kvcrush.runtime.pages.memory import CacheMemory
+from ov_kvcrush.runtime.pages.pool import PagePool
+from ov_kvcrush.runtime.sequences.kv_cache import KVCache
+from ov_kvcrush.runtime.sequences.sequence import Sequence
+from ov_kvcrush.runtime.sequences.session import Session
+from tests.support.failures import InjectedError, counted
+
+LAYERS = (LayerGeometry(1, 1, 4, 4),) * 3
+NUM_PAGES = 10
+
+
+class Slots:
+    """The memory of one layer, a number for each slot; what nobody owns is forgotten."""
+
+    def __init__(self) -> None:
+        self.pages = np.full((NUM_PAGES, PAGE_SIZE), -1)
+
+    def copy_page(self, source: int, target: int) -> None:
+        self.pages[target] = self.pages[source]
+
+    def give_back(self, pages: list[int]) -> None:
+        self.pages[pages] = -1
+
+
+class CacheMachine(RuleBasedStateMachine):
+    """Sequences grow, fork, are cut, parked and released, and some of it fails half-way."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.memories = [Slots() for _ in LAYERS]
+        pool = PagePool([NUM_PAGES] * len(LAYERS), [100, 50, 75])
+        self.cache = KVCache(pool, cast(list[CacheMemory], self.memories))
+        self.sequences: list[Sequence] = []
+        self.sessions: list[Session] = []
+        self.next_token = 0
+
+    @rule()
+    def begin(self) -> None:
+        self.sequences.append(Sequence([], LAYERS, None))
+
+    @precondition(lambda self: self.sequences)
+    @rule(data=st.data(), count=st.integers(1, 2 * PAGE_SIZE))
+    def grow(self, data: st.DataObject, count: int) -> None:
+        sequence = self.one(data)
+        if not self.cache.extend(sequence, count):
+            return
+        new = list(range(self.next_token, self.next_token + count))
+        self.next_token += count
+        for slots, layer in zip(self.memories, sequence.layers, strict=True):
+            for place, token in enumerate(new, start=layer.length):
+                slots.pages[layer.pages[place // PAGE_SIZE], place % PAGE_SIZE] = token
+        sequence.tokens[sequence.num_cached :] = new  # what was given up is not read again here
+        sequence.append(count)
+
+    @precondition(lambda self: self.sequences)
+    @rule(data=st.data(), fails_at=st.integers(0, len(LAYERS)))
+    def fork(self, data: st.DataObject, fails_at: int) -> None:
+        source = self.one(data)
+        target = source.twin(list(source.tokens))
+        with counted((PagePool, "share"), fails_at), suppress(InjectedError):
+            self.cache.fork(source, target)
+        assert (target.num_cached == 0) == (fails_at > 0 or source.num_cached == 0)
+        self.sequences.append(target)
+
+    @precondition(lambda self: self.sequences)
+    @rule(data=st.data(), fails_at=st.integers(0, len(LAYERS)), drawn=st.integers(0, 2**32 - 1))
+    def cut(self, data: st.DataObject, fails_at: int, drawn: int) -> None:
+        """Keep half of each layer's tokens, others in each, and move them to the front."""
+        sequence, random = self.one(data), np.random.default_rng(drawn)
+        chosen = [
+            np.sort(random.permutation(layer.length)[: -(-layer.length // 2)])
+            for layer in sequence.layers
+        ]
+        changed = {
+            n: sorted({int(to) // PAGE_SIZE for to in np.flatnonzero(kept != np.arange(len(kept)))})
+            for n, kept in enumerate(chosen)
+        }
+        try:
+            with self.cache.rewriting(sequence, changed) as tables:
+                if tables is None:
+                    return
+                for n, kept in enumerate(chosen, start=1):
+                    if n == fails_at:
+                        raise InjectedError
+                    self.move(sequence, n - 1, kept, tables[n - 1])
+                sequence.rewind_floor = sequence.num_cached
+        except InjectedError:
+            self.cache.release(sequence)
+        else:
+            self.cache.trim(sequence)
+
+    @precondition(lambda self: self.sequences)
+    @rule(data=st.data())
+    def release(self, data: st.DataObject) -> None:
+        sequence = self.one(data)
+        self.cache.release(sequence)
+        self.sequences.remove(sequence)
+
+    @precondition(lambda self: self.sequences)
+    @rule(data=st.data(), pinned=st.booleans())
+    def park(self, data: st.DataObject, pinned: bool) -> None:
+        sequence, session = self.one(data), Session(pinned=pinned)
+        self.cache.park(session, sequence)
+        self.sequences.remove(sequence)
+        self.sessions.append(session)
+
+    @precondition(lambda self: self.sessions)
+    @rule(data=st.data(), comes_back=st.booleans())
+    def unpark(self, data: st.DataObject, comes_back: bool) -> None:
+        session = data.draw(st.sampled_from(self.sessions))
+        self.sessions.remove(session)
+        if not comes_back:
+            self.cache.drop(session)
+        elif (sequence := self.cache.unpark(session)) is not None:
+            self.sequences.append(sequence)
+
+    @invariant()
+    def every_page_has_its_owners(self) -> None:
+        self.cache.check_integrity(self.sequences)
+
+    @invariant()
+    def everybody_sees_its_own_tokens(self) -> None:
+        parked = [session.sequence for session in self.sessions if session.sequence is not None]
+        for sequence in [*self.sequences, *parked]:
+            for slots, layer in zip(self.memories, sequence.layers, strict=True):
+                held = slots.pages[layer.pages].ravel()[: layer.length]
+                wanted = np.array(sequence.tokens, np.int64)[layer.positions[0]]
+                assert (held[layer.slots[0]] == wanted).all()
+
+    def one(self, data: st.DataObject) -> Sequence:
+        return data.draw(st.sampled_from(self.sequences))
+
+    def move(
+        self, sequence: Sequence, number: int, kept: NDArray[np.int64], table: list[int]
+    ) -> None:
+        slots, layer = self.memories[number], sequence.layers[number]
+        held = slots.pages[table].ravel()[layer.slots[0][kept]]
+        for to, token in enumerate(held):
+            slots.pages[layer.pages[to // PAGE_SIZE], to % PAGE_SIZE] = token
+        places = np.arange(len(kept), dtype=np.int32)[None]
+        layer.keep(kept.astype(np.int32)[None], places)
+
+
+TestKVCache = CacheMachine.TestCase
+
+
+def test_what_cannot_be_had_changes_nothing() -> None:
+    pool = PagePool([2], [10])
+    cache = KVCache(pool, cast(list[CacheMemory], [Slots()]))
+    sequence, other = (Sequence([], LAYERS[:1], None) for _ in range(2))
+    assert cache.extend(sequence, PAGE_SIZE + 1)
+    sequence.append(PAGE_SIZE + 1)
+    cache.fork(sequence, other)
+    with cache.rewriting(other, {0: [0, 1]}) as tables:
+        assert tables is None
+    assert other.page_tables == sequence.page_tables
+    cache.check_integrity([sequence, other])
+
+
+def test_pages_that_were_rewritten_come_back_whatever_happens() -> None:
+    pool = PagePool([4], [10])
+    cache = KVCache(pool, cast(list[CacheMemory], [Slots()]))
+    sequence, other = (Sequence([], LAYERS[:1], None) for _ in range(2))
+    assert cache.extend(sequence, 2 * PAGE_SIZE)
+    sequence.append(2 * PAGE_SIZE)
+    cache.fork(sequence, other)
+    with pytest.raises(InjectedError), cache.rewriting(other, {0: [0, 1]}):
+        raise InjectedError
+    cache.check_integrity([sequence, other])
+    cache.release(other)
+    cache.release(sequence)
+    assert cache.used_bytes == 0
