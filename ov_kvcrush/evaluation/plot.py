@@ -29,7 +29,7 @@ def require_plot(path: Path) -> None:
         )
 
 
-def draw(outcomes: Sequence[Outcome], path: Path) -> None:
+def save_plot(outcomes: Sequence[Outcome], path: Path) -> None:
     """Draw one line a policy and precision into ``path``; the first outcome is the full cache."""
     # Without pyplot no backend is chosen, so that no display is looked for.
     from matplotlib.figure import Figure

@@ -14,7 +14,7 @@ from rich.table import Table
 from ov_kvcrush.errors import ConfigError
 from ov_kvcrush.evaluation.configurations import make_configurations
 from ov_kvcrush.evaluation.dataset import Example
-from ov_kvcrush.evaluation.plot import draw, require_plot
+from ov_kvcrush.evaluation.plot import require_plot, save_plot
 from ov_kvcrush.evaluation.report import accuracy_table, difference_table, summary, task_table
 from ov_kvcrush.evaluation.results import Outcome, Record, ScoredAnswer
 
@@ -126,7 +126,7 @@ def test_nothing_right_is_no_share(outcomes: list[Outcome]) -> None:
 def test_the_picture_is_drawn(outcomes: list[Outcome], tmp_path: Path) -> None:
     path = tmp_path / "picture.png"
     require_plot(path)
-    draw(outcomes, path)
+    save_plot(outcomes, path)
     assert path.read_bytes().startswith(b"\x89PNG")
 
 

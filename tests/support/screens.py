@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ov_kvcrush.cli.chat.conversation import Conversation, Streamer
+from ov_kvcrush.cli.chat.conversation import Conversation
 from ov_kvcrush.cli.chat.slash_commands import run_command
 from ov_kvcrush.pipeline.results import DecodedResults
+from ov_kvcrush.pipeline.streaming import Streamer
 
 SETTINGS = {"max_new_tokens": 8}
 

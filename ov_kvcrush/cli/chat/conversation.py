@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from openvino_genai import GenerationConfig
@@ -14,8 +14,7 @@ if TYPE_CHECKING:
     from ov_kvcrush.pipeline.chat import Chat
     from ov_kvcrush.pipeline.llm_pipeline import LLMPipeline
     from ov_kvcrush.pipeline.results import DecodedResults
-
-Streamer = Callable[[str], None]
+    from ov_kvcrush.pipeline.streaming import Streamer
 
 # Where neither the model nor the user sets a limit, a model that never ends would not let go.
 _LONGEST_ANSWER = 2048

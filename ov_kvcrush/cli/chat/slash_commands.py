@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from ov_kvcrush.cli.chat.conversation import Conversation, Streamer
+from ov_kvcrush.cli.chat.conversation import Conversation
 from ov_kvcrush.cli.chat.conversation_file import read_conversation, write_conversation
 from ov_kvcrush.cli.chat.session_file import count_messages, is_session_name, load_chat, save_chat
 from ov_kvcrush.cli.options.generation import imply_sampling
@@ -20,6 +20,7 @@ from ov_kvcrush.files import read_text
 
 if TYPE_CHECKING:
     from ov_kvcrush.pipeline.results import DecodedResults
+    from ov_kvcrush.pipeline.streaming import Streamer
 
 
 class Screen(Protocol):
@@ -39,7 +40,7 @@ class LeaveChat(Exception):  # noqa: N818  it is not an error
 
 
 @dataclass(frozen=True)
-class Command:
+class SlashCommand:
     """What a command takes, what it is for, and what it does.
 
     Attributes:
@@ -62,11 +63,11 @@ def run_command(screen: Screen, line: str) -> None:
     """
     name, _, argument = line.strip().partition(" ")
     argument = argument.strip()
-    command = COMMANDS.get(name)
+    command = SLASH_COMMANDS.get(name)
     if command is None:
         raise OVKVCrushError(
             f"unknown command {name}",
-            f'{did_you_mean(name, COMMANDS)} Put a message that begins with / between """.',
+            f'{did_you_mean(name, SLASH_COMMANDS)} Put a message that begins with / between """.',
         )
     is_optional = command.argument.startswith("[")
     if (argument and not command.argument) or (
@@ -77,9 +78,9 @@ def run_command(screen: Screen, line: str) -> None:
 
 
 def _help(screen: Screen, _: str) -> None:
-    usages = {name: f"{name} {command.argument}" for name, command in COMMANDS.items()}
+    usages = {name: f"{name} {command.argument}" for name, command in SLASH_COMMANDS.items()}
     width = max(map(len, usages.values()))
-    lines = [f"{usages[name]:<{width}}  {command.help}" for name, command in COMMANDS.items()]
+    lines = [f"{usages[name]:<{width}}  {command.help}" for name, command in SLASH_COMMANDS.items()]
     lines += [
         f"{chr(34) * 3:<{width}}  Begins a message of several lines; a second one ends it.",
         f"{'Ctrl+C':<{width}}  Stops an answer; at the prompt it leaves, as Ctrl+D does.",
@@ -186,19 +187,23 @@ def _load(screen: Screen, file: str) -> None:
     )
 
 
-COMMANDS: Mapping[str, Command] = {
-    "/help": Command("", "Shows this.", _help),
-    "/exit": Command("", "Leaves the chat.", _exit),
-    "/clear": Command("", "Forgets the conversation and frees its KV cache.", _clear),
-    "/regen": Command("", "Answers the last message again.", _regen),
-    "/system": Command("[TEXT]", "Sets the system message; without TEXT there is none.", _system),
-    "/set": Command("NAME VALUE", "Changes a generation setting; /show lists them.", _set),
-    "/show": Command("", "Shows settings, engine, KV cache and its use.", _show),
-    "/read": Command("FILE", "Puts a text file before your next message.", _read),
-    "/save": Command(
+SLASH_COMMANDS: Mapping[str, SlashCommand] = {
+    "/help": SlashCommand("", "Shows this.", _help),
+    "/exit": SlashCommand("", "Leaves the chat.", _exit),
+    "/clear": SlashCommand("", "Forgets the conversation and frees its KV cache.", _clear),
+    "/regen": SlashCommand("", "Answers the last message again.", _regen),
+    "/system": SlashCommand(
+        "[TEXT]", "Sets the system message; without TEXT there is none.", _system
+    ),
+    "/set": SlashCommand("NAME VALUE", "Changes a generation setting; /show lists them.", _set),
+    "/show": SlashCommand("", "Shows settings, engine, KV cache and its use.", _show),
+    "/read": SlashCommand("FILE", "Puts a text file before your next message.", _read),
+    "/save": SlashCommand(
         "FILE", "Saves as JSON with settings; as .safetensors with the KV cache.", _save
     ),
-    "/load": Command("FILE", "Continues what was saved; .safetensors with its KV cache.", _load),
+    "/load": SlashCommand(
+        "FILE", "Continues what was saved; .safetensors with its KV cache.", _load
+    ),
 }
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.text import Text
 
-from ov_kvcrush.cli.chat.conversation import Conversation, Streamer
+from ov_kvcrush.cli.chat.conversation import Conversation
 from ov_kvcrush.cli.chat.slash_commands import LeaveChat, run_command
 from ov_kvcrush.cli.output.errors import is_verbose, print_error
 from ov_kvcrush.cli.output.stats_line import remarks, stats_line
@@ -19,6 +19,7 @@ from ov_kvcrush.errors import OVKVCrushError
 
 if TYPE_CHECKING:
     from ov_kvcrush.pipeline.results import DecodedResults
+    from ov_kvcrush.pipeline.streaming import Streamer
 
 with contextlib.suppress(ImportError):
     import readline  # noqa: F401  input() then edits lines and remembers them

@@ -23,7 +23,7 @@ from ov_kvcrush.cli.output.progress import StepProgress
 from ov_kvcrush.errors import ConfigError, OVKVCrushError, did_you_mean
 from ov_kvcrush.evaluation.configurations import make_configurations, parse_keep, parse_precision
 from ov_kvcrush.evaluation.dataset import SPLITS, choose_examples, read_examples
-from ov_kvcrush.evaluation.plot import draw, require_plot
+from ov_kvcrush.evaluation.plot import require_plot, save_plot
 from ov_kvcrush.evaluation.policies import DEFAULT_POLICIES, FULL, POLICIES
 from ov_kvcrush.evaluation.report import accuracy_table, difference_table, summary, task_table
 from ov_kvcrush.files import replacing
@@ -256,7 +256,7 @@ def evaluate(
             else:
                 _print_tables(outcomes, by_task, compare)
             if plot is not None:
-                draw(outcomes, plot)
+                save_plot(outcomes, plot)
 
 
 def _write(path: Path, text: str) -> None:

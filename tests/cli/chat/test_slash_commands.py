@@ -10,7 +10,7 @@ import pytest
 from ov_kvcrush import KVCacheConfig, LLMPipeline
 from ov_kvcrush.cli.chat.conversation import Conversation
 from ov_kvcrush.cli.chat.conversation_file import read_conversation
-from ov_kvcrush.cli.chat.slash_commands import COMMANDS, LeaveChat
+from ov_kvcrush.cli.chat.slash_commands import SLASH_COMMANDS, LeaveChat
 from ov_kvcrush.errors import ConfigError, OVKVCrushError, PromptError
 from tests.support.screens import SETTINGS, FakeScreen
 
@@ -36,7 +36,7 @@ def interrupt(_: str) -> None:
 
 def test_help_names_every_command(screen: FakeScreen) -> None:
     text = screen.do("/help")
-    assert all(name in text for name in COMMANDS)
+    assert all(name in text for name in SLASH_COMMANDS)
 
 
 def test_an_unknown_command_suggests_the_closest(screen: FakeScreen) -> None:
