@@ -1,4 +1,4 @@
-"""Text read with a user's errors, and files that appear whole or not at all."""
+"""Text read and written with a user's errors, and files that appear whole or not at all."""
 
 from __future__ import annotations
 
@@ -26,6 +26,19 @@ def read_text(path: Path) -> str:
         raise OVKVCrushError(f"cannot read {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise OVKVCrushError(f"{path} is not a text file in UTF-8") from error
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write ``text`` to ``path``, whole or not at all.
+
+    Raises:
+        OVKVCrushError: it cannot be written; ``path`` is what it was.
+    """
+    try:
+        with replacing(path) as stream:
+            stream.write(text.encode())
+    except OSError as error:
+        raise OVKVCrushError(f"cannot write {path}: {error.strerror}") from error
 
 
 @contextmanager

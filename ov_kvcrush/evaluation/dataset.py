@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ov_kvcrush.errors import ConfigError, OVKVCrushError, did_you_mean
+from ov_kvcrush.files import read_text
 
 SPLITS = ("all", "tune", "held")
 KINDS = ("first", "later")
@@ -51,13 +52,8 @@ def read_examples(path: Path) -> list[Example]:
     Raises:
         OVKVCrushError: the file cannot be read, or a line is not a conversation; names the line.
     """
-    try:
-        # Not splitlines, which also splits at characters that JSON allows in a text.
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except OSError as error:
-        raise OVKVCrushError(f"cannot read {path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise OVKVCrushError(f"{path} is not a text file in UTF-8") from error
+    # Not splitlines, which also splits at characters that JSON allows in a text.
+    lines = read_text(path).split("\n")
     known: dict[str, Example] = {}
     for number, line in enumerate(lines, start=1):
         if not line.strip():

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ov_kvcrush.errors import OVKVCrushError
-from ov_kvcrush.files import read_text, replacing
+from ov_kvcrush.files import read_text, write_text
 from ov_kvcrush.pipeline.saving import are_messages
 
 FORMAT = "ov-kvcrush-conversation"
@@ -36,12 +36,7 @@ def write_conversation(
         "messages": messages,
         "generation_config": dict(settings),
     }
-    text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
-    try:
-        with replacing(path) as stream:
-            stream.write(text.encode())
-    except OSError as error:
-        raise OVKVCrushError(f"cannot write {path}: {error.strerror}") from error
+    write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
 def read_conversation(path: Path) -> tuple[list[dict[str, str]], dict[str, Any]]:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import sys
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 
 from ov_kvcrush.cli.options.model import (
     DecodePrecision,
@@ -18,15 +17,16 @@ from ov_kvcrush.cli.options.model import (
     Properties,
     parse_properties,
 )
+from ov_kvcrush.cli.output.console import table_console
 from ov_kvcrush.cli.output.errors import Verbose
 from ov_kvcrush.cli.output.progress import StepProgress
-from ov_kvcrush.errors import ConfigError, OVKVCrushError, did_you_mean
+from ov_kvcrush.errors import ConfigError, did_you_mean
 from ov_kvcrush.evaluation.configurations import make_configurations, parse_keep, parse_precision
 from ov_kvcrush.evaluation.dataset import SPLITS, choose_examples, read_examples
 from ov_kvcrush.evaluation.plot import require_plot, save_plot
 from ov_kvcrush.evaluation.policies import DEFAULT_POLICIES, FULL, POLICIES
 from ov_kvcrush.evaluation.report import accuracy_table, difference_table, summary, task_table
-from ov_kvcrush.files import replacing
+from ov_kvcrush.files import write_text
 
 if TYPE_CHECKING:
     from ov_kvcrush.evaluation.results import Outcome
@@ -34,8 +34,11 @@ if TYPE_CHECKING:
 app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
 
 _CACHE, _DATA, _OUTPUT = "KV cache", "Questions", "Output"
-# A table in a file or a pipe is as wide as it has to be.
-_WIDE = 1000
+
+
+def _option(help_text: str, panel: str, *names: str, **settings: Any) -> Any:
+    settings = {"show_default": False, "rich_help_panel": panel, **settings}
+    return typer.Option(*names, help=help_text, **settings)
 
 
 @app.command("eval")
@@ -43,120 +46,99 @@ def evaluate(
     model_dir: ModelDir,
     device: Device = "CPU",
     *,
-    data: Annotated[
-        Path,
-        typer.Option(
-            metavar="FILE", rich_help_panel=_DATA, help="Conversations, one JSON object a line."
-        ),
-    ],
+    data: Annotated[Path, _option("Conversations, one JSON object a line.", _DATA, metavar="FILE")],
     task: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME", rich_help_panel=_DATA, help="Only this task; repeatable."),
+        list[str] | None, _option("Only this task; repeatable.", _DATA, metavar="NAME")
     ] = None,
     tokens: Annotated[
         tuple[int, int] | None,
-        typer.Option(
+        _option(
+            "Only documents from LOW to HIGH tokens, as the data counts them.",
+            _DATA,
             metavar="LOW HIGH",
-            rich_help_panel=_DATA,
-            help="Only documents from LOW to HIGH tokens, as the data counts them.",
         ),
     ] = None,
     split: Annotated[
         str,
-        typer.Option(
+        _option(
+            "The half of the documents to tune with, or the half to report.",
+            _DATA,
             metavar="|".join(SPLITS),
-            rich_help_panel=_DATA,
-            help="The half of the documents to tune with, or the half to report.",
+            show_default=True,
         ),
     ] = "all",
     limit: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N", min=1, rich_help_panel=_DATA, help="N of them, always the same ones."
-        ),
+        int | None, _option("N of them, always the same ones.", _DATA, metavar="N", min=1)
     ] = None,
     policy: Annotated[
         list[str] | None,
-        typer.Option(
-            metavar="POLICY",
-            rich_help_panel=_CACHE,
-            help=f"{', '.join(POLICIES)}; repeatable (default {', '.join(DEFAULT_POLICIES)}). "
+        _option(
+            f"{', '.join(POLICIES)}; repeatable (default {', '.join(DEFAULT_POLICIES)}). "
             f"{FULL} is evaluated in any case. Other settings of one: NAME:FIELD=VALUE,...",
-            show_default=False,
+            _CACHE,
+            metavar="POLICY",
         ),
     ] = None,
     keep: Annotated[
         list[str] | None,
-        typer.Option(
-            metavar="PART",
-            rich_help_panel=_CACHE,
-            help="Part of each document's tokens that stays, such as 1/4 or 0.25; repeatable "
+        _option(
+            "Part of each document's tokens that stays, such as 1/4 or 0.25; repeatable "
             "(default 1/4).",
-            show_default=False,
+            _CACHE,
+            metavar="PART",
         ),
     ] = None,
     precision: Annotated[
         list[str] | None,
-        typer.Option(
-            metavar="KEY/VALUE",
-            rich_help_panel=_CACHE,
-            help="Storage of keys and values, such as u8/u4, or exported for the model's own plan; "
+        _option(
+            "Storage of keys and values, such as u8/u4, or exported for the model's own plan; "
             "repeatable, the first with the full cache is the reference (default exported).",
-            show_default=False,
+            _CACHE,
+            metavar="KEY/VALUE",
         ),
     ] = None,
     prefill_factor: Annotated[
         float | None,
-        typer.Option(
-            metavar="FACTOR",
-            rich_help_panel=_CACHE,
-            help="Prefill budget as a multiple of the budget, 1 or more; 0 cuts nothing while a "
+        _option(
+            "Prefill budget as a multiple of the budget, 1 or more; 0 cuts nothing while a "
             "prompt is read (default as in chat).",
-            show_default=False,
+            _CACHE,
+            metavar="FACTOR",
         ),
     ] = None,
     chunk: Annotated[
         int | None,
-        typer.Option(
+        _option(
+            "Tokens of a prompt that are read at once (default 2048).",
+            _CACHE,
             metavar="TOKENS",
             min=1,
-            rich_help_panel=_CACHE,
-            help="Tokens of a prompt that are read at once (default 2048).",
-            show_default=False,
         ),
     ] = None,
     compare: Annotated[
         str | None,
-        typer.Option(
+        _option(
+            "Policy to which every other one's difference is given, with 95 % intervals.",
+            _OUTPUT,
             metavar="NAME",
-            rich_help_panel=_OUTPUT,
-            help="Policy to which every other one's difference is given, with 95 % intervals.",
-            show_default=False,
         ),
     ] = None,
-    by_task: Annotated[
-        bool, typer.Option("--by-task", rich_help_panel=_OUTPUT, help="A second table, by task.")
-    ] = False,
-    as_json: Annotated[
-        bool,
-        typer.Option("--json", rich_help_panel=_OUTPUT, help="The figures as one JSON object."),
-    ] = False,
+    by_task: Annotated[bool, _option("A second table, by task.", _OUTPUT, "--by-task")] = False,
+    as_json: Annotated[bool, _option("The figures as one JSON object.", _OUTPUT, "--json")] = False,
     output: Annotated[
         Path | None,
-        typer.Option(
+        _option(
+            "The same and every answer, written anew after each configuration.",
+            _OUTPUT,
             metavar="FILE.json",
-            rich_help_panel=_OUTPUT,
-            help="The same and every answer, written anew after each configuration.",
-            show_default=False,
         ),
     ] = None,
     plot: Annotated[
         Path | None,
-        typer.Option(
+        _option(
+            "Picture of accuracy over KV cache size; needs the eval extra.",
+            _OUTPUT,
             metavar="FILE.png",
-            rich_help_panel=_OUTPUT,
-            help="Picture of accuracy over KV cache size; needs the eval extra.",
-            show_default=False,
         ),
     ] = None,
     properties: Properties = None,
@@ -206,8 +188,8 @@ def evaluate(
             f"--compare {compare!r} is not one of the policies", did_you_mean(compare, policies)
         )
     for path in (output, plot):
-        if path is not None and not path.resolve().parent.is_dir():
-            raise ConfigError(f"{path} cannot be written: there is no such folder")
+        if path is not None:
+            _check_writable(path)
     if plot is not None:
         require_plot(plot)
     configurations = make_configurations(
@@ -247,7 +229,7 @@ def evaluate(
             for outcome in evaluation.compare(configurations, examples, progress):
                 outcomes.append(outcome)
                 if output is not None:
-                    _write(output, figures(with_examples=True))
+                    write_text(output, f"{figures(with_examples=True)}\n")
     finally:
         # After Ctrl+C or a failure too: what was finished took long to run.
         if outcomes:
@@ -259,18 +241,19 @@ def evaluate(
                 save_plot(outcomes, plot)
 
 
-def _write(path: Path, text: str) -> None:
-    try:
-        with replacing(path) as stream:
-            stream.write(f"{text}\n".encode())
-    except OSError as error:
-        raise OVKVCrushError(f"cannot write {path}: {error.strerror}") from error
+def _check_writable(path: Path) -> None:
+    """Refuse before anything runs a file that could not be written in the end."""
+    folder = path.resolve().parent
+    if not folder.is_dir():
+        raise ConfigError(f"{path} cannot be written: there is no such folder")
+    if path.exists() and not path.is_file():
+        raise ConfigError(f"{path} cannot be written: it is not a file", "Give the name of a file.")
+    if not os.access(folder, os.W_OK):
+        raise ConfigError(f"{path} cannot be written: its folder is read-only")
 
 
 def _print_tables(outcomes: Sequence[Outcome], by_task: bool, compare: str | None) -> None:
-    console = Console(file=sys.stdout, highlight=False)
-    if not console.is_terminal:
-        console = Console(file=sys.stdout, highlight=False, width=_WIDE)
+    console = table_console()
     console.print(accuracy_table(outcomes))
     if by_task:
         console.print(task_table(outcomes))

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import shlex
-import sys
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
+from ov_kvcrush.cli.output.console import table_console
 from ov_kvcrush.plan import Calibration, KVPlan, ValueBasis
 from ov_kvcrush.precisions import LayerPrecision, ranges_of
 
@@ -18,8 +17,6 @@ LENGTHS = (8192, 32768)
 BUDGET = 1024
 
 _NAMED_LAYERS = 3
-# A table in a file or a pipe is as wide as it has to be.
-_WIDE = 200
 
 
 def print_summary(plan: KVPlan, output: Path, is_estimate: bool) -> None:
@@ -28,7 +25,7 @@ def print_summary(plan: KVPlan, output: Path, is_estimate: bool) -> None:
     title = f"{output} (estimated, nothing was exported)" if is_estimate else str(output)
     command = f"ov-kvcrush chat {shlex.quote(str(output))} --max-cache-size {BUDGET}"
     following = "" if is_estimate else f"Next: {command}"
-    console = Console(file=sys.stdout, highlight=False)
+    console = table_console()
     if console.is_terminal:
         table = Table(title=title, title_justify="left", show_header=False)
         for row in rows:
@@ -141,9 +138,7 @@ def _stored(precision: str, group_size: int) -> str:
 
 def _print_calibration(calibration: Calibration, chosen: tuple[LayerPrecision, ...]) -> None:
     """Print on stdout what the ``chosen`` precisions do, layer by layer and as a whole."""
-    console = Console(file=sys.stdout, highlight=False)
-    if not console.is_terminal:
-        console = Console(file=sys.stdout, highlight=False, width=_WIDE)
+    console = table_console()
     console.print(_by_layer(calibration, chosen))
     console.print(_outputs(calibration))
 

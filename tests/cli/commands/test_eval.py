@@ -103,6 +103,7 @@ def test_ctrl_c_shows_what_was_finished(needle_int8_dir: Path, two: Path) -> Non
         (["--prefill-factor", "0.5"], "--prefill-factor 0.5 is below the budget"),
         (["--compare", "h2p"], "--compare 'h2p' is not one of the policies"),
         (["--output", "no/such/file.json"], "no/such/file.json cannot be written"),
+        (["--output", "."], ". cannot be written: it is not a file"),
         (["--property", "THREADS"], "--property 'THREADS' is not KEY=VALUE"),
     ],
 )
