@@ -6,18 +6,21 @@ import dataclasses
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
 
 from ov_kvcrush.errors import ConfigError, did_you_mean
 from ov_kvcrush.precisions import KV_PRECISIONS
 from ov_kvcrush.selection import (
+    ANCHORS,
     IMPORTANCE_METHODS,
     LAYER_BUDGETS,
     REPRESENTATIVE_RULES,
+    SIGNATURE_HEADS,
     Selector,
     make_importance,
 )
 from ov_kvcrush.selection.layer_shares import normalized
+from ov_kvcrush.setting import check_settings, setting
 
 GRANULARITIES = ("token", "page")
 
@@ -77,56 +80,81 @@ class KVCacheConfig:
         ConfigError: a value is out of range or contradicts another one.
     """
 
-    max_cache_size: int = 0
-    kv_budget_mb: float | None = None
-    layer_budgets: str | tuple[float, ...] = "auto"
-    prefill_budget: int | None = None
-    start_size: int = 32
-    recent_size: int = 64
-    granularity: str = "token"
-    importance: str = "snapkv"
-    window_size: int = 16
-    kernel_size: int = 31
-    representatives: str = "distinct"
-    representative_share: float = 0.5
-    prefill_representative_share: float | None = None
-    anchor: str = "mean"
-    signature_heads: str = "kv"
-    signature_fraction: float = 0.5
-    seed: int = 0
-    decode_slack: int = 128
-    key_cache_precision: str | None = None
-    value_cache_precision: str | None = None
-    pool_size: int | None = None
-    prefix_caching: bool = True
+    max_cache_size: int = setting(
+        0,
+        "All tokens that a cut keeps of a sequence; 0 evicts nothing.",
+        least=0,
+        unit="TOKENS",
+        counts_always=True,
+    )
+    kv_budget_mb: float | None = setting(
+        None,
+        "Instead of it, MB of a sequence's cache: as many tokens as fit.",
+        unit="MB",
+        default="none",
+        counts_always=True,
+    )
+    layer_budgets: str | tuple[float, ...] = setting(
+        "auto", "How layers share it, or a number for each, with commas:", LAYER_BUDGETS
+    )
+    prefill_budget: int | None = setting(
+        None,
+        "Tokens kept while a prompt is read; 0 is all.",
+        least=0,
+        unit="TOKENS",
+        default="1.5 times --max-cache-size",
+    )
+    start_size: int = setting(32, "First tokens (attention sinks), never evicted.", unit="TOKENS")
+    recent_size: int = setting(64, "Last tokens, never evicted.", unit="TOKENS")
+    granularity: str = setting("token", "What is kept or evicted as a whole:", GRANULARITIES)
+    importance: str = setting("snapkv", "What makes a token important:", IMPORTANCE_METHODS)
+    window_size: int = setting(16, "Last queries whose attention scores the tokens.", least=1)
+    kernel_size: int = setting(31, "Width of the max-pooling over the scores; odd, 1 is none.")
+    representatives: str = setting(
+        "distinct", "How representatives of the evicted tokens are chosen:", REPRESENTATIVE_RULES
+    )
+    representative_share: float = setting(
+        0.5, "Representatives' part of the budget between start and recent, 0 to 1."
+    )
+    prefill_representative_share: float | None = setting(
+        None,
+        "The same for cuts while a prompt is read.",
+        default="1 for distinct, else --representative-share",
+    )
+    anchor: str = setting("mean", "What every token's signature is compared with:", ANCHORS)
+    signature_heads: str = setting("kv", "Heads that give a signature its bits:", SIGNATURE_HEADS)
+    signature_fraction: float = setting(0.5, "Part of the tokens for which a head's bit is one.")
+    # Beside --rng-seed a plain --seed would be taken for the sampler's.
+    seed: int = setting(
+        0, "For what is random in importance, representatives and anchor.", flag="--selection-seed"
+    )
+    decode_slack: int = setting(
+        128, "Growth past --max-cache-size before the cache is cut again.", least=0, unit="TOKENS"
+    )
+    key_cache_precision: str | None = setting(
+        None, "Keys are stored as", KV_PRECISIONS, default="as exported", counts_always=True
+    )
+    value_cache_precision: str | None = setting(
+        None, "Values are stored as", KV_PRECISIONS, default="as exported", counts_always=True
+    )
+    pool_size: int | None = setting(
+        None,
+        "Room for all sequences together.",
+        least=1,
+        unit="TOKENS",
+        default="what the memory allows",
+        counts_always=True,
+    )
+    prefix_caching: bool = setting(
+        True, "Prompts that begin alike share what is cached of it.", counts_always=True
+    )
 
     def __post_init__(self) -> None:
         if isinstance(self.layer_budgets, list):  # as JSON has it
             object.__setattr__(self, "layer_budgets", tuple(self.layer_budgets))
-        _check_types(self)
-        for name, least in (
-            ("max_cache_size", 0),
-            ("prefill_budget", 0),
-            ("decode_slack", 0),
-            ("window_size", 1),
-        ):
-            value = getattr(self, name)
-            _require(value is None or value >= least, f"{name} is {value}, below {least}")
+        check_settings(self)
         if self.kv_budget_mb is not None:
             self._check_bytes(self.kv_budget_mb)
-        _require(
-            self.pool_size is None or self.pool_size >= 1, f"pool_size is {self.pool_size}, below 1"
-        )
-        for name, known in (
-            ("granularity", GRANULARITIES),
-            ("importance", tuple(IMPORTANCE_METHODS)),
-            ("layer_budgets", LAYER_BUDGETS),
-            ("key_cache_precision", KV_PRECISIONS),
-            ("value_cache_precision", KV_PRECISIONS),
-        ):
-            value = getattr(self, name)
-            if isinstance(value, str) and value not in known:
-                raise ConfigError(f"{name} {value!r} is not known", did_you_mean(value, known))
         if isinstance(self.layer_budgets, tuple):
             normalized(self.layer_budgets)
         # The policy's own settings are checked by the policy.
@@ -260,22 +288,3 @@ class KVCacheConfig:
 def _require(condition: bool, message: str, hint: str = "") -> None:
     if not condition:
         raise ConfigError(message, hint)
-
-
-def _check_types(config: KVCacheConfig) -> None:
-    kinds: dict[Any, tuple[type, ...]] = {
-        bool: (bool,),
-        int: (int,),
-        float: (int, float),
-        str: (str,),
-        str | None: (str, type(None)),
-        str | tuple[float, ...]: (str, tuple),
-        int | None: (int, type(None)),
-        float | None: (int, float, type(None)),
-    }
-    for name, hint in get_type_hints(type(config)).items():
-        value = getattr(config, name)
-        # To Python a bool is an int.
-        if isinstance(value, bool) != (hint is bool) or not isinstance(value, kinds[hint]):
-            wanted = getattr(hint, "__name__", str(hint))
-            raise ConfigError(f"{name} is {value!r}, a {type(value).__name__}; it takes {wanted}")
