@@ -7,29 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from ov_kvcrush import KVCacheConfig, LLMPipeline
+from ov_kvcrush import LLMPipeline
 from ov_kvcrush.cli.chat.conversation import Conversation
 from ov_kvcrush.cli.chat.conversation_file import read_conversation
 from ov_kvcrush.cli.chat.slash_commands import SLASH_COMMANDS, LeaveChat
 from ov_kvcrush.errors import ConfigError, OVKVCrushError, PromptError
 from tests.support.screens import SETTINGS, FakeScreen
-
-
-@pytest.fixture(scope="module")
-def pipeline(needle_f32_dir: Path) -> LLMPipeline:
-    # Exact: an answer to a history that was read anew equals one to a history that was cached.
-    config = KVCacheConfig(max_cache_size=96, start_size=8, recent_size=24, pool_size=2048)
-    return LLMPipeline(needle_f32_dir, kv_cache_config=config, INFERENCE_PRECISION_HINT="f32")
-
-
-@pytest.fixture
-def screen(pipeline: LLMPipeline) -> FakeScreen:
-    return FakeScreen(Conversation(pipeline, SETTINGS))
-
-
-def interrupt(_: str) -> None:
-    raise KeyboardInterrupt
-
 
 # ------------------------------------------------------------------ finding the command
 
@@ -122,81 +105,6 @@ def test_show_tells_settings_engine_and_use(screen: FakeScreen) -> None:
         assert re.search(line, text), line
 
 
-# ------------------------------------------------------------------ /regen, /clear, /system
-
-
-def test_regen_answers_the_last_message_again_from_the_cache(screen: FakeScreen) -> None:
-    screen.ask("Hello")
-    first = screen.ask("And again")
-    note = screen.do("/regen")
-    assert "do_sample" in note  # greedy: the same again
-    assert screen.results[0].texts == first.texts
-    assert screen.results[0].metrics[0].num_reused_tokens > 0
-    assert len(screen.messages) == 4
-
-
-def test_regen_draws_another_answer_each_time(screen: FakeScreen) -> None:
-    screen.do("/set temperature 2")
-    screen.do("/set ignore_eos true")
-    texts = [screen.ask("Tell me").texts[0]]
-    for _ in range(3):
-        screen.do("/regen")
-        texts.append(screen.results[-1].texts[0])
-    assert len(set(texts)) == 4
-
-
-def test_regen_before_any_question_says_so(screen: FakeScreen) -> None:
-    with pytest.raises(PromptError, match="no answer to take back"):
-        screen.do("/regen")
-
-
-def test_a_question_whose_answer_was_broken_off_is_asked_by_regen(screen: FakeScreen) -> None:
-    screen.ask("First")
-    with pytest.raises(KeyboardInterrupt):
-        screen.conversation.ask("Second", interrupt)
-    assert [m["content"] for m in screen.messages if m["role"] == "user"] == ["First"]
-    screen.do("/regen")
-    assert [m["content"] for m in screen.messages if m["role"] == "user"] == ["First", "Second"]
-
-
-def test_a_regen_that_is_broken_off_leaves_the_answer_before(screen: FakeScreen) -> None:
-    screen.ask("First")
-    before = list(screen.messages)
-    with pytest.raises(KeyboardInterrupt):
-        screen.conversation.ask_again(interrupt)
-    assert screen.messages == before
-    screen.do("/regen")
-    assert [m["content"] for m in screen.messages] == [m["content"] for m in before]
-
-
-def test_clear_keeps_only_the_system_message(screen: FakeScreen) -> None:
-    screen.do("/system Be brief.")
-    screen.ask("Hello")
-    assert "system message stays" in screen.do("/clear")
-    assert screen.messages == [{"role": "system", "content": "Be brief."}]
-    with pytest.raises(PromptError):
-        screen.do("/regen")
-
-
-def test_clear_gives_the_pages_back(pipeline: LLMPipeline) -> None:
-    screen = FakeScreen(Conversation(pipeline, SETTINGS))
-    before = pipeline.get_metrics()["kv_cache"]["used_bytes"]
-    screen.ask("Hello")
-    assert pipeline.get_metrics()["kv_cache"]["used_bytes"] > before
-    screen.do("/clear")
-    assert pipeline.get_metrics()["kv_cache"]["used_bytes"] == before
-
-
-def test_a_system_message_is_set_replaced_and_removed(screen: FakeScreen) -> None:
-    assert screen.do("/system Be brief.") == "System message set."
-    screen.ask("Hello")
-    assert "reads the conversation anew" in screen.do("/system Be long.")
-    assert screen.conversation.system_message == "Be long."
-    assert "removed" in screen.do("/system")
-    assert screen.conversation.system_message == ""
-    assert len(screen.messages) == 2
-
-
 # ------------------------------------------------------------------ /read, /save, /load
 
 
@@ -265,20 +173,3 @@ def test_a_file_with_a_setting_that_does_not_exist_changes_nothing(
         screen.do(f"/load {file}")
     assert screen.messages == before
     assert screen.conversation.settings == SETTINGS
-
-
-# ------------------------------------------------------------------ what a conversation refuses
-
-
-def test_an_answer_without_any_limit_gets_one(pipeline: LLMPipeline) -> None:
-    unlimited = 2**64 - 1
-    conversation = Conversation(pipeline, {"max_new_tokens": unlimited})
-    assert conversation.describe_settings()["max_new_tokens"] == 2048
-    conversation.change_settings({"max_length": 4096})
-    assert conversation.describe_settings()["max_new_tokens"] is None
-
-
-def test_bytes_that_are_no_text_are_refused(screen: FakeScreen) -> None:
-    with pytest.raises(PromptError, match="cannot be written as UTF-8"):
-        screen.ask("broken \udcff")
-    assert screen.ask("Hello").texts

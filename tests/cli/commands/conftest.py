@@ -1,8 +1,9 @@
-"""Commands run in this process: nothing piped in, and one model for all of a file's."""
+"""Commands run in this process: nothing piped in, one model for a whole file; a model to export."""
 
 from __future__ import annotations
 
 import io
+import shutil
 import sys
 from pathlib import Path
 
@@ -29,3 +30,9 @@ def shared(pipeline: LLMPipeline, monkeypatch: pytest.MonkeyPatch, no_stdin: Non
     monkeypatch.setattr("ov_kvcrush.cli.commands.chat.load_pipeline", lambda *_: pipeline)
     monkeypatch.setattr("ov_kvcrush.cli.commands.crush.load_pipeline", lambda *_: pipeline)
     return pipeline
+
+
+@pytest.fixture
+def model(tmp_path: Path, tiny_source_dir: Path) -> Path:
+    """A Hugging Face model that a test may change."""
+    return shutil.copytree(tiny_source_dir, tmp_path / "model")
