@@ -24,7 +24,7 @@ from ov_kvcrush.setting import check_settings, setting
 
 GRANULARITIES = ("token", "page")
 
-# Where no prefill budget is given it is so many times the budget (docs/selection.md).
+# A prefill budget that is not given is so many times the budget (docs/selection.md).
 _PREFILL_FACTOR = 1.5
 
 

@@ -1,4 +1,4 @@
-"""Precisions by ranges of layers: there and back, and what is no such thing."""
+"""Precisions by ranges of layers: there and back, and what is refused."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_ranges_may_stand_in_any_order_and_leave_group_sizes_out() -> None:
         ({"0": {"key": "u8", "value": "u8", "value_group_size": "32"}}, "'32' is not a group size"),
     ],
 )
-def test_what_is_no_precision_of_every_layer_is_refused(
+def test_what_is_not_a_precision_of_every_layer_is_refused(
     ranges: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ConfigError, match=message):

@@ -24,7 +24,7 @@ class Example:
     """A conversation: questions about one document, each with the one right answer.
 
     Attributes:
-        id: of no other conversation of the file.
+        id: of this conversation alone in the file.
         task: name of the kind of questions.
         tokens: size of the document, as the file says it.
         turns: user messages, the first with the document, and right answers.
@@ -36,7 +36,7 @@ class Example:
     turns: tuple[tuple[str, str], ...]
 
     def kind(self, turn: int) -> str | None:
-        """Which of ``KINDS`` the question of ``turn`` is; None where there is none to score."""
+        """Which of ``KINDS`` the question of ``turn`` is; None where it is not scored."""
         if turn:
             return "later"
         return None if self.turns[0][1].strip() == _ACKNOWLEDGED else "first"
@@ -61,7 +61,7 @@ def read_examples(path: Path) -> list[Example]:
         try:
             example = _parse(line)
             if example.id in known:
-                raise ValueError(f"the id {example.id!r} is another conversation's too")
+                raise ValueError(f"the id {example.id!r} is that of an earlier line")
         except ValueError as error:
             raise OVKVCrushError(
                 f"{path}, line {number}: {error}",
@@ -89,7 +89,7 @@ def choose_examples(
 
     Args:
         examples: what there is.
-        tasks: names; none takes all.
+        tasks: names; all where there are none.
         sizes: least and most tokens of a document.
         split: ``"tune"`` or ``"held"``: one half of the documents to decide with, the other half to
             report; ``"all"``.
@@ -114,7 +114,7 @@ def choose_examples(
     ]
     if not chosen:
         raise ConfigError(
-            f"none of the {len(examples)} conversations is left",
+            f"the filters leave none of the {len(examples)} conversations",
             "Widen --tokens, --task or --split.",
         )
     drawn = sorted(chosen, key=lambda c: _stable_number(f"draw {c.id}"))[:limit]
@@ -142,11 +142,11 @@ def _parse(line: str) -> Example:
         if name not in row:
             raise ValueError(f"{name!r} is missing")
         if not isinstance(row[name], kind) or isinstance(row[name], bool):
-            raise ValueError(f"{name!r} is a {type(row[name]).__name__}, not a {kind.__name__}")
+            raise ValueError(f"{name!r} is a {type(row[name]).__name__}; it takes {kind.__name__}")
     turns = tuple(_parse_turns(row["turns"]))
     example = Example(row["id"], row["task"], row["tokens"], turns)
     if not turns or not any(example.num_asked(kind) for kind in KINDS):
-        raise ValueError("no question is asked")
+        raise ValueError("it has no question to score")
     return example
 
 

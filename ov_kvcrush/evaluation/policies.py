@@ -22,7 +22,7 @@ class Policy:
     """How a budget is spent.
 
     Attributes:
-        settings: fields of ``KVCacheConfig``; none of its sizes in tokens but start and recent.
+        settings: fields of ``KVCacheConfig``; of its sizes in tokens only start and recent.
         engine: name of the engine that runs it.
     """
 
@@ -90,8 +90,8 @@ def find_policy(text: str) -> Policy:
             that needs no quotes.
 
     Raises:
-        ConfigError: an unknown name, no ``FIELD=VALUE``, a setting that all policies share, or as
-            ``KVCacheConfig``.
+        ConfigError: an unknown name, a text that is not ``FIELD=VALUE``, a setting that all
+            policies share, or as ``KVCacheConfig``.
     """
     name, colon, settings = text.partition(":")
     policy = POLICIES.get(name)

@@ -110,7 +110,7 @@ class Selector:
         return self.representative_share < 1 or self._rule.needs_importance
 
     def select(self, observation: Observation, max_cache_size: int) -> NDArray[np.int32]:
-        """The slots each KV head keeps: [H, K], ascending in a row, none twice.
+        """The slots each KV head keeps: [H, K], strictly ascending in a row.
 
         K is min(max_cache_size, S) at token granularity. Above it whole pages are kept, aligned
         at multiples of ``page_size`` slots, and K may be up to ``page_size - 1`` less.

@@ -40,8 +40,8 @@ class RepresentativeRule:
     """How representatives are chosen.
 
     Attributes:
-        choose: candidates, count -> mask [H, pages] with ``count`` pages in every row, none taken;
-            there are more candidates than ``count``.
+        choose: candidates, count -> mask [H, pages] with ``count`` pages in every row, none of
+            those taken; there are more candidates than ``count``.
         needs_distinctiveness: whether ``choose`` looks at the keys' distinctiveness.
         needs_importance: whether ``choose`` looks at scores, or at distances, which are made of
             them.

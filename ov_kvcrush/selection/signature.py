@@ -53,7 +53,7 @@ def hamming_distances(bits: Mask, page_numbers: Numbers, anchor: Mask) -> NDArra
 
     Args:
         bits: [heads, pages, p] by KV head, or by query head with the heads of a group together.
-        page_numbers: [H, pages] the pages each KV head holds, none twice in a row.
+        page_numbers: [H, pages] the pages each KV head holds, each once in a row.
         anchor: [heads, p].
     """
     num_kv_heads, num_pages = page_numbers.shape

@@ -30,7 +30,7 @@ def test_the_full_cache_comes_first_in_each_precision() -> None:
     assert [configuration.name for configuration in made] == wanted
 
 
-def test_as_exported_is_no_part_of_a_name() -> None:
+def test_as_exported_is_not_a_part_of_a_name() -> None:
     made = make_configurations(["rank"], [QUARTER], [])
     assert [configuration.name for configuration in made] == ["full cache", "rank 1/4"]
 
@@ -139,7 +139,7 @@ def test_a_part_is_a_fraction_or_a_decimal(text: str, keep: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["0", "1", "2", "1/0", "-1/4", "a quarter", "nan", ""])
-def test_what_is_no_part_is_refused(text: str) -> None:
+def test_what_is_not_a_part_is_refused(text: str) -> None:
     with pytest.raises(ConfigError, match="is not a part of the tokens"):
         parse_keep(text)
 

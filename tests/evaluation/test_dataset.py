@@ -61,12 +61,12 @@ def test_questions_are_first_or_later_and_an_acknowledgement_is_neither() -> Non
     [
         ([1], "a list, not a JSON object"),
         ({k: v for k, v in ROW.items() if k != "task"}, "'task' is missing"),
-        (ROW | {"tokens": "many"}, "'tokens' is a str, not a int"),
-        (ROW | {"turns": []}, "no question is asked"),
-        (ROW | {"turns": [["q", "Noted."]]}, "no question is asked"),
+        (ROW | {"tokens": "many"}, "'tokens' is a str; it takes int"),
+        (ROW | {"turns": []}, "it has no question to score"),
+        (ROW | {"turns": [["q", "Noted."]]}, "it has no question to score"),
         (ROW | {"turns": [["q", "a"], ["q"]]}, "turn 2 is not a pair of question and answer"),
         (ROW | {"turns": [["q", " "]]}, "turn 1 is not a pair of question and answer"),
-        (ROW, "the id 'one' is another conversation's too"),
+        (ROW, "the id 'one' is that of an earlier line"),
     ],
 )
 def test_a_bad_line_is_one_error_with_its_number(tmp_path: Path, row: Any, reason: str) -> None:
@@ -117,7 +117,7 @@ def test_filters_add_up_and_sizes_are_inclusive() -> None:
     [
         ({"tasks": ["qoute"]}, "no conversation has the task 'qoute'", "Did you mean 'quote'?"),
         ({"split": "hold"}, "unknown split 'hold'", "Did you mean 'held'?"),
-        ({"sizes": (5, 6)}, "none of the 10 conversations is left", "Widen"),
+        ({"sizes": (5, 6)}, "the filters leave none of the 10 conversations", "Widen"),
     ],
 )
 def test_what_leaves_nothing_is_refused(filters: Any, message: str, hint: str) -> None:

@@ -117,7 +117,7 @@ def test_every_answer_is_told_where_asked_for(outcomes: list[Outcome]) -> None:
     assert (noted["id"], noted["kv_bytes"], noted["budget"]) == ("two", 5_000_000, 960)
 
 
-def test_nothing_right_is_no_share(outcomes: list[Outcome]) -> None:
+def test_nothing_right_has_no_share(outcomes: list[Outcome]) -> None:
     wrong = Outcome(outcomes[0].configuration, (record(ASKED, (False, False), True),))
     assert wrong.of_full(wrong) is None
     assert ["full cache", "0/1", "–"] in [row[:3] for row in shown(accuracy_table([wrong]))]

@@ -68,7 +68,7 @@ class Conversation:
         return "".join(m["content"] for m in self.chat.messages if m["role"] == "system")
 
     def change_settings(self, changes: Mapping[str, Any]) -> None:
-        """Change settings; if one of them cannot be, none is.
+        """Change settings: all of them, or none if one is refused.
 
         Raises:
             ConfigError, UnsupportedError: as ``resolve_generation_config``.

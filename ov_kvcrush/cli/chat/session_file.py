@@ -30,11 +30,11 @@ def check_session_file(path: Path, engine: str = "paged") -> None:
     Raises:
         ConfigError: the name does not end as those of sessions do.
         SessionError: its folder is missing or may not be written.
-        UnsupportedError: ``engine`` keeps no sessions.
+        UnsupportedError: ``engine`` cannot save or load sessions.
     """
     if engine != "paged":
         raise UnsupportedError(
-            f"the {engine} engine keeps no sessions", "Leave --engine out, or --session."
+            f"the {engine} engine cannot save or load sessions", "Leave --engine out, or --session."
         )
     if not is_session_name(path):
         raise ConfigError(

@@ -1,4 +1,4 @@
-"""``ov-kvcrush chat``: a conversation at a terminal, or one answer where there is none."""
+"""``ov-kvcrush chat``: a conversation at a terminal, or one answer without one."""
 
 from __future__ import annotations
 

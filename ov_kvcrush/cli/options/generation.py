@@ -30,7 +30,7 @@ _SAMPLING = frozenset({"temperature", "top_k", "top_p", "min_p"})
 
 
 def imply_sampling(changes: Mapping[str, Any]) -> dict[str, Any]:
-    """``changes``, and ``do_sample`` where one of them shapes the draw and none says about it."""
+    """``changes``, with ``do_sample`` on where one of them shapes the draw and it is not given."""
     if "do_sample" not in changes and not _SAMPLING.isdisjoint(changes):
         return {**changes, "do_sample": True}
     return dict(changes)

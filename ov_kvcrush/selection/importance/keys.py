@@ -13,7 +13,7 @@ from ov_kvcrush.selection.observation import Floats, Observation
 
 @dataclass(frozen=True)
 class KeyDiff(ImportanceMethod):
-    """KeyDiff (arXiv 2504.15364): the keys least like their head's mean key. Knows no question."""
+    """KeyDiff (arXiv 2504.15364): the keys least like their head's mean key. Looks at no query."""
 
     needs_distinctiveness: ClassVar[bool] = True
 

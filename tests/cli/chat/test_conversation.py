@@ -94,7 +94,7 @@ def test_an_answer_without_any_limit_gets_one(pipeline: LLMPipeline) -> None:
     assert conversation.describe_settings()["max_new_tokens"] is None
 
 
-def test_bytes_that_are_no_text_are_refused(screen: FakeScreen) -> None:
+def test_bytes_that_are_not_text_are_refused(screen: FakeScreen) -> None:
     with pytest.raises(PromptError, match="cannot be written as UTF-8"):
         screen.ask("broken \udcff")
     assert screen.ask("Hello").texts

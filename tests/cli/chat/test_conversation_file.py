@@ -95,7 +95,7 @@ def test_anything_else_is_refused_in_one_line(
     assert "\n" not in caught.value.message
 
 
-def test_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
+def test_a_file_that_is_not_text_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "image.png"
     path.write_bytes(b"\x89PNG\xff\xfe")
     with pytest.raises(OVKVCrushError, match="not a text file"):

@@ -156,7 +156,7 @@ def test_a_saved_conversation_goes_on_where_it_was(
     # Not the answer of the conversation that was saved: it computes less, in other batches, and the
     # last bits of bf16 may choose another word.
     anew = FakeScreen(Conversation(pipeline, SETTINGS))
-    anew.conversation.chat.messages = list(screen.messages)
+    anew.conversation.chat.replace_messages(screen.messages)
     assert continued.texts == anew.ask("Go on").texts
 
 

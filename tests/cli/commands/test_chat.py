@@ -124,7 +124,7 @@ def test_a_missing_and_a_foreign_folder(
     assert "holds no OpenVINO model" in fails(capsys, "chat", str(tmp_path), "--prompt", "hi")
 
 
-def test_piped_bytes_that_are_no_text(
+def test_piped_bytes_that_are_not_text(
     needle_int8_dir: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stdin = io.TextIOWrapper(io.BytesIO(b"\xff\xfe"), encoding="utf-8")

@@ -116,7 +116,7 @@ def test_a_damaged_session_is_one_line_and_exit_code_2(
     [
         (["--session", "talk.json"], "is not named like a session file"),
         (["--session", "nowhere/talk.safetensors"], "there is no folder"),
-        (["--session", "talk.safetensors", "--engine", "genai"], "keeps no sessions"),
+        (["--session", "talk.safetensors", "--engine", "genai"], "cannot save or load sessions"),
     ],
 )
 def test_what_could_not_be_saved_later_is_refused_at_once(

@@ -116,7 +116,7 @@ def test_only_a_document_is_replaced_unasked(
     ("content", "message"),
     [(None, "No such file"), (b"", "is empty"), (b" \n", "is empty"), (b"\xff\xfe", "UTF-8")],
 )
-def test_a_document_that_is_no_text_is_refused(
+def test_a_document_that_is_not_text_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], content: bytes | None, message: str
 ) -> None:
     document, file = tmp_path / "text.txt", tmp_path / "text.safetensors"

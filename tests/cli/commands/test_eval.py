@@ -97,7 +97,7 @@ def test_ctrl_c_shows_what_was_finished(needle_int8_dir: Path, two: Path) -> Non
         (["--policy", "snapkw"], "unknown policy 'snapkw'"),
         (["--keep", "4"], "--keep '4' is not a part of the tokens, between 0 and 1"),
         (["--precision", "u8"], "--precision 'u8' is not KEY/VALUE"),
-        (["--tokens", "1", "2"], "none of the 14 conversations is left"),
+        (["--tokens", "1", "2"], "the filters leave none of the 14 conversations"),
         (["--task", "qoute"], "no conversation has the task 'qoute'"),
         (["--max-cache-size", "512"], "--max-cache-size is not for documents of different sizes"),
         (["--prefill-factor", "0.5"], "--prefill-factor 0.5 is below the budget"),
