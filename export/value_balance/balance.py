@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from ov_kvcrush.export.workspace import Workspace
     from ov_kvcrush.progress import Progress
 
-Floats = NDArray[np.float64]
+Doubles = NDArray[np.float64]
 
 
 def balance_values(
@@ -77,7 +77,7 @@ class Balance:
             texts.
     """
 
-    bases: tuple[Floats, ...]
+    bases: tuple[Doubles, ...]
     cost: tuple[float, ...]
 
 
@@ -111,8 +111,8 @@ def find_balance(
         raise ExportError(
             f"transformers cannot load {folder}: {last_line(error)}", "Download the model again."
         ) from error
-    moments: dict[int, Floats] = {}
-    sensitivities: dict[int, Floats] = {}
+    moments: dict[int, Doubles] = {}
+    sensitivities: dict[int, Doubles] = {}
 
     def collect(number: int) -> Callable[..., None]:
         def hook(module: object, given: object, projected: torch.Tensor) -> None:

@@ -17,7 +17,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
+Doubles = NDArray[np.float64]
 
 # Of the diagonal, added to it: moments of few tokens are not quite those of others. Relative to
 # each channel, so that the result does not depend on the scales of channels.
@@ -29,7 +29,7 @@ _LEAST = 1e-6
 _BOOST = 2.0
 
 
-def balanced_basis(moment: Floats, sensitivity: Floats) -> Floats:
+def balanced_basis(moment: Doubles, sensitivity: Doubles) -> Doubles:
     """The matrix ``A`` ``[D, D]`` for values with second moments ``moment`` ``[D, D]``.
 
     Args:
@@ -46,7 +46,7 @@ def balanced_basis(moment: Floats, sensitivity: Floats) -> Floats:
     return np.asarray(placed @ spreading_matrix(size))
 
 
-def rounding_cost(moment: Floats, sensitivity: Floats, basis: Floats | None = None) -> float:
+def rounding_cost(moment: Doubles, sensitivity: Doubles, basis: Doubles | None = None) -> float:
     """What rounding does to the output, up to a factor, with one scale for a token's whole head."""
     if basis is not None:
         inverse = np.linalg.inv(basis)
@@ -54,12 +54,12 @@ def rounding_cost(moment: Floats, sensitivity: Floats, basis: Floats | None = No
     return float((np.trace(moment) - moment.mean() * len(moment)) * np.trace(sensitivity))
 
 
-def spreading_matrix(size: int) -> Floats:
+def spreading_matrix(size: int) -> Doubles:
     """Orthogonal ``[size, size]``: a DCT of the odd factor of ``size`` times a Hadamard matrix."""
     power = size & -size
     odd = size // power
     angles = np.pi / odd * np.outer(np.arange(odd), np.arange(odd) + 0.5)
-    matrix: Floats = np.cos(angles) * np.sqrt(2 / odd)
+    matrix: Doubles = np.cos(angles) * np.sqrt(2 / odd)
     matrix[0] = np.sqrt(1 / odd)
     while len(matrix) < size:
         matrix = np.kron(matrix, np.array([[1.0, 1.0], [1.0, -1.0]]) / np.sqrt(2))
@@ -75,14 +75,14 @@ def _from_common_to_fine(size: int) -> list[int]:
     return [odd * power + fine for fine in halvings for odd in range(size // power)]
 
 
-def _regularized(matrix: Floats) -> Floats:
+def _regularized(matrix: Doubles) -> Doubles:
     diagonal = np.diag(matrix)
     least = _LEAST * diagonal.mean() or 1.0
-    regular: Floats = matrix + np.diag(_REGULARIZATION * diagonal + least)
+    regular: Doubles = matrix + np.diag(_REGULARIZATION * diagonal + least)
     return regular
 
 
-def _square_roots(matrix: Floats) -> tuple[Floats, Floats]:
+def _square_roots(matrix: Doubles) -> tuple[Doubles, Doubles]:
     """Square root and inverse square root of a positive definite matrix."""
     values, vectors = np.linalg.eigh(matrix)
     roots = np.sqrt(np.maximum(values, values[-1] * np.finfo(np.float64).eps))

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import PretrainedConfig
 
-Floats = NDArray[np.float64]
+Doubles = NDArray[np.float64]
 
 _NAMES = {
     **dict.fromkeys(("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma3_text"), "v_proj"),
@@ -105,7 +105,7 @@ class ValueProjections:
         """Values ``[tokens, num_kv_heads, head_size]`` in what the projection gives."""
         return projected[..., -self.num_rows :].reshape(-1, self.num_kv_heads, self.head_size)
 
-    def sensitivities(self, weight: torch.Tensor) -> Floats:
+    def sensitivities(self, weight: torch.Tensor) -> Doubles:
         """``O^T O`` summed over each KV head's query heads: ``[num_kv_heads, D, D]``.
 
         Args:
@@ -119,7 +119,7 @@ class ValueProjections:
         found = self.place(name)
         return found is not None and found[1:] != ("o_proj", "bias")
 
-    def changed(self, name: str, tensor: torch.Tensor, bases: Sequence[Floats]) -> torch.Tensor:
+    def changed(self, name: str, tensor: torch.Tensor, bases: Sequence[Doubles]) -> torch.Tensor:
         """The checkpoint's tensor of that name for values in other bases, in its own type.
 
         Args:

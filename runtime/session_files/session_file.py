@@ -22,8 +22,8 @@ from ov_kvcrush.runtime.sequences.sequence import Sequence
 from ov_kvcrush.runtime.session_files.cache_identity import CacheIdentity
 from ov_kvcrush.runtime.session_files.sequence_state import SequenceState, StateError
 from ov_kvcrush.runtime.session_files.tensor_file import (
+    ArraySource,
     DamagedFileError,
-    Source,
     TensorFile,
     open_tensors,
     write_tensors,
@@ -108,7 +108,7 @@ def write_session(
         SessionError: it cannot be written; what was there is there.
     """
     state = None if sequence is None else SequenceState.of(sequence)
-    sources: dict[str, Source] = {}
+    sources: dict[str, ArraySource] = {}
     if state is not None and sequence is not None:
         try:
             state.check(identity.layers, identity.vocab_size)

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
-Source = Callable[[], NDArray[Any]]
+ArraySource = Callable[[], NDArray[Any]]
 
 DIGEST = "blake2b"
 _TYPES = {"uint8": "U8", "int32": "I32", "int64": "I64", "float32": "F32"}
@@ -71,7 +71,7 @@ class TensorFile:
 
 
 def write_tensors(
-    stream: BinaryIO, metadata: Mapping[str, str], sources: Mapping[str, Source]
+    stream: BinaryIO, metadata: Mapping[str, str], sources: Mapping[str, ArraySource]
 ) -> None:
     """Write what ``sources`` give by name, one at a time: twice asked, never all in memory.
 
