@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import cast
 
 import numpy as np
 import pytest
@@ -13,28 +12,14 @@ from numpy.typing import NDArray
 
 from ov_kvcrush.plan import LayerGeometry
 from ov_kvcrush.runtime.pages.layout import PAGE_SIZE
-from ov_kvcrush.runtime.pages.memory import CacheMemory
 from ov_kvcrush.runtime.pages.pool import PagePool
-from ov_kvcrush.runtime.sequences.kv_cache import KVCache
 from ov_kvcrush.runtime.sequences.sequence import Sequence
 from ov_kvcrush.runtime.sequences.session import Session
 from tests.support.failures import InjectedError, counted
+from tests.support.small_cache import slots_of, small_cache
 
 LAYERS = (LayerGeometry(1, 1, 4, 4),) * 3
 NUM_PAGES = 10
-
-
-class Slots:
-    """The memory of one layer, a number for each slot; what nobody owns is forgotten."""
-
-    def __init__(self) -> None:
-        self.pages = np.full((NUM_PAGES, PAGE_SIZE), -1)
-
-    def copy_page(self, source: int, target: int) -> None:
-        self.pages[target] = self.pages[source]
-
-    def give_back(self, pages: list[int]) -> None:
-        self.pages[pages] = -1
 
 
 class CacheMachine(RuleBasedStateMachine):
@@ -42,9 +27,8 @@ class CacheMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.memories = [Slots() for _ in LAYERS]
-        pool = PagePool([NUM_PAGES] * len(LAYERS), [100, 50, 75])
-        self.cache = KVCache(pool, cast(list[CacheMemory], self.memories))
+        self.cache = small_cache(NUM_PAGES, [100, 50, 75])
+        self.memories = slots_of(self.cache)
         self.sequences: list[Sequence] = []
         self.sessions: list[Session] = []
         self.next_token = 0
@@ -160,8 +144,7 @@ TestKVCache = CacheMachine.TestCase
 
 
 def test_what_cannot_be_had_changes_nothing() -> None:
-    pool = PagePool([2], [10])
-    cache = KVCache(pool, cast(list[CacheMemory], [Slots()]))
+    cache = small_cache(2, [10])
     sequence, other = (Sequence([], LAYERS[:1], None) for _ in range(2))
     assert cache.extend(sequence, PAGE_SIZE + 1)
     sequence.append(PAGE_SIZE + 1)
@@ -173,8 +156,7 @@ def test_what_cannot_be_had_changes_nothing() -> None:
 
 
 def test_pages_that_were_rewritten_come_back_whatever_happens() -> None:
-    pool = PagePool([4], [10])
-    cache = KVCache(pool, cast(list[CacheMemory], [Slots()]))
+    cache = small_cache(4, [10])
     sequence, other = (Sequence([], LAYERS[:1], None) for _ in range(2))
     assert cache.extend(sequence, 2 * PAGE_SIZE)
     sequence.append(2 * PAGE_SIZE)

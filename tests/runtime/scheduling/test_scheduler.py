@@ -1,0 +1,121 @@
+"""Who runs next and how much of it: a scheduler over pages of numbers, without any inference."""
+
+from __future__ import annotations
+
+import pytest
+
+from ov_kvcrush.config import KVCacheConfig
+from ov_kvcrush.plan import LayerGeometry
+from ov_kvcrush.runtime.eviction.budgets import CacheBudgets
+from ov_kvcrush.runtime.eviction.cut_plan import CutPlanner
+from ov_kvcrush.runtime.pages.layout import PAGE_SIZE
+from ov_kvcrush.runtime.scheduling.admission import Admission
+from ov_kvcrush.runtime.scheduling.scheduler import Schedule, Scheduler
+from ov_kvcrush.runtime.sequences.kv_cache import KVCache
+from ov_kvcrush.runtime.sequences.prefixes import Prefixes
+from ov_kvcrush.runtime.sequences.sequence import Chunk, Sequence
+from tests.support.small_cache import small_cache
+
+LAYERS = (LayerGeometry(1, 1, 4, 4),) * 2
+
+
+def scheduler_of(
+    num_pages: int = 100, max_num_batched_tokens: int = 64, max_num_seqs: int = 8
+) -> tuple[Scheduler, KVCache]:
+    cache = small_cache(num_pages, [10] * len(LAYERS))
+    config = KVCacheConfig()
+    planner = CutPlanner(config, CacheBudgets(config, LAYERS, ()), max_num_batched_tokens)
+    admission, prefixes = Admission(cache, planner), Prefixes(cache, 0, is_on=False)
+    scheduler = Scheduler(cache, admission, prefixes, max_num_batched_tokens, max_num_seqs)
+    return scheduler, cache
+
+
+def added(scheduler: Scheduler, *lengths: int) -> list[Sequence]:
+    sequences = [Sequence(list(range(length)), LAYERS, None) for length in lengths]
+    for sequence in sequences:
+        scheduler.add(sequence)
+    return sequences
+
+
+def stepped(scheduler: Scheduler) -> Schedule:
+    """A step as an engine makes it: what was chosen is read, and who is read gets a token."""
+    step = scheduler.schedule()
+    for chunk in step.chunks:
+        chunk.sequence.append(chunk.count)
+        if chunk.ends:
+            chunk.sequence.tokens.append(0)
+    return step
+
+
+def shares(step: Schedule, sequences: list[Sequence]) -> dict[int, int]:
+    """Tokens of the step by the number of the sequence."""
+    return {sequences.index(chunk.sequence): chunk.count for chunk in step.chunks}
+
+
+def test_who_decodes_goes_first_and_prompts_fill_the_rest() -> None:
+    scheduler, _ = scheduler_of()
+    sequences = added(scheduler, 10, 100, 30)
+    assert shares(stepped(scheduler), sequences) == {0: 10, 1: 54}
+    assert shares(stepped(scheduler), sequences) == {0: 1, 1: 46, 2: 17}
+    assert shares(stepped(scheduler), sequences) == {0: 1, 1: 1, 2: 13}
+    assert shares(stepped(scheduler), sequences) == {0: 1, 1: 1, 2: 1}
+
+
+def test_no_more_run_at_once_than_may() -> None:
+    scheduler, _ = scheduler_of(max_num_seqs=2)
+    sequences = added(scheduler, 5, 5, 5)
+    assert shares(stepped(scheduler), sequences) == {0: 5, 1: 5}
+    scheduler.remove(sequences[0])
+    assert shares(stepped(scheduler), sequences) == {1: 1, 2: 5}
+
+
+def test_a_chunk_stops_at_the_next_cut_and_says_for_good_whether_it_ends() -> None:
+    scheduler, cache = scheduler_of()
+    (sequence,) = added(scheduler, 50)
+    CutPlanner(
+        config := KVCacheConfig(max_cache_size=100, prefill_budget=0),
+        CacheBudgets(config, LAYERS, ()),
+        64,
+    ).plan_prompt(sequence, 40)
+    (first,) = stepped(scheduler).chunks
+    assert (first.first, first.count, first.ends) == (0, 40, False)
+    sequence.planned_cuts.clear()
+    (second,) = stepped(scheduler).chunks
+    assert (second.first, second.count, second.ends) == (40, 10, True)
+    # The sequence has grown since: what was decided has not.
+    assert second.ends
+    assert Chunk.of(sequence, 1).ends
+    cache.check_integrity(scheduler.running)
+
+
+def test_who_waits_is_admitted_when_all_its_pages_are_there() -> None:
+    scheduler, cache = scheduler_of(num_pages=3)
+    sequences = added(scheduler, PAGE_SIZE, 2 * PAGE_SIZE + 1)
+    assert shares(stepped(scheduler), sequences) == {0: PAGE_SIZE}
+    assert shares(stepped(scheduler), sequences) == {0: 1}
+    cache.release(sequences[0])
+    scheduler.remove(sequences[0])
+    assert shares(stepped(scheduler), sequences) == {1: 64}
+
+
+def test_the_youngest_gives_way_and_waits_in_front() -> None:
+    scheduler, cache = scheduler_of(num_pages=3)
+    sequences = added(scheduler, PAGE_SIZE, PAGE_SIZE, PAGE_SIZE)
+    assert shares(stepped(scheduler), sequences) == {0: PAGE_SIZE, 1: PAGE_SIZE}
+    # Each wants a page more, and there is one: the older gets it, the younger pauses.
+    for _ in range(PAGE_SIZE):
+        step = stepped(scheduler)
+        assert (shares(step, sequences), step.preempted) == ({0: 1}, [])
+    step = stepped(scheduler)
+    assert (shares(step, sequences), step.preempted) == ({0: 1}, [sequences[1]])
+    assert list(scheduler.waiting) == sequences[1:]
+    assert sequences[1].num_cached == 0
+    cache.check_integrity([*scheduler.running, *scheduler.waiting])
+
+
+@pytest.mark.parametrize("length", [PAGE_SIZE + 1, 3 * PAGE_SIZE])
+def test_who_is_alone_and_finds_no_page_is_exhausted(length: int) -> None:
+    scheduler, _ = scheduler_of(num_pages=1)
+    (sequence,) = added(scheduler, length)
+    step = stepped(scheduler)
+    assert (step.chunks, step.exhausted) == ([], sequence)
