@@ -29,7 +29,7 @@ from ov_kvcrush.runtime.genai.eviction import GenaiEviction
 from ov_kvcrush.runtime.interface import DEFAULT_LIMITS, EngineLimits
 from ov_kvcrush.runtime.model.paged_graph import read_geometry
 from ov_kvcrush.runtime.paged.engine import PagedEngine
-from ov_kvcrush.runtime.pages.layout import PAGE_SIZE, page_bytes
+from ov_kvcrush.runtime.pages.layout import PAGE_SIZE, page_bytes, pages_for
 from ov_kvcrush.runtime.sequences.session import Session
 
 
@@ -126,7 +126,7 @@ class EvictingGenai:
         self._page_bytes = page_bytes(layers, [precision] * len(layers))
         scheduler = SchedulerConfig()
         scheduler.max_num_batched_tokens = pool_size
-        scheduler.num_kv_blocks = -(-pool_size // PAGE_SIZE)
+        scheduler.num_kv_blocks = pages_for(pool_size)
         scheduler.use_cache_eviction = True
         scheduler.cache_eviction_config = self._eviction.to_genai()
         self._pipeline = ContinuousBatchingPipeline(
@@ -147,7 +147,7 @@ class EvictingGenai:
         )
 
     def _bytes_for(self, num_tokens: int) -> int:
-        return -(-num_tokens // PAGE_SIZE) * self._page_bytes
+        return pages_for(num_tokens) * self._page_bytes
 
 
 def greedy(count: int) -> GenerationConfig:

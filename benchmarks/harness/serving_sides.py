@@ -23,7 +23,7 @@ from ov_kvcrush.config import KVCacheConfig
 from ov_kvcrush.runtime.genai.eviction import GenaiEviction
 from ov_kvcrush.runtime.interface import EngineLimits
 from ov_kvcrush.runtime.paged.engine import PagedEngine
-from ov_kvcrush.runtime.pages.layout import PAGE_SIZE
+from ov_kvcrush.runtime.pages.layout import PAGE_SIZE, pages_for
 
 
 @dataclass(frozen=True)
@@ -173,7 +173,7 @@ def serve_theirs(folder: Path, config: KVCacheConfig, workload: Workload) -> Out
     scheduler.max_num_batched_tokens = workload.max_num_batched_tokens
     scheduler.max_num_seqs = workload.max_num_seqs
     scheduler.dynamic_split_fuse = True
-    scheduler.num_kv_blocks = -(-(config.pool_size or 0) // PAGE_SIZE)
+    scheduler.num_kv_blocks = pages_for(config.pool_size or 0)
     scheduler.use_cache_eviction = True
     scheduler.cache_eviction_config = GenaiEviction.of(config, PAGE_SIZE).to_genai()
     pipeline = ContinuousBatchingPipeline(

@@ -50,7 +50,6 @@ class CacheBudgets:
     ) -> None:
         self._config = config
         self._page_size = config.selector(PAGE_SIZE).page_size
-        self._num_layers = len(layers)
         self.budgeted = [n for n, layer in enumerate(layers) if not layer.sliding_window]
         self._windows = [layer.sliding_window for layer in layers]
         self.sliding = [n for n, layer in enumerate(layers) if layer.sliding_window]

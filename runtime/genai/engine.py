@@ -153,7 +153,7 @@ class GenaiEngine(Engine):
         with _readable_errors():
             self._pipeline.step()
         running = list(self._running.values())
-        lengths = [len(one.request.prompt_ids) for one in running]
+        lengths = (len(one.request.prompt_ids) for one in running)
         self._sizes.learn(lengths, self._scheduler.max_num_batched_tokens)
         with ExitStack() as endings:
             for one in reversed(running):
