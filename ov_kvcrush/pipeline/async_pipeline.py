@@ -9,12 +9,12 @@ from typing import Any, TypeVar
 
 from openvino_genai import ChatHistory, GenerationConfig, TextStreamer, Tokenizer
 
-from ov_kvcrush.errors import ConfigError, PromptError
+from ov_kvcrush.errors import ConfigError
 from ov_kvcrush.pipeline.cached_prefix import CachedPrefix, reading_config
 from ov_kvcrush.pipeline.chat import Chat
 from ov_kvcrush.pipeline.llm_pipeline import LLMPipeline
 from ov_kvcrush.pipeline.loaded_model import LoadedModel
-from ov_kvcrush.pipeline.prompts import Prompt
+from ov_kvcrush.pipeline.prompts import Prompt, require_token_ids
 from ov_kvcrush.pipeline.results import DecodedResults
 from ov_kvcrush.pipeline.saving import SessionSummary, load, save
 from ov_kvcrush.runtime.generation.request import Request
@@ -119,13 +119,9 @@ class AsyncLLMPipeline:
             return add
         if isinstance(inputs, str):
             prompt = model.reader.read_text(inputs, config, prefix)
-        elif isinstance(inputs, Sequence) and all(isinstance(one, int) for one in inputs):
-            prompt = Prompt(list(inputs), prefix=None if prefix is None else prefix.session)
         else:
-            raise PromptError(
-                "inputs is neither a text, a ChatHistory nor token ids",
-                "Give a str, a ChatHistory or a list of int; each prompt is a call of its own.",
-            )
+            ids = require_token_ids(inputs)
+            prompt = Prompt(ids, prefix=None if prefix is None else prefix.session)
         return lambda engine: engine.add_request(prompt.ids, config, session, prompt.prefix)
 
     def get_generation_config(self) -> GenerationConfig:

@@ -50,6 +50,7 @@ class RunningRequests:
         self._own(sequence, request, request.generations[0])
         if request.session is not None:
             request.session.busy = True
+            request.session.is_closed = False
 
     def metrics_of(self, sequence: Sequence) -> GenerationMetrics:
         """What ``sequence`` costs."""
@@ -70,9 +71,13 @@ class RunningRequests:
         advanced: dict[int, Request] = {}
         for chunk, row in zip(batch.ending, logits, strict=True):
             request, generation = self._owners[chunk.sequence]
-            # The other return sequences begin where the first one's prompt ends.
-            for one in [generation, *_not_begun(request)]:
-                one.take(row)
+            try:
+                # The other return sequences begin where the first one's prompt ends.
+                for one in [generation, *_not_begun(request)]:
+                    one.take(row)
+            except Exception as error:  # its settings, its text: the others go on
+                request.error = error
+                request.end(GenerationFinishReason.NONE)
             advanced[request.request_id] = request
         return list(advanced.values())
 
@@ -101,9 +106,7 @@ class RunningRequests:
 
     def cancel(self, request: Request) -> None:
         """Stop ``request`` where it is; its tokens so far stay."""
-        for generation in request.generations:
-            if generation.finish_reason is None:
-                generation.finish_reason = GenerationFinishReason.NONE
+        request.end(GenerationFinishReason.NONE)
         self.settle([request])
 
     def end_exhausted(self, sequence: Sequence) -> Request:
@@ -122,8 +125,8 @@ class RunningRequests:
     def _start(self, request: Request, generation: Generation) -> None:
         """Let ``generation`` go on from the prompt of ``request``, which its first one has read."""
         tokens = [*request.prompt_ids, *generation.tokens]
-        sequence = self._intake.new_sequence(tokens)
         lead = request.generations[0].sequence
+        sequence = self._intake.new_sequence(tokens, "" if lead is None else lead.owner)
         if lead is not None and lead.num_cached:
             self._cache.fork(lead, sequence)
             self._own(sequence, request, generation)
@@ -149,7 +152,10 @@ class RunningRequests:
                 session.busy = False
                 if session.is_prefix:
                     del sequence.tokens[sequence.num_cached :]
-                self._cache.park(session, sequence)
+                if session.is_closed:
+                    self._cache.release(sequence)
+                else:
+                    self._cache.park(session, sequence)
 
     def _sum_up(self, generation: Generation, sequence: Sequence) -> None:
         metrics = generation.metrics

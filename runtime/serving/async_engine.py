@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 import weakref
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from ov_kvcrush.errors import ConfigError
 from ov_kvcrush.runtime.generation.request import Request
 from ov_kvcrush.runtime.interface import Engine
+from ov_kvcrush.runtime.serving.engine_lock import EngineLock
 from ov_kvcrush.runtime.serving.engine_thread import EngineThread, Job
-
-if TYPE_CHECKING:
-    pass
 
 T = TypeVar("T")
 
@@ -31,8 +28,8 @@ class AsyncEngine:
         lock: held during each step and whatever else is done with the engine.
     """
 
-    def __init__(self, engine: Engine, lock: threading.Lock | None = None) -> None:
-        self._thread = EngineThread(engine, lock or threading.Lock())
+    def __init__(self, engine: Engine, lock: EngineLock | None = None) -> None:
+        self._thread = EngineThread(engine, lock or EngineLock())
         # The thread does not know this object: dropping it, or leaving Python, ends the thread.
         self._finalizer = weakref.finalize(self, self._thread.close)
 

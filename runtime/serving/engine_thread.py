@@ -11,6 +11,7 @@ from typing import TypeVar
 from ov_kvcrush.errors import EngineClosedError
 from ov_kvcrush.runtime.generation.request import Request
 from ov_kvcrush.runtime.interface import Engine
+from ov_kvcrush.runtime.serving.engine_lock import EngineLock
 from ov_kvcrush.runtime.serving.mailbox import Mailbox
 
 T = TypeVar("T")
@@ -69,7 +70,7 @@ class EngineThread:
         lock: held while the engine does anything.
     """
 
-    def __init__(self, engine: Engine, lock: threading.Lock) -> None:
+    def __init__(self, engine: Engine, lock: EngineLock) -> None:
         self._engine = engine
         self._lock = lock
         # None ends the thread. Puts may come from a destructor, in the middle of anything.
