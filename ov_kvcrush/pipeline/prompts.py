@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from ov_kvcrush.runtime.sequences.session import Session
 
 
+# To Python sequences of numbers, to a user something else.
+_BYTES = (str, bytes, bytearray, memoryview)
+
+
 @dataclass(frozen=True)
 class Prompt:
     """What one request reads, and where its cache begins and stays.
@@ -97,7 +101,7 @@ def require_token_ids(inputs: object) -> list[int]:
     Raises:
         PromptError: it is something else.
     """
-    is_list = isinstance(inputs, (Sequence, np.ndarray)) and not isinstance(inputs, (str, bytes))
+    is_list = isinstance(inputs, (Sequence, np.ndarray)) and not isinstance(inputs, _BYTES)
     if not (is_list and all(map(_is_token_id, cast("Sequence[object]", inputs)))):
         raise PromptError(
             "inputs is neither a text, a ChatHistory nor token ids",

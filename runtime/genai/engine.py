@@ -21,7 +21,7 @@ from openvino_genai import ContinuousBatchingPipeline, GenerationFinishReason
 from ov_kvcrush.config import KVCacheConfig
 from ov_kvcrush.errors import ModelError, OVKVCrushError, UnsupportedError, last_line
 from ov_kvcrush.plan import KVPlan
-from ov_kvcrush.runtime.engine_metrics import EndedSequences, EngineMetrics
+from ov_kvcrush.runtime.engine_metrics import EndedRequests, EndedSequences, EngineMetrics
 from ov_kvcrush.runtime.genai.eviction import GenaiEviction
 from ov_kvcrush.runtime.genai.page_bytes import PageBytes
 from ov_kvcrush.runtime.genai.running import Running, too_long
@@ -116,6 +116,7 @@ class GenaiEngine(Engine):
         self._running: dict[int, Running] = {}
         self._num_requests = 0
         self._ended = EndedSequences(num_preemptions=None)
+        self._ended_requests = EndedRequests()
         planned = 0
         if plan is not None and self._precision is not None and self._device == "CPU":
             precisions = [self._precision] * len(plan.layers)
@@ -178,6 +179,7 @@ class GenaiEngine(Engine):
         with _readable_errors():
             one.handle.cancel()
         one.sum_up(self._sizes, self._ended)
+        self._ended_requests.add(request)
         if not self._running:
             # Pages are given back in a step; with nothing left to compute it is a quick one.
             with _readable_errors():
@@ -228,8 +230,10 @@ class GenaiEngine(Engine):
             owners={"running": used_bytes},
             num_running=num_running,
             num_waiting=len(self._running) - num_running,
+            num_requests=len(self._running),
             num_prefix_hits=None,
             ended=copy.deepcopy(self._ended),
+            ended_requests=copy.copy(self._ended_requests),
         )
 
     def _end_if_done(self, one: Running) -> None:
@@ -238,6 +242,7 @@ class GenaiEngine(Engine):
             del self._running[one.request.request_id]
             one.end()
             one.sum_up(self._sizes, self._ended)
+            self._ended_requests.add(one.request)
 
 
 @contextmanager

@@ -211,8 +211,10 @@ class PagedEngine(Engine):
             },
             num_running=len(running),
             num_waiting=len(waiting),
+            num_requests=self._requests.num_open,
             num_prefix_hits=self.prefixes.num_hits,
             ended=copy.deepcopy(self._requests.ended),
+            ended_requests=copy.copy(self._requests.ended_requests),
         )
 
     def check_integrity(self) -> None:

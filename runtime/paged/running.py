@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from openvino_genai import GenerationFinishReason
 
-from ov_kvcrush.runtime.engine_metrics import EndedSequences
+from ov_kvcrush.runtime.engine_metrics import EndedRequests, EndedSequences
 from ov_kvcrush.runtime.generation.metrics import GenerationMetrics
 from ov_kvcrush.runtime.generation.request import Generation, Request
 from ov_kvcrush.runtime.model.batch import Batch
@@ -31,6 +31,7 @@ class RunningRequests:
 
     Attributes:
         ended: sums over the sequences that have ended.
+        ended_requests: how requests have ended.
     """
 
     def __init__(
@@ -42,6 +43,7 @@ class RunningRequests:
         self._prefixes = prefixes
         self._owners: dict[Sequence, tuple[Request, Generation]] = {}
         self.ended = EndedSequences()
+        self.ended_requests = EndedRequests()
 
     def add(self, request: Request, sequence: Sequence) -> None:
         """Let ``sequence`` read the prompt of ``request``; what cannot be queued is released."""
@@ -51,6 +53,11 @@ class RunningRequests:
         if request.session is not None:
             request.session.busy = True
             request.session.is_closed = False
+
+    @property
+    def num_open(self) -> int:
+        """Requests that have not ended."""
+        return len({request.request_id for request, _ in self._owners.values()})
 
     def metrics_of(self, sequence: Sequence) -> GenerationMetrics:
         """What ``sequence`` costs."""
@@ -139,6 +146,8 @@ class RunningRequests:
     def _finish(self, sequence: Sequence, request: Request, generation: Generation) -> None:
         session = request.session
         del self._owners[sequence]
+        if request.finished and not any(owner is request for owner, _ in self._owners.values()):
+            self.ended_requests.add(request)
         self._scheduler.remove(sequence)
         try:
             self._cache.trim(sequence)
