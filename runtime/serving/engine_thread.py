@@ -9,6 +9,7 @@ from queue import Empty, SimpleQueue
 from typing import TypeVar
 
 from ov_kvcrush.errors import EngineClosedError
+from ov_kvcrush.runtime.generation.progress import Progress
 from ov_kvcrush.runtime.generation.request import Request
 from ov_kvcrush.runtime.interface import Engine
 from ov_kvcrush.runtime.serving.mailbox import Mailbox
@@ -22,14 +23,14 @@ class Job:
     Attributes:
         add: gives it to the engine.
         request: once the engine has it.
-        new_tokens: of its first sequence, for one reader.
+        progress: of its first sequence, for one reader.
         finished: the request, or what ended it.
     """
 
     def __init__(self, add: Callable[[Engine], Request]) -> None:
         self.add = add
         self.request: Request | None = None
-        self.new_tokens = Mailbox[int]()
+        self.progress = Mailbox[Progress]()
         self.finished: Future[Request] = Future()
         self.finished.set_running_or_notify_cancel()  # who waits for it may leave, but not end it
         self._num_published = 0
@@ -39,18 +40,18 @@ class Job:
         request = self.request
         if request is None:
             raise RuntimeError("there is no request yet")
-        checker, finished = request.generations[0].checker, request.finished
-        end = len(checker.tokens) if finished else checker.num_settled
-        new = checker.tokens[self._num_published : end]
-        self._num_published = end
+        finished = request.finished
+        progress = request.generations[0].progress(self._num_published)
+        self._num_published += len(progress.token_ids)
         if finished:
             self._finish(request.error)
-        return not (new or finished) or self.new_tokens.put(new, close=finished)
+        is_news = bool(progress.token_ids) or finished
+        return not is_news or self.progress.put([progress], close=finished)
 
     def fail(self, error: BaseException) -> None:
         """End it with ``error``, if it has not ended."""
         self._finish(error)
-        self.new_tokens.put([], close=True)
+        self.progress.put([], close=True)
 
     def _finish(self, error: BaseException | None) -> None:
         if self.finished.done():
