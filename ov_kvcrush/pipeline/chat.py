@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from openvino_genai import ChatHistory, GenerationConfig
+from openvino_genai import ChatHistory, GenerationConfig, GenerationFinishReason
 
 from ov_kvcrush.errors import ConfigError, PromptError
 from ov_kvcrush.pipeline.prompts import require_utf8
@@ -53,7 +53,8 @@ class Chat:
         """Add a user message and generate the answer, which joins the conversation.
 
         Arguments beside ``message`` and errors are those of :meth:`LLMPipeline.generate`. An answer
-        broken off by an error or Ctrl+C leaves the conversation as it was.
+        that is broken off by an error or Ctrl+C, or that a streamer cancels, leaves the
+        conversation as it was; one that a streamer stops joins it as far as it went.
         """
         if not message.strip():
             raise PromptError("the message is empty", "Type a question.")
@@ -64,6 +65,8 @@ class Chat:
             results = self._model.answer(
                 ChatHistory(asked), config, streamer, self.session, self.prefix
             )
+            if results.finish_reasons[0] == GenerationFinishReason.NONE:  # cancelled: taken back
+                return results
             self.messages = [*asked, {"role": "assistant", "content": results.texts[0]}]
         return results
 
