@@ -88,7 +88,7 @@ class AsyncLLMPipeline:
     async def cache_prefix(self, text: str, system_message: str = "") -> CachedPrefix:
         """As :meth:`LLMPipeline.cache_prefix`; other requests go on meanwhile."""
         model = self._model
-        prefix = CachedPrefix(model.tokenizer, model.close_session, text, system_message)
+        prefix = CachedPrefix(model.reader.encoder, model.close_session, text, system_message)
         request = self._engine.submit(
             lambda engine: engine.add_request(prefix.token_ids, reading_config(), prefix.session)
         )
@@ -109,11 +109,11 @@ class AsyncLLMPipeline:
     ) -> Callable[[Engine], Request]:
         model = self._model
         if isinstance(inputs, ChatHistory):
-            text = model.tokenizer.apply_chat_template(inputs, add_generation_prompt=True)
+            rendered = model.reader.encoder.render(inputs)
 
             def add(engine: Engine) -> Request:
                 # Which sessions are free to go on from is known in the engine's thread only.
-                prompt = model.reader.read_history(text, config, session, prefix)
+                prompt = model.reader.read_history(rendered, config, session, prefix)
                 return engine.add_request(prompt.ids, config, prompt.session, prompt.prefix)
 
             return add

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from openvino_genai import ChatHistory, GenerationConfig
+from openvino_genai import GenerationConfig
 
 from ov_kvcrush.errors import ConfigError, PromptError
-from ov_kvcrush.pipeline.prompts import require_utf8
+from ov_kvcrush.pipeline.prompt_encoder import require_text
 from ov_kvcrush.runtime.sequences.session import Session
 
 if TYPE_CHECKING:
@@ -52,14 +52,12 @@ class Chat:
         Arguments beside ``message`` and errors are those of :meth:`LLMPipeline.generate`. An answer
         broken off by an error or Ctrl+C leaves the conversation as it was.
         """
+        require_text(message, "the message")
         if not message.strip():
             raise PromptError("the message is empty", "Type a question.")
         asked = [*self.messages, {"role": "user", "content": self._read_before + message}]
-        require_utf8(*(m["content"] for m in asked))
         config = self._model.settings(generation_config, kwargs)
-        results = self._model.answer(
-            ChatHistory(asked), config, streamer, self.session, self.prefix
-        )
+        results = self._model.answer(asked, config, streamer, self.session, self.prefix)
         self.messages = [*asked, {"role": "assistant", "content": results.texts[0]}]
         return results
 

@@ -9,10 +9,11 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from openvino_genai import ChatHistory, GenerationConfig, StreamingStatus, Tokenizer
+from openvino_genai import GenerationConfig, StreamingStatus, Tokenizer
 
 from ov_kvcrush.errors import ConfigError
-from ov_kvcrush.model_folder import load_generation_config, load_tokenizer
+from ov_kvcrush.model_folder import added_tokens, load_generation_config, load_tokenizer
+from ov_kvcrush.pipeline.prompt_encoder import Conversation, PromptEncoder
 from ov_kvcrush.pipeline.prompt_reader import PromptReader
 from ov_kvcrush.pipeline.results import DecodedResults, EncodedResults, decoded, encoded, ranked
 from ov_kvcrush.pipeline.streaming import (
@@ -45,6 +46,7 @@ class LoadedModel:
         properties: of the plugin.
         engine: name of the engine.
         decode_precision: as of :class:`ov_kvcrush.LLMPipeline`.
+        parse_special: as of :class:`ov_kvcrush.LLMPipeline`.
 
     Attributes:
         engine: runs the prompts; for whoever holds ``lock`` alone.
@@ -68,6 +70,7 @@ class LoadedModel:
         properties: Mapping[str, Any],
         engine: str,
         decode_precision: str | None,
+        parse_special: bool = False,
     ) -> None:
         begun = time.perf_counter()
         self.tokenizer = tokenizer or load_tokenizer(folder)
@@ -75,7 +78,8 @@ class LoadedModel:
             engine, folder, self.tokenizer, device, config, properties, limits, decode_precision
         )
         self._settings = load_generation_config(folder, self.tokenizer)
-        self.reader = PromptReader(self.tokenizer, self.engine.close_session)
+        encoder = PromptEncoder(self.tokenizer, added_tokens(folder), parse_special)
+        self.reader = PromptReader(encoder, self.engine.close_session)
         self.lock = threading.Lock()
         self.last: list[Generation] = []
         self._load_ms = 1e3 * (time.perf_counter() - begun)
@@ -98,16 +102,16 @@ class LoadedModel:
 
     def answer(
         self,
-        history: ChatHistory,
+        conversation: Conversation,
         config: GenerationConfig,
         streamer: Streamer | None = None,
         session: Session | None = None,
         prefix: CachedPrefix | None = None,
     ) -> DecodedResults:
-        """Answer a chat history, going on from ``session`` or from ``prefix``."""
-        text = self.tokenizer.apply_chat_template(history, add_generation_prompt=True)
+        """Answer a conversation, going on from ``session`` or from ``prefix``."""
+        rendered = self.reader.encoder.render(conversation)
         with self.lock:
-            prompt = self.reader.read_history(text, config, session, prefix)
+            prompt = self.reader.read_history(rendered, config, session, prefix)
         return self.decoded(self.run([prompt], config, streamer))
 
     def run(

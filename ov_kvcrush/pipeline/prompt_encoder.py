@@ -1,0 +1,185 @@
+"""From conversations to token ids: through the chat template, and never past what was said."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from openvino_genai import ChatHistory
+
+from ov_kvcrush.errors import PromptError
+from ov_kvcrush.pipeline.chat_template import ChatTemplate
+from ov_kvcrush.pipeline.messages import (
+    read_messages,
+    require_all_rendered,
+    require_utf8,
+    texts_in,
+)
+from ov_kvcrush.pipeline.rendered_text import MARK, Quoting, RenderedText
+from ov_kvcrush.pipeline.special_tokens import SpecialTokens, find_special_tokens
+
+if TYPE_CHECKING:
+    from openvino_genai import Tokenizer
+
+Conversation: TypeAlias = "ChatHistory | Sequence[Mapping[str, Any]]"
+
+
+class PromptEncoder:
+    """A tokenizer with its chat template.
+
+    What users, documents, tools and earlier answers say is text, also where it spells a special
+    token: the tokenizer reads it in pieces then, each of which spells none.
+
+    Args:
+        tokenizer: of the model.
+        added: spellings of its added tokens, where they are known.
+        parse_special: let such spellings be special tokens, as openvino_genai does.
+
+    Attributes:
+        tokenizer: of the model.
+    """
+
+    def __init__(
+        self, tokenizer: Tokenizer, added: Collection[str] = (), parse_special: bool = False
+    ) -> None:
+        self.tokenizer = tokenizer
+        self._added = added
+        self._parse_special = parse_special
+        self._use(ChatTemplate(tokenizer))
+
+    @property
+    def has_template(self) -> bool:
+        """Whether the model has a chat template; without one it continues texts."""
+        return bool(self._template_now().source)
+
+    def render(
+        self, conversation: Conversation, add_generation_prompt: bool = True
+    ) -> RenderedText:
+        """``conversation`` through the chat template.
+
+        Raises:
+            ModelError: the model has no chat template, or it is at fault.
+            PromptError: a message cannot be read, or the template refuses or drops it.
+        """
+        tools: Sequence[Any] = ()
+        extra: Mapping[str, Any] = {}
+        if isinstance(conversation, ChatHistory):
+            tools, extra = conversation.get_tools(), conversation.get_extra_context()
+            conversation = conversation.get_messages()
+        template = self._template_now()
+        messages = read_messages(conversation, template.source)
+        require_utf8(*texts_in([tools, extra]))
+        if self._parse_special:
+            text = template.render(messages, tools, extra, add_generation_prompt)
+            rendered = RenderedText([text], self._special)
+        else:
+            quoting = Quoting(self._special, messages, tools, extra)
+            quoted = [quoting.message(message) for message in messages]
+            tools, extra = quoting.value(tools), quoting.value(extra)
+            rendered = quoting.read(template.render(quoted, tools, extra, add_generation_prompt))
+        require_all_rendered(messages, rendered.text)
+        return rendered
+
+    def plain(self, text: str) -> RenderedText:
+        """``text`` as it is, without a template: what it spells it means."""
+        return RenderedText([text], self._special, is_plain=True)
+
+    def encode(self, rendered: RenderedText) -> list[int]:
+        """Token ids of ``rendered``, which begins a prompt."""
+        first, rest = rendered.pieces[:1], rendered.pieces[1:]
+        ids = self._encode_text(first[0], rendered.is_plain) if first else []
+        return [*ids, *self._encode_behind(rest)]
+
+    def encode_rest(self, rendered: RenderedText) -> list[int]:
+        """Token ids of ``rendered``, which stands behind other tokens."""
+        return self._encode_behind(rendered.pieces)
+
+    def encode_continuing(self, rendered: RenderedText, cached: Sequence[int]) -> list[int]:
+        """Token ids of ``rendered`` that continue ``cached`` ids where the texts agree.
+
+        What a model wrote is not always spelled as the tokenizer would spell it, so ids are
+        compared by their text: if ``cached`` reads like the beginning of ``rendered``, with the
+        same special tokens, only the rest is encoded.
+        """
+        beginning = self.decode_marked(cached) if cached else None
+        if beginning is None or not rendered.marked.startswith(beginning):
+            return self.encode(rendered)
+        _, rest = rendered.split(len(beginning.replace(MARK, "")))
+        return [*cached, *self.encode_rest(rest)]
+
+    def decode_marked(self, ids: Sequence[int]) -> str | None:
+        """The text of ``ids``, with its special tokens marked as in :attr:`RenderedText.marked`.
+
+        None where it cannot be told which they are: then ``ids`` begin nothing.
+        """
+        special, marked = self._special.ids, list[int]()
+        places = [place for place, token in enumerate(ids) if token in special]
+        for begin, end in zip([0, *places], places, strict=False):
+            marked += [*ids[begin:end], *self._mark_ids]
+        marked += ids[places[-1] if places else 0 :]
+        text = str(self.tokenizer.decode(marked, skip_special_tokens=False))
+        if not self._mark_ids:  # then all that reads like a special token has to be one
+            text = RenderedText([text], self._special).marked
+        # One more or less: the text holds the mark itself, or a special token's spelling.
+        return text if text.count(MARK) == len(places) else None
+
+    def _encode_text(self, text: str, add_special_tokens: bool = False) -> list[int]:
+        encoded = self.tokenizer.encode(text, add_special_tokens=add_special_tokens)
+        ids: list[int] = encoded.input_ids.data[0].tolist()
+        return ids
+
+    def _encode_behind(self, pieces: Sequence[str]) -> list[int]:
+        # A text that repeats a spelling is in pieces that repeat, too.
+        encoded = {piece: self._encode_piece(piece) for piece in dict.fromkeys(pieces) if piece}
+        return [token for piece in pieces if piece for token in encoded[piece]]
+
+    def _encode_piece(self, piece: str) -> list[int]:
+        """Token ids of ``piece`` where it is not the beginning of a text."""
+        for lead, lead_ids in self._leads:
+            ids = self._encode_text(lead + piece)
+            if ids[: len(lead_ids)] == lead_ids:
+                return ids[len(lead_ids) :]
+        return self._encode_text(piece)
+
+    def _find_leads(self) -> list[tuple[str, list[int]]]:
+        """Texts, with their ids, behind which a piece does not gain the space that begins a text.
+
+        None where texts do not begin with one.
+        """
+        encode, decode = self._encode_text, self.tokenizer.decode
+        if decode([*encode("a"), *encode("b")]) == "ab":
+            return []
+        candidates = [*list(self._special.special)[:1], "\n", "a"]
+        return [
+            (lead, encode(lead))
+            for lead in candidates
+            if decode([*encode("a"), *encode(lead + "b")[len(encode(lead)) :]]) == "ab"
+        ]
+
+    def _template_now(self) -> ChatTemplate:
+        # A program may give the tokenizer another one at any time.
+        if self.tokenizer.chat_template != self._template.source:
+            self._use(ChatTemplate(self.tokenizer))
+        return self._template
+
+    def _use(self, template: ChatTemplate) -> None:
+        self._template = template
+        self._special: SpecialTokens = find_special_tokens(
+            self.tokenizer, self._added, template.source
+        )
+        self._leads = self._find_leads()
+        self._mark_ids = self._find_mark_ids()
+
+    def _find_mark_ids(self) -> list[int]:
+        """Tokens that read ``MARK`` behind others; none where the tokenizer cannot spell it."""
+        before, ids = self._encode_text("a"), self._encode_piece(MARK)
+        return ids if self.tokenizer.decode([*before, *ids]) == f"a{MARK}" else []
+
+
+def require_text(text: str, what: str) -> None:
+    """Raise PromptError where ``what``, said by the user, is empty or not text."""
+    if not isinstance(text, str):
+        raise PromptError(f"{what} is not text, but {text!r:.40}", "Give a str.")
+    if not text:
+        raise PromptError(f"{what} is empty", "Give it at least one character.")
+    require_utf8(text)
