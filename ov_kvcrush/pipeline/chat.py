@@ -66,8 +66,11 @@ class Chat:
 
         Args:
             messages: role and content of each; copied.
+
+        Raises:
+            PromptError: one cannot be read; nothing has changed then.
         """
-        self.messages = [dict(message) for message in messages]
+        self.messages = self._model.reader.encoder.read(messages) if messages else []
 
     def take_back(self) -> str:
         """Remove the last question and its answer; returns the question.

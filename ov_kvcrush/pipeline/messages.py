@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -81,7 +82,15 @@ def _read(number: int, message: object, template: str) -> dict[str, Any]:
             'A message is for instance {"role": "user", "content": "Hello"}.',
         )
     role = _read_role(number, message.get("role"), template)
+    _require_json({name: value for name, value in message.items() if name != "content"}, number)
     return {**message, "role": role, "content": _read_content(number, role, message)}
+
+
+def _require_json(more: Mapping[str, object], number: int) -> None:
+    try:
+        json.dumps(more, allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise PromptError(f"message {number} holds what is not a JSON value: {error}") from None
 
 
 def _read_role(number: int, role: object, template: str) -> str:

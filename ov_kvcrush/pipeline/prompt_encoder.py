@@ -17,6 +17,7 @@ from ov_kvcrush.pipeline.messages import (
 )
 from ov_kvcrush.pipeline.rendered_text import MARK, Quoting, RenderedText
 from ov_kvcrush.pipeline.special_tokens import SpecialTokens, find_special_tokens
+from ov_kvcrush.pipeline.text_encoder import TextEncoder
 
 if TYPE_CHECKING:
     from openvino_genai import Tokenizer
@@ -52,6 +53,14 @@ class PromptEncoder:
         """Whether the model has a chat template; without one it continues texts."""
         return bool(self._template_now().source)
 
+    def read(self, messages: Sequence[object]) -> list[dict[str, Any]]:
+        """``messages`` as the chat template reads them.
+
+        Raises:
+            PromptError: as :func:`read_messages`.
+        """
+        return read_messages(messages, self._template_now().source)
+
     def render(
         self, conversation: Conversation, add_generation_prompt: bool = True
     ) -> RenderedText:
@@ -66,17 +75,12 @@ class PromptEncoder:
         if isinstance(conversation, ChatHistory):
             tools, extra = conversation.get_tools(), conversation.get_extra_context()
             conversation = conversation.get_messages()
-        template = self._template_now()
-        messages = read_messages(conversation, template.source)
+        messages = self.read(conversation)
         require_utf8(*texts_in([tools, extra]))
-        if self._parse_special:
-            text = template.render(messages, tools, extra, add_generation_prompt)
-            rendered = RenderedText([text], self._special)
-        else:
-            quoting = Quoting(self._special, messages, tools, extra)
-            quoted = [quoting.message(message) for message in messages]
-            tools, extra = quoting.value(tools), quoting.value(extra)
-            rendered = quoting.read(template.render(quoted, tools, extra, add_generation_prompt))
+        try:
+            rendered = self._render(messages, tools, extra, add_generation_prompt)
+        except RecursionError:
+            raise PromptError("tools or extra context are nested too deeply to be read") from None
         require_all_rendered(messages, rendered.text)
         return rendered
 
@@ -87,12 +91,12 @@ class PromptEncoder:
     def encode(self, rendered: RenderedText) -> list[int]:
         """Token ids of ``rendered``, which begins a prompt."""
         first, rest = rendered.pieces[:1], rendered.pieces[1:]
-        ids = self._encode_text(first[0], rendered.is_plain) if first else []
-        return [*ids, *self._encode_behind(rest)]
+        ids = self._texts.encode(first[0], rendered.is_plain) if first else []
+        return [*ids, *self._texts.encode_behind(rest)]
 
     def encode_rest(self, rendered: RenderedText) -> list[int]:
         """Token ids of ``rendered``, which stands behind other tokens."""
-        return self._encode_behind(rendered.pieces)
+        return self._texts.encode_behind(rendered.pieces)
 
     def encode_continuing(self, rendered: RenderedText, cached: Sequence[int]) -> list[int]:
         """Token ids of ``rendered`` that continue ``cached`` ids where the texts agree.
@@ -123,38 +127,21 @@ class PromptEncoder:
         # One more or less: the text holds the mark itself, or a special token's spelling.
         return text if text.count(MARK) == len(places) else None
 
-    def _encode_text(self, text: str, add_special_tokens: bool = False) -> list[int]:
-        encoded = self.tokenizer.encode(text, add_special_tokens=add_special_tokens)
-        ids: list[int] = encoded.input_ids.data[0].tolist()
-        return ids
-
-    def _encode_behind(self, pieces: Sequence[str]) -> list[int]:
-        # A text that repeats a spelling is in pieces that repeat, too.
-        encoded = {piece: self._encode_piece(piece) for piece in dict.fromkeys(pieces) if piece}
-        return [token for piece in pieces if piece for token in encoded[piece]]
-
-    def _encode_piece(self, piece: str) -> list[int]:
-        """Token ids of ``piece`` where it is not the beginning of a text."""
-        for lead, lead_ids in self._leads:
-            ids = self._encode_text(lead + piece)
-            if ids[: len(lead_ids)] == lead_ids:
-                return ids[len(lead_ids) :]
-        return self._encode_text(piece)
-
-    def _find_leads(self) -> list[tuple[str, list[int]]]:
-        """Texts, with their ids, behind which a piece does not gain the space that begins a text.
-
-        None where texts do not begin with one.
-        """
-        encode, decode = self._encode_text, self.tokenizer.decode
-        if decode([*encode("a"), *encode("b")]) == "ab":
-            return []
-        candidates = [*list(self._special.special)[:1], "\n", "a"]
-        return [
-            (lead, encode(lead))
-            for lead in candidates
-            if decode([*encode("a"), *encode(lead + "b")[len(encode(lead)) :]]) == "ab"
-        ]
+    def _render(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        tools: Sequence[Any],
+        extra: Mapping[str, Any],
+        add_generation_prompt: bool,
+    ) -> RenderedText:
+        template = self._template_now()
+        if self._parse_special:
+            text = template.render(messages, tools, extra, add_generation_prompt)
+            return RenderedText([text], self._special)
+        quoting = Quoting(self._special, messages, tools, extra)
+        quoted = [quoting.message(message) for message in messages]
+        tools, extra = quoting.value(tools), quoting.value(extra)
+        return quoting.read(template.render(quoted, tools, extra, add_generation_prompt))
 
     def _template_now(self) -> ChatTemplate:
         # A program may give the tokenizer another one at any time.
@@ -167,12 +154,12 @@ class PromptEncoder:
         self._special: SpecialTokens = find_special_tokens(
             self.tokenizer, self._added, template.source
         )
-        self._leads = self._find_leads()
+        self._texts = TextEncoder(self.tokenizer, list(self._special.special))
         self._mark_ids = self._find_mark_ids()
 
     def _find_mark_ids(self) -> list[int]:
         """Tokens that read ``MARK`` behind others; none where the tokenizer cannot spell it."""
-        before, ids = self._encode_text("a"), self._encode_piece(MARK)
+        before, ids = self._texts.encode("a"), self._texts.encode_behind([MARK])
         return ids if self.tokenizer.decode([*before, *ids]) == f"a{MARK}" else []
 
 

@@ -63,8 +63,9 @@ def find_special_tokens(
     """The tokens of ``tokenizer`` that a chat is steered by.
 
     Those it leaves out of a decoded text when asked to are marked special. Of the others that were
-    added to its vocabulary those are meant that ``template`` writes or that are in bars: Gemma's
-    line breaks and HTML tags are added tokens too, and no more than text.
+    added to its vocabulary those are meant that ``template`` writes, or whose other half it writes
+    (``</think>``), or that are in bars: Gemma's line breaks and HTML tags are added tokens too,
+    and no more than text.
 
     Args:
         tokenizer: may be any, not only the folder's own.
@@ -103,7 +104,9 @@ def _only_id(tokenizer: Tokenizer, text: str) -> int | None:
 
 
 def _steers(text: str, template: str) -> bool:
-    return len(text.strip()) > 1 and (text in template or text.startswith(("<|", "<｜")))
+    opening = text.replace("</", "<")
+    written = any(one in template for one in (text, opening, opening.replace("<", "</", 1)))
+    return len(text.strip()) > 1 and (written or text.startswith(("<|", "<｜")))
 
 
 def _pattern(spellings: Collection[str]) -> re.Pattern[str] | None:

@@ -65,6 +65,8 @@ def test_a_role_that_the_template_names_is_known() -> None:
             "has a part that is not text: 'image_url'",
         ),
         ({"role": "user", "content": [{"type": "text"}]}, "has a part that is not text"),
+        ({"role": "user", "content": "", "name": b"Ann"}, "message 1 holds what is not a JSON"),
+        ({"role": "user", "content": "", "top_p": float("nan")}, "message 1 holds what is not"),
         ({"role": "user", "content": "half \ud800"}, "half a character at position 5"),
         ({"role": "user", "content": "", "name": "\udfff"}, "half a character at position 0"),
     ],
