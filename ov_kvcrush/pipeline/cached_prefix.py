@@ -58,7 +58,7 @@ class CachedPrefix:
     def render(self, encoder: PromptEncoder, question: str) -> RenderedText:
         """The prompt, through the chat template, whose one message is the text and ``question``."""
         content = self.text + question
-        if not encoder.has_template:
+        if not encoder.has_template and not self.system_message:
             return encoder.plain(content)
         messages = [{"role": "user", "content": content}]
         if self.system_message:

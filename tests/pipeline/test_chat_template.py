@@ -169,6 +169,7 @@ def test_a_model_without_a_template_continues_texts_and_holds_no_conversation(
         lambda: base.chat("Be brief.").ask("Hello"),
         lambda: base.generate(genai.ChatHistory(HELLO)),
         lambda: server.generate(genai.ChatHistory(HELLO)),
+        lambda: base.cache_prefix("text", "Be brief."),
         base.check_chat_template,
     ):
         with pytest.raises(ModelError, match="has no chat template"):

@@ -117,8 +117,7 @@ def chat(
     from ov_kvcrush.cli.chat.terminal import ChatTerminal
 
     kept = SessionFile(session, pipeline, system)
-    has_turns = message is None or system or (session is not None and kept.chat is None)
-    if has_turns or pipeline.has_chat_template:
+    if pipeline.has_chat_template or not _is_one_text(message, system, session, kept):
         pipeline.check_chat_template()
     conversation = Conversation(pipeline, generation, system, kept.chat)
     answer = conversation.ask if pipeline.has_chat_template else conversation.continue_text
@@ -156,6 +155,12 @@ def _one_message(prompt: str | None) -> str | None:
             "nothing to answer: stdin is empty", "Pipe a prompt in, or give --prompt TEXT."
         )
     return "\n\n".join(parts)
+
+
+def _is_one_text(message: str | None, system: str, session: Path | None, kept: SessionFile) -> bool:
+    """Whether ``message``, maybe behind a document, is all that there is to read, and to keep."""
+    behind_nothing = session is None if kept.chat is None else not kept.chat.messages
+    return message is not None and not system and behind_nothing
 
 
 def _show_nothing(_: str) -> None:

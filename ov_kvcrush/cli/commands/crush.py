@@ -112,6 +112,7 @@ def crush(
         raise
     command = ["ov-kvcrush", "chat", str(model_dir), "--session", str(output)]
     command += ["--parse-special"] * parse_special
+    command += [] if pipeline.has_chat_template else ["--prompt", "QUESTION"]
     following = shlex.join([*command, *spell_cache_options(kv_cache_config)])
     show = _print_json if as_json else _print_summary
     show(_figures(pipeline, prefix, summary, document, output, following))

@@ -180,6 +180,20 @@ def test_a_model_without_a_template_holds_no_conversation(
 
 
 @pytest.mark.usefixtures("no_stdin")
+def test_a_model_without_a_template_continues_behind_a_document(
+    base: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    text, crushed = tmp_path / "rooms.txt", str(tmp_path / "rooms.safetensors")
+    text.write_text(TEXT)
+    budget = ["--max-cache-size", "160"]
+    assert run(["crush", base, str(text), "-o", crushed, *budget]) == 0
+    assert "--prompt QUESTION" in capsys.readouterr().out
+    asked = ["--session", crushed, "--prompt", "Room 5 is", "--max-new-tokens", "2"]
+    assert run(["chat", base, *asked, *budget]) == 0
+    assert stats(capsys.readouterr().err)["reused"] > 300
+
+
+@pytest.mark.usefixtures("no_stdin")
 def test_a_broken_template_is_told_in_a_line(
     needle_int8_dir: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
