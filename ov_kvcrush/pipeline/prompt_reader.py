@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from ov_kvcrush.pipeline.cached_prefix import CachedPrefix
     from ov_kvcrush.runtime.sequences.sequence import Sequence
 
-MAX_KEPT = 16
-"""Caches of histories kept at the same time, where nothing else is said."""
+MAX_KEPT_HISTORIES = 64
+"""Caches kept at a time; the engine gives up their pages earlier where they are short."""
 
 
 class PromptReader:
@@ -39,7 +39,7 @@ class PromptReader:
         self,
         encoder: PromptEncoder,
         close_session: Callable[[Session], None],
-        max_kept: int = MAX_KEPT,
+        max_kept: int = MAX_KEPT_HISTORIES,
     ) -> None:
         self.encoder = encoder
         self._close_session = close_session
@@ -160,6 +160,6 @@ class _KeptHistories:
         else:
             history = _History(owner, Session())
         self._histories.append(history)
-        dropped = self._histories[: -self._max_kept]
-        self._histories = self._histories[-self._max_kept :]
+        first = max(0, len(self._histories) - self._max_kept)
+        dropped, self._histories = self._histories[:first], self._histories[first:]
         return history.session, [one.session for one in dropped]

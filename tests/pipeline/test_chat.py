@@ -96,3 +96,15 @@ def test_messages_put_in_are_checked_and_made_text(ours: LLMPipeline) -> None:
     assert chat.take_back() == "Hello"
     chat.replace_messages([])
     assert chat.messages == []
+
+
+def test_chats_that_nobody_holds_give_their_cache_back(ours: LLMPipeline) -> None:
+    before, kept = used_bytes(ours), ours.chat()
+    kept.ask("Hello", max_new_tokens=4)
+    held = used_bytes(ours)
+    for number in range(4):
+        ours.chat().ask(f"{number} {TEXT}", max_new_tokens=4)
+    assert used_bytes(ours) == held
+    assert kept.ask("Still there?", max_new_tokens=4).metrics[0].num_reused_tokens > 0
+    del kept
+    assert used_bytes(ours) == before
