@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING
-from xml.etree import ElementTree
 
 from ov_kvcrush.errors import ModelError, last_line
 
@@ -17,17 +15,11 @@ if TYPE_CHECKING:
 GRAPH_FILE = "openvino_model.xml"
 WEIGHTS_FILE = "openvino_model.bin"
 TOKENIZER_FILES = ("openvino_tokenizer.xml", "openvino_detokenizer.xml")
-TOKENIZER_WEIGHTS_FILE = "openvino_tokenizer.bin"
 GENERATION_FILE = "generation_config.json"
 CONFIG_FILE = "config.json"
 
 # As the models' own configurations call it.
 _CONTEXT_LENGTH = ("max_position_embeddings", "n_positions", "max_sequence_length", "seq_length")
-
-# The input of the tokenizer's first step that says what to look for, and what stands between the
-# brackets and bars of it.
-_PATTERN_PORT = "5"
-_ALTERNATIVE = re.compile(r"(?:\\.|[^()|\\])+", re.DOTALL)
 
 _PROBES = 64
 _PROBE_BYTES = 4096
@@ -66,42 +58,6 @@ def load_tokenizer(folder: Path) -> Tokenizer:
     except RuntimeError as error:
         reason = last_line(error)
         raise ModelError(f"the tokenizer in {folder} cannot be loaded: {reason}") from error
-
-
-def added_tokens(folder: Path) -> list[str]:
-    """Spellings of the tokens that the tokenizer of ``folder`` looks for before all others.
-
-    They are the alternatives of the expression by which its graph splits a text, and there are none
-    where it has no such step.
-    """
-    try:
-        net = ElementTree.parse(folder / TOKENIZER_FILES[0]).getroot()
-    except (OSError, ElementTree.ParseError):
-        return []
-    sources = {
-        edge.get("to-layer"): edge.get("from-layer")
-        for edge in net.iter("edge")
-        if edge.get("to-port") == _PATTERN_PORT
-    }
-    splits = {
-        sources.get(layer.get("id"))
-        for layer in net.iter("layer")
-        if layer.get("type") == "SpecialTokensSplit"
-    }
-    constants = [layer.find("data") for layer in net.iter("layer") if layer.get("id") in splits]
-    weights = folder / TOKENIZER_WEIGHTS_FILE
-    return [
-        re.sub(r"\\(.)", r"\1", escaped, flags=re.DOTALL)
-        for data in constants
-        if data is not None
-        for escaped in _ALTERNATIVE.findall(_read_constant(weights, data))
-    ]
-
-
-def _read_constant(weights: Path, data: ElementTree.Element) -> str:
-    with weights.open("rb") as stream:
-        stream.seek(int(data.get("offset", 0)))
-        return stream.read(int(data.get("size", 0))).decode(errors="replace")
 
 
 def load_generation_config(folder: Path, tokenizer: Tokenizer) -> GenerationConfig:

@@ -13,9 +13,10 @@ from ov_kvcrush.errors import ConfigError
 from ov_kvcrush.evaluation.configurations import Configuration
 from ov_kvcrush.evaluation.dataset import Example
 from ov_kvcrush.evaluation.results import Outcome, Record, ScoredAnswer
-from ov_kvcrush.model_folder import added_tokens, load_tokenizer
+from ov_kvcrush.model_folder import load_tokenizer
 from ov_kvcrush.pipeline.llm_pipeline import LLMPipeline
 from ov_kvcrush.pipeline.prompt_encoder import PromptEncoder
+from ov_kvcrush.pipeline.special_tokens import added_tokens
 from ov_kvcrush.progress import Progress
 
 

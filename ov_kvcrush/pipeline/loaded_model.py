@@ -11,15 +11,11 @@ from typing import TYPE_CHECKING, Any
 from openvino_genai import GenerationConfig, StreamingStatus, Tokenizer
 
 from ov_kvcrush.errors import ConfigError
-from ov_kvcrush.model_folder import (
-    added_tokens,
-    context_length,
-    load_generation_config,
-    load_tokenizer,
-)
+from ov_kvcrush.model_folder import context_length, load_generation_config, load_tokenizer
 from ov_kvcrush.pipeline.prompt_encoder import Conversation, PromptEncoder
 from ov_kvcrush.pipeline.prompt_reader import MAX_KEPT_HISTORIES, PromptReader
 from ov_kvcrush.pipeline.results import DecodedResults, EncodedResults, decoded, encoded, ranked
+from ov_kvcrush.pipeline.special_tokens import added_tokens
 from ov_kvcrush.pipeline.streaming import (
     DeferredSignals,
     Streamer,

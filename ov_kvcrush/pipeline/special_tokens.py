@@ -6,10 +6,19 @@ import re
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING
+from xml.etree import ElementTree
+
+from ov_kvcrush.model_folder import TOKENIZER_FILES
 
 if TYPE_CHECKING:
     from openvino_genai import Tokenizer
+
+# The input of the tokenizer's first step that says what to look for, and what stands between the
+# brackets and bars of it.
+_PATTERN_PORT = "5"
+_ALTERNATIVE = re.compile(r"(?:\\.|[^()|\\])+", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -69,7 +78,7 @@ def find_special_tokens(
 
     Args:
         tokenizer: may be any, not only the folder's own.
-        added: spellings of added tokens, as :func:`ov_kvcrush.model_folder.added_tokens` lists.
+        added: spellings of added tokens, as :func:`added_tokens` lists.
         template: its chat template.
     """
     rows = [[number] for number in tokenizer.get_vocab().values()]
@@ -91,11 +100,47 @@ def find_special_tokens(
     return SpecialTokens(special, markup)
 
 
+def added_tokens(folder: Path) -> list[str]:
+    """Spellings of the tokens that the tokenizer of ``folder`` looks for before all others.
+
+    They are the alternatives of the expression by which its graph splits a text, and there are none
+    where it has no such step.
+    """
+    try:
+        net = ElementTree.parse(folder / TOKENIZER_FILES[0]).getroot()
+    except (OSError, ElementTree.ParseError):
+        return []
+    sources = {
+        edge.get("to-layer"): edge.get("from-layer")
+        for edge in net.iter("edge")
+        if edge.get("to-port") == _PATTERN_PORT
+    }
+    splits = {
+        sources.get(layer.get("id"))
+        for layer in net.iter("layer")
+        if layer.get("type") == "SpecialTokensSplit"
+    }
+    constants = [layer.find("data") for layer in net.iter("layer") if layer.get("id") in splits]
+    weights = (folder / TOKENIZER_FILES[0]).with_suffix(".bin")
+    return [
+        re.sub(r"\\(.)", r"\1", escaped, flags=re.DOTALL)
+        for data in constants
+        if data is not None
+        for escaped in _ALTERNATIVE.findall(_read_constant(weights, data))
+    ]
+
+
 def overlapping(pattern: re.Pattern[str], text: str, start: int = 0) -> Iterator[re.Match[str]]:
     """All matches in ``text`` from ``start`` on, also those that overlap."""
     while found := pattern.search(text, start):
         yield found
         start = found.start() + 1
+
+
+def _read_constant(weights: Path, data: ElementTree.Element) -> str:
+    with weights.open("rb") as stream:
+        stream.seek(int(data.get("offset", 0)))
+        return stream.read(int(data.get("size", 0))).decode(errors="replace")
 
 
 def _only_id(tokenizer: Tokenizer, text: str) -> int | None:

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from ov_kvcrush import CachedPrefix, LLMPipeline
 from ov_kvcrush.errors import SessionError
-from ov_kvcrush.model_folder import added_tokens
 from ov_kvcrush.pipeline.prompt_encoder import PromptEncoder
+from ov_kvcrush.pipeline.special_tokens import added_tokens
 from tests.support.answers import decoded
 from tests.support.texts import document
 

@@ -8,9 +8,13 @@ from pathlib import Path
 import openvino_genai as genai
 import pytest
 
-from ov_kvcrush.model_folder import added_tokens
 from ov_kvcrush.pipeline.rendered_text import MARK, Quoting, RenderedText
-from ov_kvcrush.pipeline.special_tokens import SpecialTokens, find_special_tokens, overlapping
+from ov_kvcrush.pipeline.special_tokens import (
+    SpecialTokens,
+    added_tokens,
+    find_special_tokens,
+    overlapping,
+)
 
 NEEDLE = {"<|pad|>": 0, "<|bos|>": 1, "<|eos|>": 2}
 NEEDLE |= {"<|user|>": 3, "<|assistant|>": 4, "<|system|>": 5}

@@ -10,8 +10,9 @@ import openvino_genai as genai
 import pytest
 
 from ov_kvcrush.errors import PromptError
-from ov_kvcrush.model_folder import added_tokens, load_tokenizer
+from ov_kvcrush.model_folder import load_tokenizer
 from ov_kvcrush.pipeline.prompt_encoder import PromptEncoder
+from ov_kvcrush.pipeline.special_tokens import added_tokens
 from ov_kvcrush.pipeline.text_encoder import TextEncoder
 from tests.support.tokenizer_factory import MARKUP, SPECIAL, TEXT_TOKENS, make_tokenizers
 
