@@ -1,11 +1,16 @@
-"""What every subcommand shares: the -v option, and how an error looks on stderr."""
+"""What every subcommand shares: the -v option, and how errors and notes look on stderr."""
 
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated, Any
 
 import typer
+
+from ov_kvcrush.errors import OVKVCrushWarning
 
 _verbose = False
 
@@ -39,3 +44,22 @@ def print_error(message: str, hint: str = "") -> None:
     print(f"error: {message}", file=sys.stderr)
     if hint:
         print(hint, file=sys.stderr)
+
+
+@contextmanager
+def warnings_as_notes() -> Iterator[None]:
+    """Print this package's warnings as lines on stderr, without the code that gave them."""
+    with warnings.catch_warnings():
+        show_others = warnings.showwarning
+
+        def show(
+            message: Warning | str, category: type[Warning], *args: Any, **kwargs: Any
+        ) -> None:
+            if issubclass(category, OVKVCrushWarning):
+                print(f"note: {message}", file=sys.stderr)
+            else:
+                show_others(message, category, *args, **kwargs)
+
+        warnings.simplefilter("always", OVKVCrushWarning)
+        warnings.showwarning = show
+        yield
