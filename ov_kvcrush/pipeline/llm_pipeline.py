@@ -19,7 +19,12 @@ from ov_kvcrush.config import KVCacheConfig
 from ov_kvcrush.errors import SessionError
 from ov_kvcrush.pipeline.cached_prefix import CachedPrefix, reading_config
 from ov_kvcrush.pipeline.chat import Chat
-from ov_kvcrush.pipeline.genai_arguments import read_positional, read_scheduler_config
+from ov_kvcrush.pipeline.genai_arguments import (
+    cache_config,
+    plugin_properties,
+    read_positional,
+    read_scheduler_config,
+)
 from ov_kvcrush.pipeline.loaded_model import LoadedModel
 from ov_kvcrush.pipeline.prompts import Prompt, require_texts, token_rows
 from ov_kvcrush.pipeline.results import DecodedResults, EncodedResults
@@ -67,7 +72,7 @@ class LLMPipeline:
         tokenizer, device, config = read_positional(args, tokenizer, device, config)
         properties = {**(config or {}), **properties}
         scheduler_config = properties.pop("scheduler_config", scheduler_config)
-        cache, limits = kv_cache_config or KVCacheConfig(), EngineLimits()
+        cache, limits = cache_config(kv_cache_config), EngineLimits()
         if scheduler_config is not None:
             cache, limits = read_scheduler_config(scheduler_config, cache)
         self._model = LoadedModel(
@@ -76,7 +81,7 @@ class LLMPipeline:
             device or "CPU",
             config=cache,
             limits=limits,
-            properties=properties,
+            properties=plugin_properties(properties),
             engine=engine,
             decode_precision=decode_precision,
         )

@@ -19,7 +19,7 @@ import openvino as ov
 from openvino_genai import ContinuousBatchingPipeline, GenerationFinishReason
 
 from ov_kvcrush.config import KVCacheConfig
-from ov_kvcrush.errors import ModelError, OVKVCrushError, UnsupportedError, last_line
+from ov_kvcrush.errors import OVKVCrushError, UnsupportedError, last_line
 from ov_kvcrush.model_folder import require_graph
 from ov_kvcrush.plan import KVPlan
 from ov_kvcrush.runtime.engine_metrics import EndedSequences, EngineMetrics
@@ -37,7 +37,12 @@ from ov_kvcrush.runtime.generation.request import Request, new_request
 from ov_kvcrush.runtime.generation.settings import refuse_unsupported
 from ov_kvcrush.runtime.interface import DEFAULT_LIMITS, Engine, EngineDescription, EngineLimits
 from ov_kvcrush.runtime.pages.layout import page_bytes
-from ov_kvcrush.runtime.plugin.core import require_device, require_properties
+from ov_kvcrush.runtime.plugin.core import (
+    not_compiled,
+    require_device,
+    require_properties,
+)
+from ov_kvcrush.runtime.plugin.given_properties import read_properties
 from ov_kvcrush.runtime.sequences.session import Session
 
 if TYPE_CHECKING:
@@ -89,16 +94,18 @@ class GenaiEngine(Engine):
                 "the genai engine decodes in the precision that it reads prompts in",
                 "Leave decode_precision out, or use the paged engine (engine='paged').",
             )
-        self.config = config or KVCacheConfig()
         self._tokenizer = tokenizer
         self._device = require_device(device)
+        self.config, properties = read_properties(
+            self._device, properties or {}, config or KVCacheConfig()
+        )
         self._page_size = page_size_of(self._device)
         self.eviction = (
             GenaiEviction.of(self.config, self._page_size) if self.config.evicts else None
         )
         require_graph(Path(folder))
         plan = KVPlan.load(folder)
-        properties = plugin_properties(properties or {}, self.config, plan)
+        properties = plugin_properties(properties, self.config, plan)
         require_properties(self._device, properties)
         self._precision = stored_precision(plan, properties)
         self._scheduler = scheduler_config(self.config, self.eviction, self._page_size, limits)
@@ -108,9 +115,7 @@ class GenaiEngine(Engine):
                 folder, tokenizer, self._scheduler, self._device, **properties
             )
         except RuntimeError as error:
-            raise ModelError(
-                f"openvino_genai could not load the model: {last_line(error)}"
-            ) from error
+            raise not_compiled(error, "openvino_genai could not load the model") from error
         self._running: dict[int, Running] = {}
         self._num_requests = 0
         self._ended = EndedSequences(num_preemptions=None)
