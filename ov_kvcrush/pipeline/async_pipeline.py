@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -11,6 +12,7 @@ from openvino_genai import ChatHistory, GenerationConfig, TextStreamer, Tokenize
 
 from ov_kvcrush.errors import ConfigError, PromptError
 from ov_kvcrush.pipeline.cached_prefix import CachedPrefix, reading_config
+from ov_kvcrush.pipeline.call_times import CallTimes, timed, timed_call
 from ov_kvcrush.pipeline.chat import Chat
 from ov_kvcrush.pipeline.llm_pipeline import LLMPipeline
 from ov_kvcrush.pipeline.loaded_model import LoadedModel
@@ -82,8 +84,9 @@ class AsyncLLMPipeline:
             EngineClosedError: after :meth:`close`.
         """
         config = self._model.settings(generation_config, kwargs)
-        add = self._adder(inputs, config, session, prefix)
-        return Answer(self._model, self._engine.submit(add))
+        with timed_call() as times:
+            add = self._adder(inputs, config, session, prefix, times)
+        return Answer(self._model, self._engine.submit(add), times)
 
     async def cache_prefix(self, text: str, system_message: str = "") -> CachedPrefix:
         """As :meth:`LLMPipeline.cache_prefix`; other requests go on meanwhile."""
@@ -106,14 +109,17 @@ class AsyncLLMPipeline:
         config: GenerationConfig,
         session: Session | None,
         prefix: CachedPrefix | None,
+        times: CallTimes,
     ) -> Callable[[Engine], Request]:
         model = self._model
         if isinstance(inputs, ChatHistory):
-            text = model.tokenizer.apply_chat_template(inputs, add_generation_prompt=True)
+            with timed("chat_template"):
+                text = model.tokenizer.apply_chat_template(inputs, add_generation_prompt=True)
 
             def add(engine: Engine) -> Request:
                 # Which sessions are free to go on from is known in the engine's thread only.
-                prompt = model.reader.read_history(text, config, session, prefix)
+                with timed_call(times):
+                    prompt = model.reader.read_history(text, config, session, prefix)
                 return engine.add_request(prompt.ids, config, prompt.session, prompt.prefix)
 
             return add
@@ -182,9 +188,10 @@ class Answer:
     nobody holds any more end the request.
     """
 
-    def __init__(self, model: LoadedModel, request: AsyncRequest) -> None:
+    def __init__(self, model: LoadedModel, request: AsyncRequest, times: CallTimes) -> None:
         self._model = model
         self._request = request
+        self._times = times
 
     @property
     def done(self) -> bool:
@@ -226,7 +233,9 @@ class Answer:
         Raises:
             Exception: what ended the request.
         """
-        return self._model.decoded(self._model.ranked([await self._request.result()]))
+        generations = self._model.ranked([await self._request.result()])
+        with timed_call(dataclasses.replace(self._times, detokenization=[])):
+            return self._model.decoded(generations)
 
     def __await__(self) -> Generator[Any, None, DecodedResults]:
         """The same as :meth:`result`."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from openvino_genai import ChatHistory, GenerationConfig
 
 from ov_kvcrush.errors import PromptError
+from ov_kvcrush.pipeline.call_times import timed
 from ov_kvcrush.pipeline.prompts import encode_continuing, require_utf8
 from ov_kvcrush.runtime.sequences.session import Session
 
@@ -58,6 +59,7 @@ class CachedPrefix:
         # Not closed: this may happen anywhere, also while the engine is at work.
         weakref.finalize(self, _unpin, self.session)
 
+    @timed("chat_template")
     def spell(self, tokenizer: Tokenizer, question: str) -> str:
         """The prompt, through the chat template, whose one message is the text and ``question``."""
         content = self.text + question

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
+import openvino as ov
 from openvino_genai import AdapterConfig, AggregationMode, SchedulerConfig, Tokenizer
 
 from ov_kvcrush.config import KVCacheConfig
@@ -27,8 +28,18 @@ def read_positional(
     device: str | None,
     config: Mapping[str, Any] | None,
 ) -> tuple[Tokenizer | None, str | None, Mapping[str, Any] | None]:
-    """openvino_genai's two orders: (tokenizer, device, config) and (device, config)."""
+    """openvino_genai's two orders: (tokenizer, device, config) and (device, config).
+
+    Raises:
+        ConfigError: an argument of another kind.
+        UnsupportedError: its third order, a model's text and weights, as of an encrypted one.
+    """
     rest = list(args)
+    if rest and isinstance(rest[0], ov.Tensor):
+        raise UnsupportedError(
+            "a model given as its text and weights is not served, encrypted ones included",
+            "Give the folder of a model, or use openvino_genai's own pipeline.",
+        )
     if rest and isinstance(rest[0], Tokenizer):
         tokenizer = rest.pop(0)
     if rest and isinstance(rest[0], str):
@@ -75,6 +86,15 @@ def plugin_properties(given: Mapping[str, Any]) -> dict[str, Any]:
     if adapters is not None and not is_empty:
         raise _not_served("adapters", "LoRA adapters are")
     return properties
+
+
+def draft_model(*_args: Any, **_kwargs: Any) -> NoReturn:
+    """Refused, before a model is loaded in vain: no engine here decodes speculatively.
+
+    Raises:
+        UnsupportedError: always.
+    """
+    raise _not_served("draft_model", "speculative decoding is")
 
 
 def _not_served(name: str, feature: str) -> UnsupportedError:

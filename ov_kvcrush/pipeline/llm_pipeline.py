@@ -18,6 +18,7 @@ from openvino_genai import (
 from ov_kvcrush.config import KVCacheConfig
 from ov_kvcrush.errors import SessionError
 from ov_kvcrush.pipeline.cached_prefix import CachedPrefix, reading_config
+from ov_kvcrush.pipeline.call_times import timed_call
 from ov_kvcrush.pipeline.chat import Chat
 from ov_kvcrush.pipeline.genai_arguments import (
     cache_config,
@@ -127,13 +128,25 @@ class LLMPipeline:
         config = model.settings(generation_config, kwargs)
         if prefix is None and isinstance(inputs, ChatHistory):
             return model.answer(inputs, config, streamer)
-        if prefix is None and isinstance(inputs, (ov.Tensor, TokenizedInputs)):
-            prompts = [Prompt(ids) for ids in token_rows(inputs)]
-            return model.encoded(model.run(prompts, config, streamer))
-        prompts = [model.reader.read_text(text, config, prefix) for text in require_texts(inputs)]
-        results = model.decoded(model.run(prompts, config, streamer))
+        with timed_call():
+            if prefix is None and isinstance(inputs, (ov.Tensor, TokenizedInputs)):
+                prompts = [Prompt(ids) for ids in token_rows(inputs)]
+                return model.encoded(model.run(prompts, config, streamer))
+            texts = require_texts(inputs)
+            prompts = [model.reader.read_text(text, config, prefix) for text in texts]
+            results = model.decoded(model.run(prompts, config, streamer))
         single = isinstance(inputs, str) and config.num_return_sequences == 1
         return results.texts[0] if single else results
+
+    def __call__(
+        self,
+        inputs: str | Sequence[str] | ChatHistory | ov.Tensor | TokenizedInputs,
+        generation_config: GenerationConfig | Mapping[str, Any] | None = None,
+        streamer: Streamer | None = None,
+        **kwargs: Any,
+    ) -> str | DecodedResults | EncodedResults:
+        """The same as :meth:`generate`."""
+        return self.generate(inputs, generation_config, streamer, **kwargs)
 
     def get_generation_config(self) -> GenerationConfig:
         """A copy of the settings that apply where a call gives none."""

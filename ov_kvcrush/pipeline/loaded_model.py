@@ -13,6 +13,7 @@ from openvino_genai import ChatHistory, GenerationConfig, StreamingStatus, Token
 
 from ov_kvcrush.errors import ConfigError
 from ov_kvcrush.model_folder import load_tokenizer
+from ov_kvcrush.pipeline.call_times import timed, timed_call
 from ov_kvcrush.pipeline.prompt_reader import PromptReader
 from ov_kvcrush.pipeline.results import DecodedResults, EncodedResults, decoded, encoded, ranked
 from ov_kvcrush.pipeline.streaming import (
@@ -106,10 +107,12 @@ class LoadedModel:
         prefix: CachedPrefix | None = None,
     ) -> DecodedResults:
         """Answer a chat history, going on from ``session`` or from ``prefix``."""
-        text = self.tokenizer.apply_chat_template(history, add_generation_prompt=True)
-        with self.lock:
-            prompt = self.reader.read_history(text, config, session, prefix)
-        return self.decoded(self.run([prompt], config, streamer))
+        with timed_call():
+            with timed("chat_template"):
+                text = self.tokenizer.apply_chat_template(history, add_generation_prompt=True)
+            with self.lock:
+                prompt = self.reader.read_history(text, config, session, prefix)
+            return self.decoded(self.run([prompt], config, streamer))
 
     def run(
         self,

@@ -10,6 +10,7 @@ import openvino as ov
 from openvino_genai import ChatHistory, TokenizedInputs
 
 from ov_kvcrush.errors import PromptError
+from ov_kvcrush.pipeline.call_times import timed
 
 if TYPE_CHECKING:
     from openvino_genai import GenerationConfig, Tokenizer
@@ -72,7 +73,8 @@ def encode_prompt(tokenizer: Tokenizer, text: str, config: GenerationConfig) -> 
     templated = config.apply_chat_template and bool(tokenizer.chat_template)
     if templated:
         message = ChatHistory([{"role": "user", "content": text}])
-        text = tokenizer.apply_chat_template(message, add_generation_prompt=True)
+        with timed("chat_template"):
+            text = tokenizer.apply_chat_template(message, add_generation_prompt=True)
     return _encode(tokenizer, text, add_special_tokens=not templated)
 
 
@@ -109,6 +111,7 @@ def token_rows(inputs: ov.Tensor | TokenizedInputs) -> list[list[int]]:
     return rows
 
 
+@timed("tokenization")
 def _encode(tokenizer: Tokenizer, text: str, add_special_tokens: bool = False) -> list[int]:
     encoded = tokenizer.encode(text, add_special_tokens=add_special_tokens)
     ids: list[int] = encoded.input_ids.data[0].tolist()

@@ -7,6 +7,7 @@ eviction and KVCrush.
 from __future__ import annotations
 
 import copy
+import time
 from collections.abc import Iterator, Mapping
 from collections.abc import Sequence as SequenceOf
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -155,9 +156,13 @@ class GenaiEngine(Engine):
 
     def step(self) -> list[Request]:
         """Advance everything by one inference; the requests that got tokens from it."""
+        begun = time.perf_counter()
         with _readable_errors():
             self._pipeline.step()
         running = list(self._running.values())
+        for one in running:
+            # The pipeline does not tell how much of its step was inference.
+            one.note_inference(begun)
         lengths = (len(one.request.prompt_ids) for one in running)
         self._sizes.learn(lengths, self._scheduler.max_num_batched_tokens)
         with ExitStack() as endings:
