@@ -18,9 +18,9 @@ from typer.main import get_command
 
 from ov_kvcrush.cli.output.errors import (
     is_verbose,
+    notes_on_stderr,
     print_error,
     set_verbose,
-    warnings_as_notes,
 )
 from ov_kvcrush.errors import ConfigError, OVKVCrushError, did_you_mean
 
@@ -91,7 +91,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     """
     set_verbose(False)
     try:
-        with warnings_as_notes():
+        with notes_on_stderr():
             outcome = app(args=arguments, prog_name="ov-kvcrush", standalone_mode=False)
         return outcome if isinstance(outcome, int) else 0
     except KeyboardInterrupt:

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ov_kvcrush.runtime.pages.key_codec import Bytes, Floats, Ints, jit, read_keys, write_keys
+from ov_kvcrush.runtime.pages.jit import jit
+from ov_kvcrush.runtime.pages.key_codec import Bytes, Floats, Ints, read_keys, write_keys
 from ov_kvcrush.runtime.pages.layout import PAGE_SIZE
 
 

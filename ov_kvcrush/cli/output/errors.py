@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import warnings
 from collections.abc import Iterator
@@ -46,9 +47,23 @@ def print_error(message: str, hint: str = "") -> None:
         print(hint, file=sys.stderr)
 
 
+class _NoteHandler(logging.Handler):
+    """Prints what is logged on what stderr is at that time."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        _print_note(record.getMessage())
+
+
+def _print_note(text: object) -> None:
+    print(f"note: {text}", file=sys.stderr)
+
+
 @contextmanager
-def warnings_as_notes() -> Iterator[None]:
-    """Print this package's warnings as lines on stderr, without the code that gave them."""
+def notes_on_stderr() -> Iterator[None]:
+    """Print this package's warnings, and what it logs, as lines on stderr."""
+    log, handler = logging.getLogger("ov_kvcrush"), _NoteHandler()
+    propagated, log.propagate = log.propagate, False
+    log.addHandler(handler)
     with warnings.catch_warnings():
         show_others = warnings.showwarning
 
@@ -56,10 +71,14 @@ def warnings_as_notes() -> Iterator[None]:
             message: Warning | str, category: type[Warning], *args: Any, **kwargs: Any
         ) -> None:
             if issubclass(category, OVKVCrushWarning):
-                print(f"note: {message}", file=sys.stderr)
+                _print_note(message)
             else:
                 show_others(message, category, *args, **kwargs)
 
         warnings.simplefilter("always", OVKVCrushWarning)
         warnings.showwarning = show
-        yield
+        try:
+            yield
+        finally:
+            log.removeHandler(handler)
+            log.propagate = propagated
