@@ -60,7 +60,8 @@ def _print_note(text: object) -> None:
 
 @contextmanager
 def notes_on_stderr() -> Iterator[None]:
-    """Print this package's warnings, and what it logs, as lines on stderr."""
+    """Print this package's warnings, each once, and what it logs, as lines on stderr."""
+    said = set[str]()
     log, handler = logging.getLogger("ov_kvcrush"), _NoteHandler()
     propagated, log.propagate = log.propagate, False
     log.addHandler(handler)
@@ -70,10 +71,11 @@ def notes_on_stderr() -> Iterator[None]:
         def show(
             message: Warning | str, category: type[Warning], *args: Any, **kwargs: Any
         ) -> None:
-            if issubclass(category, OVKVCrushWarning):
-                _print_note(message)
-            else:
+            if not issubclass(category, OVKVCrushWarning):
                 show_others(message, category, *args, **kwargs)
+            elif str(message) not in said:
+                said.add(str(message))
+                _print_note(message)
 
         warnings.simplefilter("always", OVKVCrushWarning)
         warnings.showwarning = show

@@ -11,14 +11,14 @@ from ov_kvcrush.cli.output.errors import notes_on_stderr
 from ov_kvcrush.errors import OVKVCrushWarning
 
 
-def test_warnings_and_what_is_logged_are_notes_of_one_line(
+def test_warnings_and_what_is_logged_are_notes_of_one_line_each_said_once(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     with notes_on_stderr():
-        warnings.warn("first", OVKVCrushWarning, stacklevel=1)
-        logging.getLogger("ov_kvcrush").warning("second")
-        warnings.warn("first", OVKVCrushWarning, stacklevel=1)
-    assert capsys.readouterr().err == "note: first\nnote: second\nnote: first\n"
+        for text in ("first", "second", "first"):
+            warnings.warn(text, OVKVCrushWarning, stacklevel=1)
+        logging.getLogger("ov_kvcrush").warning("third")
+    assert capsys.readouterr().err == "note: first\nnote: second\nnote: third\n"
 
 
 def test_others_warnings_and_what_is_logged_later_stay_as_they_are(
