@@ -34,13 +34,21 @@ def needle_source_dir() -> Path:
 
 
 @pytest.fixture(scope="session")
-def needle_int8_dir() -> Path:
+def compiled_loops() -> None:
+    """Nobody has to compile them, nor say so, in the middle of a test."""
+    from ov_kvcrush.runtime.eviction.compiling import compile_loops
+
+    compile_loops(attention=True, distinctiveness=True)
+
+
+@pytest.fixture(scope="session")
+def needle_int8_dir(compiled_loops: None) -> Path:
     """It exported with int8 weights; KV cache u8/u8."""
     return _exported("needle-int8", weight_format="int8")
 
 
 @pytest.fixture(scope="session")
-def needle_f32_dir() -> Path:
+def needle_f32_dir(compiled_loops: None) -> Path:
     """It exported without any loss; KV cache f32/f32."""
     return _exported(
         "needle-f32",

@@ -16,7 +16,12 @@ import typer
 from typer.core import TyperGroup
 from typer.main import get_command
 
-from ov_kvcrush.cli.output.errors import is_verbose, print_error, set_verbose
+from ov_kvcrush.cli.output.errors import (
+    is_verbose,
+    notes_on_stderr,
+    print_error,
+    set_verbose,
+)
 from ov_kvcrush.errors import ConfigError, OVKVCrushError, did_you_mean
 
 # Subcommand -> the module that has it, as a typer app named `app`. Listed in --help in this order.
@@ -86,7 +91,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
     """
     set_verbose(False)
     try:
-        outcome = app(args=arguments, prog_name="ov-kvcrush", standalone_mode=False)
+        with notes_on_stderr():
+            outcome = app(args=arguments, prog_name="ov-kvcrush", standalone_mode=False)
         return outcome if isinstance(outcome, int) else 0
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Mapping, Sequence
 from contextlib import aclosing
 from pathlib import Path
@@ -12,6 +13,7 @@ from openvino_genai import ChatHistory, GenerationConfig, Tokenizer
 
 from ov_kvcrush.errors import ConfigError
 from ov_kvcrush.pipeline.cached_prefix import CachedPrefix, reading_config
+from ov_kvcrush.pipeline.call_times import CallTimes, timed_call
 from ov_kvcrush.pipeline.chat import Chat
 from ov_kvcrush.pipeline.deltas import Delta, DeltaReader
 from ov_kvcrush.pipeline.llm_pipeline import LLMPipeline
@@ -96,13 +98,17 @@ class AsyncLLMPipeline:
             EngineClosedError: after :meth:`close`, and while it drains.
         """
         config = self._model.settings(generation_config, kwargs)
+        times = CallTimes()
 
         def prepare() -> Callable[[Engine], Request]:
-            return self._adder(inputs, config, session, prefix, owner)
+            with timed_call(times):
+                return self._adder(inputs, config, session, prefix, owner, times)
 
         if _length(inputs) > _LONG_TEXT:
-            return Answer(self._model, self._engine.submit_later(prepare))
-        return Answer(self._model, self._engine.submit(prepare()))
+            request = self._engine.submit_later(prepare)
+        else:
+            request = self._engine.submit(prepare())
+        return Answer(self._model, request, times)
 
     async def cache_prefix(
         self, text: str, system_message: str = "", owner: str = ""
@@ -134,6 +140,7 @@ class AsyncLLMPipeline:
         session: Session | None,
         prefix: CachedPrefix | None,
         owner: str,
+        times: CallTimes,
     ) -> Callable[[Engine], Request]:
         model = self._model
         if isinstance(inputs, ChatHistory):
@@ -141,7 +148,8 @@ class AsyncLLMPipeline:
 
             def add(engine: Engine) -> Request:
                 # Which sessions are free to go on from is known in the engine's thread only.
-                prompt = model.reader.read_history(rendered, config, session, prefix, owner)
+                with timed_call(times):
+                    prompt = model.reader.read_history(rendered, config, session, prefix, owner)
                 return engine.add_request(prompt.ids, config, prompt.session, prompt.prefix, owner)
 
             return add
@@ -229,9 +237,10 @@ class Answer:
     nobody holds any more end the request.
     """
 
-    def __init__(self, model: LoadedModel, request: AsyncRequest) -> None:
+    def __init__(self, model: LoadedModel, request: AsyncRequest, times: CallTimes) -> None:
         self._model = model
         self._request = request
+        self._times = times
 
     @property
     def done(self) -> bool:
@@ -283,7 +292,9 @@ class Answer:
         Raises:
             Exception: what ended the request.
         """
-        return self._model.decoded(self._model.ranked([await self._request.result()]))
+        generations = self._model.ranked([await self._request.result()])
+        with timed_call(dataclasses.replace(self._times, detokenization=[])):
+            return self._model.decoded(generations)
 
     def __await__(self) -> Generator[Any, None, DecodedResults]:
         """The same as :meth:`result`."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from openvino_genai import ChatHistory
 
 from ov_kvcrush.errors import ModelError, OVKVCrushError, PromptError
+from ov_kvcrush.pipeline.call_times import timed
 
 if TYPE_CHECKING:
     from openvino_genai import Tokenizer
@@ -63,6 +64,7 @@ class ChatTemplate:
             with _native_errors_unshown():
                 self._by_jinja = any(self._only_jinja_renders(*probe) for probe in _PROBES)
 
+    @timed("chat_template")
     def render(
         self,
         messages: Sequence[Mapping[str, Any]],

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from openvino_genai import AggregationMode, Tokenizer
+import openvino as ov
+from openvino_genai import AdapterConfig, AggregationMode, SchedulerConfig, Tokenizer
 
 from ov_kvcrush.config import KVCacheConfig
 from ov_kvcrush.errors import ConfigError, UnsupportedError
 from ov_kvcrush.runtime.interface import EngineLimits
 from ov_kvcrush.runtime.pages.layout import PAGE_SIZE
+from ov_kvcrush.runtime.plugin.given_properties import read_switch
 
 if TYPE_CHECKING:
-    from openvino_genai import CacheEvictionConfig, SchedulerConfig
+    from openvino_genai import CacheEvictionConfig
 
 # openvino_genai counts its KVCrush budget and its pool in blocks, which are the plugin's pages.
 _BLOCK = PAGE_SIZE
@@ -26,8 +28,18 @@ def read_positional(
     device: str | None,
     config: Mapping[str, Any] | None,
 ) -> tuple[Tokenizer | None, str | None, Mapping[str, Any] | None]:
-    """openvino_genai's two orders: (tokenizer, device, config) and (device, config)."""
+    """openvino_genai's two orders: (tokenizer, device, config) and (device, config).
+
+    Raises:
+        ConfigError: an argument of another kind.
+        UnsupportedError: its third order, a model's text and weights, as of an encrypted one.
+    """
     rest = list(args)
+    if rest and isinstance(rest[0], ov.Tensor):
+        raise UnsupportedError(
+            "a model given as its text and weights is not served, encrypted ones included",
+            "Give the folder of a model, or use openvino_genai's own pipeline.",
+        )
     if rest and isinstance(rest[0], Tokenizer):
         tokenizer = rest.pop(0)
     if rest and isinstance(rest[0], str):
@@ -36,10 +48,76 @@ def read_positional(
         config = rest.pop(0)
     if rest:
         raise ConfigError(
-            f"LLMPipeline does not take {type(rest[0]).__name__} {rest[0]!r} there",
+            f"LLMPipeline does not take {_kind(rest[0])} {rest[0]!r} there",
             "Positional arguments: models_path, [tokenizer], device, config.",
         )
+    for name, value, kind in (
+        ("tokenizer", tokenizer, Tokenizer),
+        ("device", device, str),
+        ("config", config, Mapping),
+    ):
+        if value is not None and not isinstance(value, kind):
+            raise ConfigError(f"{name} is a {_kind(value)}; it takes a {kind.__name__}")
     return tokenizer, device, config
+
+
+def plugin_properties(given: Mapping[str, Any]) -> dict[str, Any]:
+    """``given`` without what openvino_genai's pipelines read themselves and that is off.
+
+    Raises:
+        ConfigError: one of those has a value it cannot have.
+        UnsupportedError: one of those is on, and asks for what is not served.
+    """
+    properties = dict(given)
+    backend = properties.pop("ATTENTION_BACKEND", "PA")
+    if backend == "SDPA":
+        raise UnsupportedError(
+            "ATTENTION_BACKEND 'SDPA' is not served: every engine here keeps its KV cache in pages",
+            "Leave it out or at 'PA', or use openvino_genai's own pipeline.",
+        )
+    if backend != "PA":
+        raise ConfigError(f"ATTENTION_BACKEND {backend!r} is not known", "It takes 'PA'.")
+    if read_switch("prompt_lookup", properties.pop("prompt_lookup", False)):
+        raise _not_served("prompt_lookup", "prompt lookup decoding is")
+    if properties.pop("draft_model", None) is not None:
+        raise _not_served("draft_model", "speculative decoding is")
+    adapters = properties.pop("adapters", None)
+    is_empty = isinstance(adapters, AdapterConfig) and not adapters.get_adapters()
+    if adapters is not None and not is_empty:
+        raise _not_served("adapters", "LoRA adapters are")
+    return properties
+
+
+def draft_model(*_args: Any, **_kwargs: Any) -> NoReturn:
+    """Refused, before a model is loaded in vain: no engine here decodes speculatively.
+
+    Raises:
+        UnsupportedError: always.
+    """
+    raise _not_served("draft_model", "speculative decoding is")
+
+
+def _not_served(name: str, feature: str) -> UnsupportedError:
+    return UnsupportedError(
+        f"{name} is given: {feature} not served",
+        f"Leave {name} out, or use openvino_genai's own pipeline.",
+    )
+
+
+def cache_config(given: KVCacheConfig | None) -> KVCacheConfig:
+    """``given``, or one that keeps everything.
+
+    Raises:
+        ConfigError: it is something else.
+    """
+    if given is None:
+        return KVCacheConfig()
+    if not isinstance(given, KVCacheConfig):
+        raise ConfigError(
+            f"a kv_cache_config is a KVCacheConfig, not a {_kind(given)}",
+            "For instance: KVCacheConfig(max_cache_size=1024)",
+        )
+    return given
 
 
 def read_scheduler_config(
@@ -51,8 +129,11 @@ def read_scheduler_config(
     ``max_cache_size``, become representatives within ours.
 
     Raises:
+        ConfigError: it is something else than a ``SchedulerConfig``.
         UnsupportedError: a setting this engine has no counterpart for.
     """
+    if not isinstance(scheduler, SchedulerConfig):
+        raise ConfigError(f"a scheduler_config is a SchedulerConfig, not a {_kind(scheduler)}")
     if scheduler.use_sparse_attention:
         raise UnsupportedError(
             "use_sparse_attention is not served by this engine",
@@ -69,6 +150,10 @@ def read_scheduler_config(
     if scheduler.use_cache_eviction:
         changes |= _eviction(scheduler.cache_eviction_config)
     return dataclasses.replace(config, **changes), limits
+
+
+def _kind(value: Any) -> str:
+    return type(value).__name__
 
 
 def _eviction(eviction: CacheEvictionConfig) -> dict[str, Any]:

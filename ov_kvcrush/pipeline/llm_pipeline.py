@@ -20,8 +20,14 @@ from openvino_genai import (
 from ov_kvcrush.config import KVCacheConfig
 from ov_kvcrush.errors import PromptError, SessionError
 from ov_kvcrush.pipeline.cached_prefix import CachedPrefix, reading_config
+from ov_kvcrush.pipeline.call_times import timed_call
 from ov_kvcrush.pipeline.chat import Chat
-from ov_kvcrush.pipeline.genai_arguments import read_positional, read_scheduler_config
+from ov_kvcrush.pipeline.genai_arguments import (
+    cache_config,
+    plugin_properties,
+    read_positional,
+    read_scheduler_config,
+)
 from ov_kvcrush.pipeline.loaded_model import LoadedModel, model_context_length
 from ov_kvcrush.pipeline.prompt_reader import MAX_KEPT_HISTORIES
 from ov_kvcrush.pipeline.prompts import Prompt, require_texts, token_rows
@@ -85,7 +91,7 @@ class LLMPipeline:
         tokenizer, device, config = read_positional(args, tokenizer, device, config)
         properties = {**(config or {}), **properties}
         scheduler_config = properties.pop("scheduler_config", scheduler_config)
-        cache, limits = kv_cache_config or KVCacheConfig(), EngineLimits()
+        cache, limits = cache_config(kv_cache_config), EngineLimits()
         if scheduler_config is not None:
             cache, limits = read_scheduler_config(scheduler_config, cache)
         given = {
@@ -105,7 +111,7 @@ class LLMPipeline:
             device or "CPU",
             config=cache,
             limits=limits,
-            properties=properties,
+            properties=plugin_properties(properties),
             engine=engine,
             decode_precision=decode_precision,
             parse_special=parse_special,
@@ -154,13 +160,25 @@ class LLMPipeline:
         config = model.settings(generation_config, kwargs)
         if prefix is None and isinstance(inputs, ChatHistory):
             return model.answer(inputs, config, streamer)
-        if prefix is None and isinstance(inputs, (ov.Tensor, TokenizedInputs)):
-            prompts = [Prompt(ids) for ids in token_rows(inputs)]
-            return model.encoded(model.run(prompts, config, streamer))
-        prompts = [model.reader.read_text(text, config, prefix) for text in require_texts(inputs)]
-        results = model.decoded(model.run(prompts, config, streamer))
+        with timed_call():
+            if prefix is None and isinstance(inputs, (ov.Tensor, TokenizedInputs)):
+                prompts = [Prompt(ids) for ids in token_rows(inputs)]
+                return model.encoded(model.run(prompts, config, streamer))
+            texts = require_texts(inputs)
+            prompts = [model.reader.read_text(text, config, prefix) for text in texts]
+            results = model.decoded(model.run(prompts, config, streamer))
         single = isinstance(inputs, str) and config.num_return_sequences == 1
         return results.texts[0] if single else results
+
+    def __call__(
+        self,
+        inputs: str | Sequence[str] | ChatHistory | ov.Tensor | TokenizedInputs,
+        generation_config: GenerationConfig | Mapping[str, Any] | None = None,
+        streamer: Streamer | None = None,
+        **kwargs: Any,
+    ) -> str | DecodedResults | EncodedResults:
+        """The same as :meth:`generate`."""
+        return self.generate(inputs, generation_config, streamer, **kwargs)
 
     def get_generation_config(self) -> GenerationConfig:
         """A copy of the settings that apply where a call gives none."""

@@ -16,7 +16,8 @@ from openvino_genai import (
 )
 
 from ov_kvcrush.errors import ConfigError
-from ov_kvcrush.model_folder import context_length, load_generation_config, load_tokenizer
+from ov_kvcrush.model_folder import context_length, load_tokenizer
+from ov_kvcrush.pipeline.call_times import timed_call
 from ov_kvcrush.pipeline.prompt_encoder import Conversation, PromptEncoder
 from ov_kvcrush.pipeline.prompt_reader import MAX_KEPT_HISTORIES, PromptReader
 from ov_kvcrush.pipeline.results import DecodedResults, EncodedResults, decoded, encoded, ranked
@@ -29,6 +30,7 @@ from ov_kvcrush.pipeline.streaming import (
     open_stream,
 )
 from ov_kvcrush.plan import KVPlan
+from ov_kvcrush.runtime.generation.model_settings import load_model_settings
 from ov_kvcrush.runtime.generation.request import Generation, Request, share_read
 from ov_kvcrush.runtime.generation.settings import resolve_generation_config
 from ov_kvcrush.runtime.interface import EngineLimits, make_engine
@@ -87,7 +89,7 @@ class LoadedModel:
         self.engine = make_engine(
             engine, folder, self.tokenizer, device, config, properties, limits, decode_precision
         )
-        self._settings = load_generation_config(folder, self.tokenizer)
+        self._settings = load_model_settings(folder, self.tokenizer)
         encoder = PromptEncoder(self.tokenizer, added_tokens(folder), parse_special)
         self.reader = PromptReader(encoder, self.engine.close_session, max_kept_histories)
         self.context_length = limits.context_length
@@ -120,12 +122,13 @@ class LoadedModel:
         prefix: CachedPrefix | None = None,
     ) -> DecodedResults:
         """Answer a conversation, going on from ``session`` or from ``prefix``."""
-        rendered = self.reader.encoder.render(conversation)
+        with timed_call():
+            rendered = self.reader.encoder.render(conversation)
 
-        def read() -> list[Prompt]:
-            return [self.reader.read_history(rendered, config, session, prefix)]
+            def read() -> list[Prompt]:
+                return [self.reader.read_history(rendered, config, session, prefix)]
 
-        return self.decoded(self._run(read, config, streamer))
+            return self.decoded(self._run(read, config, streamer))
 
     def run(
         self,

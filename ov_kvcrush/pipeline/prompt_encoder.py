@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from openvino_genai import ChatHistory
 
 from ov_kvcrush.errors import PromptError
+from ov_kvcrush.pipeline.call_times import timed
 from ov_kvcrush.pipeline.chat_template import ChatTemplate
 from ov_kvcrush.pipeline.messages import (
     read_messages,
@@ -88,12 +89,14 @@ class PromptEncoder:
         """``text`` as it is, without a template: what it spells it means."""
         return RenderedText([text], self._special, is_plain=True)
 
+    @timed("tokenization")
     def encode(self, rendered: RenderedText) -> list[int]:
         """Token ids of ``rendered``, which begins a prompt."""
         first, rest = rendered.pieces[:1], rendered.pieces[1:]
         ids = self._texts.encode(first[0], rendered.is_plain) if first else []
         return [*ids, *self._texts.encode_behind(rest)]
 
+    @timed("tokenization")
     def encode_rest(self, rendered: RenderedText) -> list[int]:
         """Token ids of ``rendered``, which stands behind other tokens."""
         return self._texts.encode_behind(rendered.pieces)

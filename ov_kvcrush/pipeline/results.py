@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
+from ov_kvcrush.pipeline.call_times import timed, times_of_call
+from ov_kvcrush.pipeline.perf_metrics import PerfMetrics
 from ov_kvcrush.runtime.generation.metrics import GenerationMetrics
 from ov_kvcrush.runtime.generation.progress import TopTokens
 
@@ -15,57 +15,6 @@ if TYPE_CHECKING:
     from openvino_genai import Tokenizer
 
     from ov_kvcrush.runtime.generation.request import Generation, Request
-
-
-class MeanStd(NamedTuple):
-    """Mean and standard deviation of a duration in milliseconds, or of a rate per second."""
-
-    mean: float
-    std: float
-
-
-@dataclass(frozen=True)
-class PerfMetrics:
-    """openvino_genai's ``PerfMetrics`` questions, answered from the engine's own clock."""
-
-    generations: tuple[GenerationMetrics, ...]
-    load_time: float
-    """Milliseconds it took to load and compile the model."""
-
-    def get_load_time(self) -> float:
-        """Milliseconds to load and compile the model."""
-        return self.load_time
-
-    def get_num_input_tokens(self) -> int:
-        """Prompt tokens of all prompts together."""
-        return sum(m.num_prompt_tokens for m in self.generations)
-
-    def get_num_generated_tokens(self) -> int:
-        """Tokens generated, of all sequences together."""
-        return sum(m.num_generated_tokens for m in self.generations)
-
-    def get_ttft(self) -> MeanStd:
-        """Milliseconds to the first token."""
-        return _mean_std([1e3 * m.ttft for m in self.generations if m.token_times])
-
-    def get_tpot(self) -> MeanStd:
-        """Milliseconds per token after the first."""
-        return _mean_std(self._gaps())
-
-    def get_ipot(self) -> MeanStd:
-        """Milliseconds per token, as ``get_tpot``."""
-        return self.get_tpot()
-
-    def get_throughput(self) -> MeanStd:
-        """Tokens per second after the first."""
-        return _mean_std([1e3 / gap for gap in self._gaps() if gap > 0])
-
-    def get_generate_duration(self) -> MeanStd:
-        """Milliseconds from request to last token."""
-        return _mean_std([1e3 * m.duration for m in self.generations])
-
-    def _gaps(self) -> list[float]:
-        return [1e3 * float(gap) for m in self.generations for gap in np.diff(m.token_times)]
 
 
 @dataclass(frozen=True)
@@ -134,7 +83,7 @@ def decoded(
     tokenizer: Tokenizer, generations: Sequence[Generation], load_ms: float
 ) -> DecodedResults:
     """Their texts and what they cost."""
-    texts = [tokenizer.decode(g.tokens)[: g.checker.text_end] for g in generations]
+    texts = [_decode(tokenizer, g.tokens)[: g.checker.text_end] for g in generations]
     return DecodedResults(texts=texts, **_fields(generations, load_ms))
 
 
@@ -143,20 +92,19 @@ def encoded(generations: Sequence[Generation], load_ms: float) -> EncodedResults
     return EncodedResults(**_fields(generations, load_ms))
 
 
+@timed("detokenization")
+def _decode(tokenizer: Tokenizer, tokens: list[int]) -> str:
+    return str(tokenizer.decode(tokens))
+
+
 def _fields(generations: Sequence[Generation], load_ms: float) -> dict[str, Any]:
     metrics = [g.metrics for g in generations]
     return {
         "tokens": [list(g.tokens) for g in generations],
         "scores": [g.score for g in generations],
         "finish_reasons": [g.finish_reason for g in generations],
-        "perf_metrics": PerfMetrics(tuple(metrics), load_ms),
+        "perf_metrics": PerfMetrics.of(generations, times_of_call(), load_ms),
         "metrics": metrics,
         "log_probs": [g.log_probs[: len(g.tokens)] for g in generations],
         "top": [g.top[: len(g.tokens)] for g in generations],
     }
-
-
-def _mean_std(values: Sequence[float]) -> MeanStd:
-    if not values:
-        return MeanStd(0.0, 0.0)
-    return MeanStd(float(np.mean(values)), float(np.std(values)))

@@ -13,14 +13,14 @@ from numpy.typing import NDArray
 
 from ov_kvcrush.config import KVCacheConfig
 from ov_kvcrush.plan import LayerGeometry
-from ov_kvcrush.precisions import LayerPrecision
 from ov_kvcrush.runtime.eviction.budgets import CacheBudgets
+from ov_kvcrush.runtime.eviction.compiling import compile_loops
 from ov_kvcrush.runtime.eviction.cut_plan import CutPlanner
 from ov_kvcrush.runtime.eviction.interface import Eviction
 from ov_kvcrush.runtime.eviction.measuring import attention_mass, key_distinctiveness
 from ov_kvcrush.runtime.eviction.moving import Move, move_tokens
 from ov_kvcrush.runtime.pages import key_codec
-from ov_kvcrush.runtime.pages.layout import PAGE_SIZE, CacheLayout
+from ov_kvcrush.runtime.pages.layout import PAGE_SIZE
 from ov_kvcrush.runtime.pages.memory import CacheMemory
 from ov_kvcrush.runtime.sequences.kv_cache import KVCache
 from ov_kvcrush.runtime.sequences.sequence import Cut, Sequence
@@ -67,8 +67,10 @@ class Compressor(Eviction):
         self.window_size = max(*(one.num_window_queries for one in selectors), adaptive)
         self.accumulates = any(one.needs_accumulation for one in selectors)
         self._threads = ThreadPoolExecutor(max_workers=_num_cpus())
-        for key_type in {memory.layout.key_type for memory in memories}:
-            _compile_loops(key_type)
+        compile_loops(
+            attention=self.window_size > 0 or self.accumulates,
+            distinctiveness=any(one.needs_distinctiveness for one in selectors),
+        )
 
     def accumulate(self, sequence: Sequence, queries: SequenceOf[NDArray[np.float32]]) -> None:
         """Add the attention of the newest tokens to what their layers have accumulated."""
@@ -221,17 +223,3 @@ def _num_cpus() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
-
-
-def _compile_loops(key_type: str) -> None:
-    """Compile measuring and moving: seconds, but from then on Numba has them on disk."""
-    kind, head_size = key_codec.KEY_KINDS[key_type], 4
-    geometry = LayerGeometry(1, 1, head_size, head_size)
-    layout = CacheLayout.of(geometry, LayerPrecision(key_type, key_type))
-    keys = np.zeros((2, 1, layout.key_page_bytes), np.uint8)
-    values = np.zeros((2, 1, PAGE_SIZE, layout.value_row_bytes), np.uint8)
-    table = np.arange(2, dtype=np.int32)
-    length = PAGE_SIZE + 8
-    attention_mass(np.zeros((1, 1, head_size), np.float32), 1.0, keys, kind, table, length)
-    key_distinctiveness(keys, kind, table, length, head_size)
-    move_tokens(keys, kind, values, table, table, np.array([[0, 3, 35]], np.int32), head_size)

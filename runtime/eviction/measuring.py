@@ -13,13 +13,8 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from ov_kvcrush.runtime.pages.key_codec import (
-    Bytes,
-    Floats,
-    Ints,
-    jit,
-    read_keys,
-)
+from ov_kvcrush.runtime.pages.jit import jit
+from ov_kvcrush.runtime.pages.key_codec import Bytes, Floats, Ints, read_keys
 from ov_kvcrush.runtime.pages.layout import PAGE_SIZE
 
 _LOG2_E = np.float32(1.4426950408889634)

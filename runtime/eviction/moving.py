@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ov_kvcrush.runtime.pages.key_codec import Bytes, Ints, jit, read_keys, write_keys
+from ov_kvcrush.runtime.pages.jit import jit
+from ov_kvcrush.runtime.pages.key_codec import Bytes, Floats, Ints, read_keys, write_keys
 from ov_kvcrush.runtime.pages.layout import PAGE_SIZE
 
 
@@ -82,6 +83,19 @@ def place(slots: Ints, num_in_order: int) -> Ints:
     return placed
 
 
+# Loops instead of slices: what Numba makes of an assigned slice takes it seconds to compile.
+@jit
+def _copy(source: Bytes | Floats, target: Bytes | Floats) -> None:
+    for i in range(len(source)):
+        target[i] = source[i]
+
+
+@jit
+def _copy_rows(source: Bytes, target: Bytes) -> None:
+    for t in range(len(source)):
+        _copy(source[t], target[t])
+
+
 @jit
 def move_tokens(
     key_pages: Bytes,
@@ -117,8 +131,8 @@ def move_tokens(
     old_values = np.empty((len(table), page_size, value_pages.shape[3]), np.uint8)
     for h in range(num_kv_heads):
         for n in range(len(table)):
-            old_keys[n] = key_pages[table[n], h]
-            old_values[n] = value_pages[table[n], h]
+            _copy(key_pages[table[n], h], old_keys[n])
+            _copy_rows(value_pages[table[n], h], old_values[n])
         for first in range(0, count, page_size):
             rows = min(page_size, count - first)
             page = first // page_size
@@ -130,13 +144,13 @@ def move_tokens(
                 run &= sources[h, first + t] == start + t
             new_keys, new_values = key_pages[targets[page], h], value_pages[targets[page], h]
             if num_staying and targets[page] != table[page]:
-                new_keys[:] = old_keys[page]
-                new_values[:] = old_values[page]
+                _copy(old_keys[page], new_keys)
+                _copy_rows(old_values[page], new_values)
             if num_staying == rows:
                 continue
             if run and start % page_size == 0 and rows == page_size:
-                new_keys[:] = old_keys[start // page_size]
-                new_values[:] = old_values[start // page_size]
+                _copy(old_keys[start // page_size], new_keys)
+                _copy_rows(old_values[start // page_size], new_values)
                 continue
             if num_staying:
                 read_keys(old_keys[page], kind, rows, head_size, keys)
@@ -149,6 +163,6 @@ def move_tokens(
                 if origin != loaded:
                     read_keys(old_keys[origin], kind, page_size, head_size, source)
                     loaded = origin
-                keys[t] = source[row]
-                new_values[t] = old_values[origin, row]
+                _copy(source[row], keys[t])
+                _copy(old_values[origin, row], new_values[t])
             write_keys(keys, rows, head_size, kind, new_keys, num_staying > 0)

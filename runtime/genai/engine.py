@@ -7,6 +7,7 @@ eviction and KVCrush.
 from __future__ import annotations
 
 import copy
+import time
 from collections.abc import Iterator, Mapping
 from collections.abc import Sequence as SequenceOf
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -19,7 +20,7 @@ import openvino as ov
 from openvino_genai import ContinuousBatchingPipeline, GenerationFinishReason
 
 from ov_kvcrush.config import KVCacheConfig
-from ov_kvcrush.errors import ModelError, OVKVCrushError, UnsupportedError, last_line
+from ov_kvcrush.errors import OVKVCrushError, UnsupportedError, last_line
 from ov_kvcrush.plan import KVPlan
 from ov_kvcrush.runtime.engine_metrics import EndedRequests, EndedSequences, EngineMetrics
 from ov_kvcrush.runtime.genai.eviction import GenaiEviction
@@ -41,7 +42,12 @@ from ov_kvcrush.runtime.interface import DEFAULT_LIMITS, Engine, EngineDescripti
 from ov_kvcrush.runtime.model.paged_graph import read_ir
 from ov_kvcrush.runtime.model.vocabulary import num_token_ids
 from ov_kvcrush.runtime.pages.layout import page_bytes
-from ov_kvcrush.runtime.plugin.core import require_device, require_properties
+from ov_kvcrush.runtime.plugin.core import (
+    not_compiled,
+    require_device,
+    require_properties,
+)
+from ov_kvcrush.runtime.plugin.given_properties import read_properties
 from ov_kvcrush.runtime.sequences.session import Session
 
 if TYPE_CHECKING:
@@ -93,9 +99,11 @@ class GenaiEngine(Engine):
                 "the genai engine decodes in the precision that it reads prompts in",
                 "Leave decode_precision out, or use the paged engine (engine='paged').",
             )
-        self.config = config or KVCacheConfig()
         self._tokenizer = tokenizer
         self._device = require_device(device)
+        self.config, properties = read_properties(
+            self._device, properties or {}, config or KVCacheConfig()
+        )
         self._page_size = page_size_of(self._device)
         self.eviction = (
             GenaiEviction.of(self.config, self._page_size) if self.config.evicts else None
@@ -103,7 +111,7 @@ class GenaiEngine(Engine):
         model = read_ir(Path(folder))
         self._prompt_limits = PromptLimits(num_token_ids(model), limits.context_length)
         plan = KVPlan.load(folder)
-        properties = plugin_properties(properties or {}, self.config, plan)
+        properties = plugin_properties(properties, self.config, plan)
         require_properties(self._device, properties)
         self._precision = stored_precision(plan, properties)
         self._scheduler = scheduler_config(self.config, self.eviction, self._page_size, limits)
@@ -113,9 +121,7 @@ class GenaiEngine(Engine):
                 folder, tokenizer, self._scheduler, self._device, **properties
             )
         except RuntimeError as error:
-            raise ModelError(
-                f"openvino_genai could not load the model: {last_line(error)}"
-            ) from error
+            raise not_compiled(error, "openvino_genai could not load the model") from error
         self._running: dict[int, Running] = {}
         self._num_requests = 0
         self._ended = EndedSequences(num_preemptions=None)
@@ -161,9 +167,13 @@ class GenaiEngine(Engine):
 
     def step(self) -> list[Request]:
         """Advance everything by one inference; the requests that got tokens from it."""
+        begun = time.perf_counter()
         with _readable_errors():
             self._pipeline.step()
         running = list(self._running.values())
+        for one in running:
+            # The pipeline does not tell how much of its step was inference.
+            one.note_inference(begun)
         lengths = (len(one.request.prompt_ids) for one in running)
         self._sizes.learn(lengths, self._scheduler.max_num_batched_tokens)
         with ExitStack() as endings:

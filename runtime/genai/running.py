@@ -89,6 +89,12 @@ class Running:
                     self.request.fail(error)
         return was_any
 
+    def note_inference(self, begun: float) -> None:
+        """Note a step of the pipeline, which began when the clock was ``begun``."""
+        duration = time.perf_counter() - begun
+        for generation in self.request.generations:
+            generation.metrics.inference_times[begun] = duration
+
     def end(self) -> None:
         """Note why it has ended: the pipeline tells it of the request, not of each sequence."""
         out_of_memory = self.handle.get_status() == GenerationStatus.IGNORED

@@ -14,6 +14,7 @@ from ov_kvcrush.precisions import LayerPrecision, require_precision_pair
 from ov_kvcrush.runtime.genai.eviction import GenaiEviction
 from ov_kvcrush.runtime.interface import EngineLimits
 from ov_kvcrush.runtime.pages.layout import PAGE_SIZE
+from ov_kvcrush.runtime.plugin.properties import VALUE_GROUP_SIZE
 
 _GPU_PAGE_SIZE = 16
 _GIB = 2**30
@@ -92,7 +93,7 @@ def stored_precision(plan: KVPlan | None, properties: Mapping[str, Any]) -> Laye
     value = properties.get("VALUE_CACHE_PRECISION", planned.value if planned else None)
     if "KV_CACHE_PRECISION" in properties or key is None or value is None:
         return None
-    group = planned.value_group_size if planned else 0
+    group = properties.get(VALUE_GROUP_SIZE, planned.value_group_size if planned else 0)
     return LayerPrecision(str(key), str(value), value_group_size=group)
 
 

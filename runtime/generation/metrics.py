@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+_TIMES = ("arrived", "token_times", "inference_times", "sampling_times", "compression_time")
+
 
 @dataclass
 class GenerationMetrics:
@@ -17,6 +19,9 @@ class GenerationMetrics:
     Attributes:
         arrived: clock when the request came in.
         token_times: clock when each token was ready.
+        inference_times: seconds of each inference it took part in, by the clock when it began.
+        sampling_times: seconds of each step's sampling it took part in, likewise; none where the
+            engine does not tell.
         num_prompt_tokens: tokens of the prompt.
         num_reused_tokens: those whose keys and values were already in the cache.
         num_evicted_tokens: tokens of which the average layer keeps no key and value.
@@ -27,6 +32,8 @@ class GenerationMetrics:
 
     arrived: float = 0.0
     token_times: list[float] = field(default_factory=list)
+    inference_times: dict[float, float] = field(default_factory=dict)
+    sampling_times: dict[float, float] = field(default_factory=dict)
     num_prompt_tokens: int = 0
     num_reused_tokens: int = 0
     kv_tokens: int = 0
@@ -63,12 +70,14 @@ class GenerationMetrics:
     def to_dict(self) -> dict[str, Any]:
         """JSON values, times in milliseconds."""
         body = asdict(self)
-        del body["arrived"], body["token_times"], body["compression_time"]
+        for name in _TIMES:
+            del body[name]
         return {
             **body,
             "num_generated_tokens": self.num_generated_tokens,
             "ttft_ms": 1e3 * self.ttft,
             "tpot_ms": 1e3 * self.tpot,
             "duration_ms": 1e3 * self.duration,
+            "inference_ms": 1e3 * sum(self.inference_times.values()),
             "compression_ms": 1e3 * self.compression_time,
         }

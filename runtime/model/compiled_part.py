@@ -9,14 +9,14 @@ import numpy as np
 import openvino as ov
 from numpy.typing import NDArray
 
-from ov_kvcrush.errors import ModelError, UnsupportedError, last_line
+from ov_kvcrush.errors import UnsupportedError
 from ov_kvcrush.plan import LayerGeometry
 from ov_kvcrush.precisions import LayerPrecision
 from ov_kvcrush.runtime.model.batch import Batch
 from ov_kvcrush.runtime.model.graph_parts import HIDDEN_STATES, GraphPart
 from ov_kvcrush.runtime.pages.layout import CacheLayout
 from ov_kvcrush.runtime.pages.memory import CacheMemory
-from ov_kvcrush.runtime.plugin.core import core
+from ov_kvcrush.runtime.plugin.core import core, not_compiled
 
 _TYPE_NAMES = {ov.Type.f32: "f32", ov.Type.bf16: "bf16", ov.Type.u8: "u8", ov.Type.u4: "u4"}
 
@@ -162,4 +162,4 @@ def _compile(model: ov.Model, properties: Mapping[str, Any]) -> ov.CompiledModel
     try:
         return core().compile_model(model, "CPU", dict(properties))
     except RuntimeError as error:
-        raise ModelError(f"OpenVINO could not compile the model: {last_line(error)}") from error
+        raise not_compiled(error, "OpenVINO could not compile the model") from error

@@ -21,6 +21,7 @@ from ov_kvcrush.errors import ModelError, UnsupportedError, last_line
 from ov_kvcrush.model_folder import require_graph
 from ov_kvcrush.plan import LayerGeometry
 from ov_kvcrush.runtime.plugin.core import core
+from ov_kvcrush.runtime.plugin.properties import ENABLE_MMAP
 
 PER_LAYER_INPUTS = ("past_lens", "block_indices_begins", "max_context_len", "block_indices")
 
@@ -48,14 +49,18 @@ class PagedGraph:
     """Factor on the products of queries and keys, by layer."""
 
 
-def read_paged_graph(folder: str | Path) -> PagedGraph:
+def read_paged_graph(folder: str | Path, memory_mapped: bool = True) -> PagedGraph:
     """Read the IR in ``folder`` and make its paged graph.
+
+    Args:
+        folder: exported model.
+        memory_mapped: whether its weights stay in their file until they are needed.
 
     Raises:
         ModelError: no IR there, or not a stateful text-generation IR.
         UnsupportedError: an architecture the paged engine cannot run.
     """
-    model = read_ir(Path(folder))
+    model = read_ir(Path(folder), memory_mapped)
     try:
         paged_attention_transformation(model, True, False, False, False, False, False, False)
     except RuntimeError as error:
@@ -89,15 +94,19 @@ def attention_nodes(model: ov.Model) -> list[ov.Node]:
     return sorted(found, key=_layer_number)
 
 
-def read_ir(folder: Path) -> ov.Model:
+def read_ir(folder: Path, memory_mapped: bool = True) -> ov.Model:
     """The IR in ``folder``, as it was exported.
+
+    Args:
+        folder: exported model.
+        memory_mapped: whether its weights stay in their file until they are needed.
 
     Raises:
         ModelError: there is none, or it cannot be read.
     """
     path = require_graph(folder)
     try:
-        return core().read_model(path)
+        return core().read_model(path, config={ENABLE_MMAP: memory_mapped})
     except RuntimeError as error:
         raise ModelError(
             f"{path} cannot be read: {last_line(error)}", "Export the model again."

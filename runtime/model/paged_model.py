@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ov_kvcrush.errors import ConfigError, DeviceError
+from ov_kvcrush.plan import LayerGeometry
 from ov_kvcrush.precisions import LayerPrecision
 from ov_kvcrush.runtime.model.batch import Batch
 from ov_kvcrush.runtime.model.compiled_graph import CompiledGraph
@@ -19,7 +20,12 @@ from ov_kvcrush.runtime.model.vocabulary import num_token_ids
 from ov_kvcrush.runtime.pages.layout import PAGE_SIZE
 from ov_kvcrush.runtime.pages.memory import CacheMemory
 from ov_kvcrush.runtime.plugin.core import require_device, require_properties
-from ov_kvcrush.runtime.plugin.properties import DECODE_PRECISIONS, INFERENCE_PRECISION
+from ov_kvcrush.runtime.plugin.properties import (
+    DECODE_PRECISIONS,
+    ENABLE_MMAP,
+    INFERENCE_PRECISION,
+    VALUE_GROUP_SIZE,
+)
 
 # With 8-bit weights f32 is faster than bf16 up to about 28 tokens at once: the plugin multiplies
 # in int8 then (dynamic quantization), and converts the weights for every bf16 inference.
@@ -60,11 +66,12 @@ class PagedModel:
         properties: Mapping[str, Any] | None = None,
         decode_precision: str | None = None,
     ) -> None:
-        _require_cpu(device)
+        require_cpu(device)
         properties = dict(properties or {})
         require_properties("CPU", properties)
         _require_decode_precision(decode_precision)
-        graph = read_paged_graph(folder)
+        graph = read_paged_graph(folder, properties.pop(ENABLE_MMAP, True))
+        _require_dividing_groups(properties, graph.layers)
         self.layers, self.scales = graph.layers, graph.scales
         self.num_token_ids = num_token_ids(graph.model)
         if precisions is None or isinstance(precisions, LayerPrecision):
@@ -73,6 +80,7 @@ class PagedModel:
             by_layer = list(precisions)
         spare = replace(graph, model=graph.model.clone()) if decode_precision else None
         self._compiled = CompiledGraph(graph, by_layer, properties)
+        _require_grouped_values(properties, self._compiled.precisions)
         self._decoding = self._compiled
         if spare is not None and decode_precision != self._compiled.inference_precision:
             _require_shared_cache(decode_precision, self._compiled.precisions)
@@ -124,12 +132,15 @@ class PagedModel:
         return (self._decoding if few else self._compiled).forward(batch)
 
 
-def _require_cpu(device: str) -> None:
-    if require_device(device) != "CPU":
+def require_cpu(device: str) -> str:
+    """``device`` as OpenVINO spells it; DeviceError where this engine does not serve it."""
+    name = require_device(device)
+    if name != "CPU":
         raise DeviceError(
             f"the paged engine runs on CPU, not on {device}",
             "For other devices use the genai engine (engine='genai').",
         )
+    return name
 
 
 def _require_decode_precision(name: str | None) -> None:
@@ -137,6 +148,28 @@ def _require_decode_precision(name: str | None) -> None:
         raise ConfigError(
             f"decode_precision {name!r} is not one of {', '.join(DECODE_PRECISIONS)}",
             "Leave it out to decode in the precision that prompts are read in.",
+        )
+
+
+def _require_dividing_groups(
+    properties: Mapping[str, Any], layers: Sequence[LayerGeometry]
+) -> None:
+    size = int(properties.get(VALUE_GROUP_SIZE, 0))
+    undivided = {layer.value_head_size for layer in layers if size and layer.value_head_size % size}
+    for head_size in sorted(undivided):
+        raise ConfigError(
+            f"{VALUE_GROUP_SIZE} {size} does not divide the {head_size} elements of a value"
+        )
+
+
+def _require_grouped_values(
+    properties: Mapping[str, Any], stored: Sequence[LayerPrecision]
+) -> None:
+    exact = {layer.value for layer in stored} & {"bf16", "f32"}
+    if exact and int(properties.get(VALUE_GROUP_SIZE, 0)):
+        raise ConfigError(
+            f"{VALUE_GROUP_SIZE} has no effect on values in {min(exact)}",
+            "Leave it out, or store the values in u8 or u4.",
         )
 
 

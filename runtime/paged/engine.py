@@ -133,7 +133,9 @@ class PagedEngine(Engine):
             return [] if exhausted is None else [self._requests.end_exhausted(exhausted)]
         with self._given_up_on_failure(schedule.chunks):
             batch = build_batch(schedule.chunks)
+            begun = time.perf_counter()
             logits, queries = self.model.forward(batch)
+            self._requests.note_inference(batch, begun)
             self._store(batch, queries)
             advanced = self._requests.sample(batch, logits)
             self._compress(batch)

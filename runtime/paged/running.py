@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence as SequenceOf
 from contextlib import ExitStack
 
@@ -73,8 +74,15 @@ class RunningRequests:
             held = self._cache.bytes_of(chunk.sequence)
             metrics.kv_bytes_peak = max(metrics.kv_bytes_peak, held)
 
+    def note_inference(self, batch: Batch, begun: float) -> None:
+        """Note the inference of ``batch``, which began when the clock was ``begun``."""
+        duration = time.perf_counter() - begun
+        for chunk in batch.chunks:
+            self.metrics_of(chunk.sequence).inference_times[begun] = duration
+
     def sample(self, batch: Batch, logits: NDArray[np.float32]) -> list[Request]:
         """Give each sequence that was read to its end a token; the requests that got any."""
+        begun = time.perf_counter()
         advanced: dict[int, Request] = {}
         for chunk, row in zip(batch.ending, logits, strict=True):
             request, generation = self._owners[chunk.sequence]
@@ -85,6 +93,9 @@ class RunningRequests:
             except Exception as error:  # its settings, its text: the others go on
                 request.fail(error)
             advanced[request.request_id] = request
+        duration = time.perf_counter() - begun
+        for chunk in batch.ending:
+            self.metrics_of(chunk.sequence).sampling_times[begun] = duration
         return list(advanced.values())
 
     def settle(self, requests: SequenceOf[Request]) -> None:

@@ -18,9 +18,10 @@ from ov_kvcrush.runtime.eviction.compressor import Compressor
 from ov_kvcrush.runtime.eviction.cut_plan import CutPlanner
 from ov_kvcrush.runtime.eviction.interface import Eviction, NoEviction
 from ov_kvcrush.runtime.interface import EngineLimits
-from ov_kvcrush.runtime.model.paged_model import PagedModel
+from ov_kvcrush.runtime.model.paged_model import PagedModel, require_cpu
 from ov_kvcrush.runtime.pages.layout import PAGE_SIZE, pages_for
 from ov_kvcrush.runtime.pages.pool import PagePool
+from ov_kvcrush.runtime.plugin.given_properties import read_properties
 from ov_kvcrush.runtime.scheduling.admission import Admission
 from ov_kvcrush.runtime.scheduling.intake import Intake
 from ov_kvcrush.runtime.scheduling.scheduler import Scheduler
@@ -69,6 +70,7 @@ def set_up(
     decode_precision: str | None,
 ) -> EngineParts:
     """The parts of an engine for the model in ``folder``; errors as :class:`Engine`."""
+    config, properties = read_properties(require_cpu(device), properties or {}, config)
     config.require_page_multiples(PAGE_SIZE)
     plan = KVPlan.load(folder)
     model = PagedModel(folder, device, _precisions(config, plan), properties, decode_precision)

@@ -6,8 +6,9 @@ A storage type is a number here, so that compiled code can branch on it.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from ov_kvcrush.runtime.pages.jit import jit
 
 F32, BF16, U8, U4 = 0, 1, 2, 3
 KEY_KINDS = {"f32": F32, "bf16": BF16, "u8": U8, "u4": U4}
@@ -18,15 +19,6 @@ Ints = NDArray[np.int32]
 
 # What a flat channel is given for a scale, so that dividing by it is safe.
 _SMALLEST_SCALE = np.float32(1e-4)
-
-# NaN and infinity keep their meaning; sums may be reordered into vector code. Divisions do as
-# NumPy's: Python's check for zero would keep every loop with one from becoming vector code.
-jit = njit(
-    cache=True,
-    nogil=True,
-    error_model="numpy",
-    fastmath={"contract", "reassoc", "nsz", "arcp"},
-)
 
 
 @jit

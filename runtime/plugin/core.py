@@ -8,7 +8,17 @@ from typing import Any
 
 import openvino as ov
 
-from ov_kvcrush.errors import ConfigError, DeviceError, did_you_mean
+from ov_kvcrush.errors import (
+    ConfigError,
+    DeviceError,
+    ModelError,
+    OVKVCrushError,
+    did_you_mean,
+    last_line,
+)
+
+# Properties that OpenVINO itself takes, of any device.
+_OF_ANY_DEVICE = ("CACHE_DIR", "CACHE_ENCRYPTION_CALLBACKS", "CACHE_MODE", "ENABLE_MMAP")
 
 
 @functools.cache
@@ -38,10 +48,18 @@ def require_device(device: str) -> str:
 
 
 def require_properties(device: str, properties: Mapping[str, Any]) -> None:
-    """Raise ConfigError for a property that ``device`` does not know."""
-    supported = core().get_property(device, "SUPPORTED_PROPERTIES")
+    """Raise ConfigError for a property that neither ``device`` nor OpenVINO itself knows."""
+    supported = {*core().get_property(device, "SUPPORTED_PROPERTIES"), *_OF_ANY_DEVICE}
     for name in properties:
         if name not in supported:
             raise ConfigError(
                 f"{name!r} is not a property of the {device} device", did_you_mean(name, supported)
             )
+
+
+def not_compiled(error: RuntimeError, sentence: str) -> OVKVCrushError:
+    """What to raise for ``error``, of a compilation that ``sentence`` says has failed."""
+    reason = last_line(error)
+    if "for property key" in reason:
+        return ConfigError(reason)
+    return ModelError(f"{sentence}: {reason}")

@@ -11,15 +11,17 @@ from ov_kvcrush.errors import ConfigError
 from ov_kvcrush.precisions import LayerPrecision, require_precision_pair
 from ov_kvcrush.runtime.plugin.core import core
 
+ENABLE_MMAP = "ENABLE_MMAP"
 INFERENCE_PRECISION = "INFERENCE_PRECISION_HINT"
+VALUE_GROUP_SIZE = "VALUE_CACHE_GROUP_SIZE"
 DECODE_PRECISIONS = ("f32",)
 """Types that decoding can have besides the one in which prompts are read."""
 
 
 def inference_type(properties: Mapping[str, Any]) -> ov.Type:
     """The type the plugin computes in: what ``properties`` ask for, else its own choice."""
-    own_choice = {INFERENCE_PRECISION: core().get_property("CPU", INFERENCE_PRECISION)}
-    name = _hinted_type(properties) or _hinted_type(own_choice)
+    own_choice = core().get_property("CPU", INFERENCE_PRECISION)
+    name = type_name(properties.get(INFERENCE_PRECISION) or own_choice)
     return ov.Type.bf16 if name == "bf16" else ov.Type.f32
 
 
@@ -40,9 +42,9 @@ def with_precision(
     if precision.key_group_size:
         wanted["KEY_CACHE_GROUP_SIZE"] = precision.key_group_size
     if precision.value_group_size:
-        wanted["VALUE_CACHE_GROUP_SIZE"] = precision.value_group_size
+        wanted.setdefault(VALUE_GROUP_SIZE, precision.value_group_size)
     # The plugin stores f32 only where it computes in f32, and bf16 only where it does not.
-    hint_name = _hinted_type(properties)
+    hint_name = type_name(properties.get(INFERENCE_PRECISION))
     if precision.key == "f32" and hint_name is None:
         wanted[INFERENCE_PRECISION] = "f32"
     elif (precision.key == "f32" and hint_name != "f32") or (
@@ -55,6 +57,8 @@ def with_precision(
     return wanted
 
 
-def _hinted_type(properties: Mapping[str, Any]) -> str | None:
-    hint = properties.get(INFERENCE_PRECISION)
-    return hint.get_type_name() if isinstance(hint, ov.Type) else hint
+def type_name(kind: Any) -> str | None:
+    """What OpenVINO calls the type that a property's value is, as an ``ov.Type`` or its name."""
+    if kind is None:
+        return None
+    return str(kind.get_type_name() if isinstance(kind, ov.Type) else kind)

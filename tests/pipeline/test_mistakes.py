@@ -20,6 +20,7 @@ from ov_kvcrush.errors import (
     PromptError,
     UnsupportedError,
 )
+from tests.support.folders import linked
 from tests.support.pipelines import TEXT
 from tests.support.texts import document
 
@@ -31,6 +32,18 @@ from tests.support.texts import document
         ({"engine": "vllm"}, ConfigError, "unknown engine 'vllm'"),
         ({"KV_CACHE_PRECISON": "u8"}, ConfigError, "Did you mean 'KV_CACHE_PRECISION'"),
         ({"tokenizer": None, "max_cache_size": 9}, ConfigError, "'max_cache_size'"),
+        ({"tokenizer": "here"}, ConfigError, "tokenizer is a str; it takes a Tokenizer"),
+        ({"device": 3}, ConfigError, "device is a int; it takes a str"),
+        ({"config": "f32"}, ConfigError, "config is a str; it takes a Mapping"),
+        ({"scheduler_config": {}}, ConfigError, "is a SchedulerConfig, not a dict"),
+        ({"kv_cache_config": {}}, ConfigError, "is a KVCacheConfig, not a dict"),
+        ({"ATTENTION_BACKEND": "SDPA"}, UnsupportedError, "keeps its KV cache in pages"),
+        ({"ATTENTION_BACKEND": "FA"}, ConfigError, "'FA' is not known"),
+        ({"prompt_lookup": True}, UnsupportedError, "prompt lookup decoding is not served"),
+        ({"config": {"prompt_lookup": "true"}}, UnsupportedError, "prompt lookup"),
+        ({"prompt_lookup": "perhaps"}, ConfigError, "takes True or False"),
+        ({"draft_model": object()}, UnsupportedError, "speculative decoding is not served"),
+        ({"adapters": "lora.safetensors"}, UnsupportedError, "LoRA adapters are not served"),
     ],
 )
 def test_bad_arguments_are_refused_at_construction(
@@ -38,6 +51,12 @@ def test_bad_arguments_are_refused_at_construction(
 ) -> None:
     with pytest.raises(error, match=message):
         LLMPipeline(needle_f32_dir, **arguments)
+
+
+def test_what_openvino_genai_takes_and_asks_for_nothing_is_taken(needle_f32_dir: Path) -> None:
+    off = {"ATTENTION_BACKEND": "PA", "prompt_lookup": False, "draft_model": None}
+    pipe = LLMPipeline(needle_f32_dir, "CPU", off, adapters=genai.AdapterConfig())
+    assert pipe.generate(TEXT, max_new_tokens=2)
 
 
 def test_settings_of_openvino_genai_without_counterpart_are_refused(needle_f32_dir: Path) -> None:
@@ -69,11 +88,9 @@ def test_an_ir_without_tokenizer_is_refused(needle_f32_dir: Path, tmp_path: Path
 def test_a_plan_that_does_not_fit_is_refused(
     needle_f32_dir: Path, tmp_path: Path, change: Callable[[str], str], message: str
 ) -> None:
-    for path in needle_f32_dir.iterdir():
-        if path.name == "ov_kvcrush.json":
-            (tmp_path / path.name).write_text(change(path.read_text()))
-        else:
-            (tmp_path / path.name).symlink_to(path)
+    linked(needle_f32_dir, tmp_path, without="ov_kvcrush.json")
+    plan = (needle_f32_dir / "ov_kvcrush.json").read_text()
+    (tmp_path / "ov_kvcrush.json").write_text(change(plan))
     with pytest.raises(ModelError, match=message):
         LLMPipeline(tmp_path)
 

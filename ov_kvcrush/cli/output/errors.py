@@ -1,11 +1,17 @@
-"""What every subcommand shares: the -v option, and how an error looks on stderr."""
+"""What every subcommand shares: the -v option, and how errors and notes look on stderr."""
 
 from __future__ import annotations
 
+import logging
 import sys
-from typing import Annotated
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated, Any
 
 import typer
+
+from ov_kvcrush.errors import OVKVCrushWarning
 
 _verbose = False
 
@@ -39,3 +45,42 @@ def print_error(message: str, hint: str = "") -> None:
     print(f"error: {message}", file=sys.stderr)
     if hint:
         print(hint, file=sys.stderr)
+
+
+class _NoteHandler(logging.Handler):
+    """Prints what is logged on what stderr is at that time."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        _print_note(record.getMessage())
+
+
+def _print_note(text: object) -> None:
+    print(f"note: {text}", file=sys.stderr)
+
+
+@contextmanager
+def notes_on_stderr() -> Iterator[None]:
+    """Print this package's warnings, each once, and what it logs, as lines on stderr."""
+    said = set[str]()
+    log, handler = logging.getLogger("ov_kvcrush"), _NoteHandler()
+    propagated, log.propagate = log.propagate, False
+    log.addHandler(handler)
+    with warnings.catch_warnings():
+        show_others = warnings.showwarning
+
+        def show(
+            message: Warning | str, category: type[Warning], *args: Any, **kwargs: Any
+        ) -> None:
+            if not issubclass(category, OVKVCrushWarning):
+                show_others(message, category, *args, **kwargs)
+            elif str(message) not in said:
+                said.add(str(message))
+                _print_note(message)
+
+        warnings.simplefilter("always", OVKVCrushWarning)
+        warnings.showwarning = show
+        try:
+            yield
+        finally:
+            log.removeHandler(handler)
+            log.propagate = propagated

@@ -9,7 +9,8 @@ from openvino_genai import GenerationConfig, GenerationFinishReason
 
 from ov_kvcrush.cli.output.stats_line import megabytes, remarks, stats_line
 from ov_kvcrush.config import KVCacheConfig
-from ov_kvcrush.pipeline.results import DecodedResults, PerfMetrics
+from ov_kvcrush.pipeline.perf_metrics import PerfMetrics
+from ov_kvcrush.pipeline.results import DecodedResults
 from ov_kvcrush.runtime.generation.metrics import GenerationMetrics
 from ov_kvcrush.runtime.interface import EngineDescription
 
@@ -43,7 +44,7 @@ def description(max_cache_size: int, key: str | None = "u8") -> EngineDescriptio
 
 
 def results(reason: GenerationFinishReason, cost: GenerationMetrics) -> DecodedResults:
-    return DecodedResults([""], [0.0], [reason], PerfMetrics((cost,), 0.0), [cost])
+    return DecodedResults([""], [0.0], [reason], PerfMetrics(), [cost])
 
 
 def test_a_turn_with_a_budget() -> None:
