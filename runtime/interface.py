@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from openvino_genai import GenerationFinishReason
+
 from ov_kvcrush.errors import ConfigError, did_you_mean
 from ov_kvcrush.runtime.engine_metrics import EngineMetrics
 from ov_kvcrush.runtime.generation.request import Request
@@ -158,8 +160,17 @@ class Engine(ABC):
         """Whether ``step`` has anything to do."""
 
     @abstractmethod
-    def cancel(self, request: Request) -> None:
-        """Stop ``request`` where it is; its tokens so far stay."""
+    def cancel(
+        self,
+        request: Request,
+        reason: GenerationFinishReason = GenerationFinishReason.NONE,
+    ) -> None:
+        """Stop ``request`` where it is; its tokens so far stay.
+
+        Args:
+            request: nothing happens where it has ended.
+            reason: why; NONE is that nobody wants it any more.
+        """
 
     @abstractmethod
     def close_session(self, session: Session) -> None:

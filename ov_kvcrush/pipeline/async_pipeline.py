@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Mapping, Sequence
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any, TypeVar
 
-from openvino_genai import ChatHistory, GenerationConfig, TextStreamer, Tokenizer
+from openvino_genai import ChatHistory, GenerationConfig, Tokenizer
 
 from ov_kvcrush.errors import ConfigError
 from ov_kvcrush.pipeline.cached_prefix import CachedPrefix, reading_config
 from ov_kvcrush.pipeline.chat import Chat
+from ov_kvcrush.pipeline.deltas import Delta, DeltaReader
 from ov_kvcrush.pipeline.llm_pipeline import LLMPipeline
 from ov_kvcrush.pipeline.loaded_model import LoadedModel
 from ov_kvcrush.pipeline.messages import texts_in
@@ -221,6 +223,8 @@ class AsyncLLMPipeline:
 class Answer:
     """An answer on its way. Iterate over it, once, for pieces of text; await it for the results.
 
+    :meth:`deltas` gives the pieces with their tokens and log probabilities instead.
+
     An iteration that is broken off, a task cancelled while it awaits either, and an answer that
     nobody holds any more end the request.
     """
@@ -247,26 +251,27 @@ class Answer:
         """
         await self._request.accepted()
 
-    async def pieces(self) -> AsyncGenerator[str, None]:
-        """Text as it comes: whole characters, none empty, together the answer.
+    async def deltas(self) -> AsyncGenerator[Delta, None]:
+        """The answer as it comes: text with its tokens, and what was likely in their place.
+
+        All texts together are the awaited answer's text, all tokens its tokens.
 
         Raises:
             ConfigError: it has several sequences, or is read elsewhere.
             Exception: what ended the request.
         """
-        ready: list[str] = []
-        streamer = TextStreamer(self._model.tokenizer, ready.append)
-        tokens = self._request.tokens()
-        try:
-            async for new in tokens:
-                streamer.write(new)
-                if text := _taken(ready):
-                    yield text
-        finally:
-            await tokens.aclose()
-        streamer.end()
-        if text := _taken(ready):
-            yield text
+        reader = DeltaReader(self._model.tokenizer)
+        async with aclosing(self._request.progress()) as news:
+            async for progress in news:
+                if (delta := reader.read(progress)) is not None:
+                    yield delta
+
+    async def pieces(self) -> AsyncGenerator[str, None]:
+        """The texts of :meth:`deltas`, none empty. Errors as there."""
+        async with aclosing(self.deltas()) as deltas:
+            async for delta in deltas:
+                if delta.text:
+                    yield delta.text
 
     def __aiter__(self) -> AsyncIterator[str]:
         """The same as :meth:`pieces`."""
@@ -292,9 +297,3 @@ def _length(inputs: object) -> int:
     if not isinstance(inputs, ChatHistory):
         return 0
     return sum(map(len, texts_in(inputs.get_messages())))
-
-
-def _taken(ready: list[str]) -> str:
-    text = "".join(ready)
-    ready.clear()
-    return text

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from openvino_genai import GenerationConfig
+from openvino_genai import GenerationConfig, GenerationFinishReason
 
 from ov_kvcrush.errors import ConfigError, PromptError
 from ov_kvcrush.pipeline.prompt_encoder import require_text
@@ -53,7 +53,8 @@ class Chat:
         """Add a user message and generate the answer, which joins the conversation.
 
         Arguments beside ``message`` and errors are those of :meth:`LLMPipeline.generate`. An answer
-        broken off by an error or Ctrl+C leaves the conversation as it was.
+        that is broken off by an error or Ctrl+C, or that a streamer cancels, leaves the
+        conversation as it was; one that a streamer stops joins it as far as it went.
         """
         require_text(message, "the message")
         if not message.strip():
@@ -62,6 +63,8 @@ class Chat:
         config = self._model.settings(generation_config, kwargs)
         with self._one_at_a_time():
             results = self._model.answer(asked, config, streamer, self.session, self.prefix)
+            if results.finish_reasons[0] == GenerationFinishReason.NONE:  # cancelled: taken back
+                return results
             self.messages = [*asked, {"role": "assistant", "content": results.texts[0]}]
         return results
 

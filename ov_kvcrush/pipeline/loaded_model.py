@@ -8,7 +8,12 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from openvino_genai import GenerationConfig, StreamingStatus, Tokenizer
+from openvino_genai import (
+    GenerationConfig,
+    GenerationFinishReason,
+    StreamingStatus,
+    Tokenizer,
+)
 
 from ov_kvcrush.errors import ConfigError
 from ov_kvcrush.model_folder import context_length, load_generation_config, load_tokenizer
@@ -17,11 +22,11 @@ from ov_kvcrush.pipeline.prompt_reader import MAX_KEPT_HISTORIES, PromptReader
 from ov_kvcrush.pipeline.results import DecodedResults, EncodedResults, decoded, encoded, ranked
 from ov_kvcrush.pipeline.special_tokens import added_tokens
 from ov_kvcrush.pipeline.streaming import (
+    AnswerStream,
     DeferredSignals,
     Streamer,
-    TokenStream,
-    as_streamer,
     deferred_signals,
+    open_stream,
 )
 from ov_kvcrush.plan import KVPlan
 from ov_kvcrush.runtime.generation.request import Generation, Request, share_read
@@ -171,8 +176,7 @@ class LoadedModel:
                     endings.callback(self._end, requests[-1])
             stream = None
             if streamer is not None:
-                sink = as_streamer(streamer, self.tokenizer)
-                stream = TokenStream(sink, requests[0].generations[0].checker)
+                stream = open_stream(streamer, requests[0].generations[0], self.tokenizer)
             self._drive(requests, stream, signals, progress)
         return self.ranked(requests)
 
@@ -213,7 +217,7 @@ class LoadedModel:
     def _drive(
         self,
         requests: Sequence[Request],
-        stream: TokenStream | None,
+        stream: AnswerStream | None,
         signals: DeferredSignals,
         progress: Callable[[float], None] | None,
     ) -> None:
@@ -232,6 +236,16 @@ class LoadedModel:
         if stream is not None:
             with signals.breaking_off():
                 stream.end()
+            with self.lock:
+                self._end_as_told(requests[0], stream.status)
+
+    def _end_as_told(self, request: Request, status: StreamingStatus) -> None:
+        """End what a streamer has stopped with STOP, what it has cancelled with NONE."""
+        if status == StreamingStatus.STOP:
+            self.engine.cancel(request, GenerationFinishReason.STOP)
+        elif status == StreamingStatus.CANCEL:
+            self.engine.cancel(request)
+            request.generations[0].finish_reason = GenerationFinishReason.NONE
 
 
 def model_context_length(folder: Path) -> int:

@@ -158,7 +158,7 @@ class _KeptHistories:
                 history = _History(owner, history.session)
                 break
         else:
-            history = _History(owner, Session())
+            history = _History(owner, Session(owner=owner))
         self._histories.append(history)
         first = max(0, len(self._histories) - self._max_kept)
         dropped, self._histories = self._histories[:first], self._histories[first:]

@@ -33,7 +33,10 @@ from ov_kvcrush.runtime.genai.settings import (
     stored_precision,
 )
 from ov_kvcrush.runtime.generation.request import PromptLimits, Request, new_request
-from ov_kvcrush.runtime.generation.settings import refuse_unsupported
+from ov_kvcrush.runtime.generation.settings import (
+    refuse_unsupported,
+    resolve_generation_config,
+)
 from ov_kvcrush.runtime.interface import DEFAULT_LIMITS, Engine, EngineDescription, EngineLimits
 from ov_kvcrush.runtime.model.paged_graph import read_ir
 from ov_kvcrush.runtime.model.vocabulary import num_token_ids
@@ -146,7 +149,9 @@ class GenaiEngine(Engine):
             raise too_long(prompt)
         with _readable_errors():
             handle = self._pipeline.add_request(
-                request.request_id, ov.Tensor(np.array([prompt], np.int64)), request.config
+                request.request_id,
+                ov.Tensor(np.array([prompt], np.int64)),
+                _without_cutting(request.config),
             )
         self._running[request.request_id] = Running(request, handle, self.eviction)
         self._num_requests += 1
@@ -170,12 +175,16 @@ class GenaiEngine(Engine):
         """Whether ``step`` has anything to do."""
         return bool(self._running)
 
-    def cancel(self, request: Request) -> None:
+    def cancel(
+        self,
+        request: Request,
+        reason: GenerationFinishReason = GenerationFinishReason.NONE,
+    ) -> None:
         """Stop ``request`` where it is; its tokens so far stay."""
         one = self._running.pop(request.request_id, None)
         if one is None:
             return
-        one.end_with(GenerationFinishReason.NONE)
+        one.end_with(reason)
         with _readable_errors():
             one.handle.cancel()
         one.sum_up(self._sizes, self._ended)
@@ -237,12 +246,28 @@ class GenaiEngine(Engine):
         )
 
     def _end_if_done(self, one: Running) -> None:
-        """Take leave of a request that the pipeline has dropped."""
+        """Take leave of a request that the pipeline has dropped, or that is to be dropped."""
         if one.has_ended:
             del self._running[one.request.request_id]
             one.end()
             one.sum_up(self._sizes, self._ended)
             self._ended_requests.add(one.request)
+        elif one.request.finished:
+            self.cancel(one.request)
+
+
+def _without_cutting(config: GenerationConfig) -> GenerationConfig:
+    """``config`` for the pipeline, which is not to look for stop strings where ours does.
+
+    It misses some, and cuts whole tokens and white space. Only of several return sequences it has
+    to look, for it gives all of their tokens at the end; ours cuts the text of what it leaves.
+    """
+    if not config.stop_strings:
+        return config
+    changes: dict[str, object] = {"stop_strings": ()}
+    if config.num_return_sequences > 1:
+        changes = {"include_stop_str_in_output": True}
+    return resolve_generation_config(config, config, changes)
 
 
 @contextmanager

@@ -9,16 +9,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
+from openvino_genai import GenerationFinishReason
 
 from ov_kvcrush.errors import ConfigError, ContextError, PromptError
 from ov_kvcrush.runtime.generation.metrics import GenerationMetrics
-from ov_kvcrush.runtime.generation.sampler import Sampler
+from ov_kvcrush.runtime.generation.progress import Progress, TopTokens
+from ov_kvcrush.runtime.generation.sampler import SampledToken, Sampler
 from ov_kvcrush.runtime.generation.settings import bounded
 from ov_kvcrush.runtime.generation.stopping import StopChecker
 from ov_kvcrush.runtime.sequences.session import Session
 
 if TYPE_CHECKING:
-    from openvino_genai import GenerationConfig, GenerationFinishReason, Tokenizer
+    from openvino_genai import GenerationConfig, Tokenizer
 
     from ov_kvcrush.runtime.sequences.sequence import Sequence
 
@@ -29,7 +31,8 @@ class Generation:
     Attributes:
         index: which of the request's return sequences.
         sequence: tokens and cache, set by the engine.
-        log_probs: of each token.
+        log_probs: of each token, also of those that a stop string has taken back.
+        top: the likeliest tokens in place of each, as ``logprobs`` asks for them.
         finish_reason: None while it runs.
     """
 
@@ -46,6 +49,7 @@ class Generation:
             arrived=time.perf_counter(), num_prompt_tokens=len(prompt_ids)
         )
         self.log_probs: list[float] = []
+        self.top: list[TopTokens] = []
         self.finish_reason: GenerationFinishReason | None = None
         self.checker = StopChecker(config, tokenizer, len(prompt_ids))
         self.sampler = Sampler(config, prompt_ids, index)
@@ -53,11 +57,35 @@ class Generation:
     def take(self, logits: NDArray[np.float32]) -> None:
         """Sample the next token of ``logits [vocab]``, and see whether it is the last."""
         sampled = self.sampler.sample(logits)
-        self.metrics.token_times.append(time.perf_counter())
-        self.log_probs.append(sampled.log_prob)
         if self.sequence is not None:
             self.sequence.tokens.append(sampled.token)
+        self.append(sampled, time.perf_counter())
+
+    def append(self, sampled: SampledToken, ready_at: float) -> None:
+        """Take the next token, ready at a clock's ``ready_at``, and see whether it is the last."""
+        self.metrics.token_times.append(ready_at)
+        self.log_probs.append(sampled.log_prob)
+        self.top.append(sampled.top)
         self.finish_reason = self.checker.push(sampled.token)
+
+    def end(self, reason: GenerationFinishReason) -> None:
+        """End it where it is, if it has not ended."""
+        if self.finish_reason is not None:
+            return
+        try:
+            if self.checker.end():
+                reason = GenerationFinishReason.STOP
+        finally:
+            self.finish_reason = reason
+
+    def progress(self, num_known: int) -> Progress:
+        """What has come behind the first ``num_known`` tokens."""
+        # First what comes last: another thread may be at work meanwhile.
+        finished = self.finish_reason is not None
+        text_end, num_settled = self.checker.text_end, self.checker.num_settled
+        tokens = self.tokens[num_known:]
+        new = slice(num_known, num_known + len(tokens))
+        return Progress(tokens, self.log_probs[new], self.top[new], num_settled, text_end, finished)
 
     @property
     def tokens(self) -> list[int]:
@@ -95,11 +123,12 @@ class Request:
         """Whether every sequence is."""
         return all(g.finish_reason is not None for g in self.generations)
 
-    def end(self, reason: GenerationFinishReason) -> None:
-        """Let what still runs of it end with ``reason``."""
+    def fail(self, error: Exception) -> None:
+        """End it with ``error``, which something of its own has raised."""
+        self.error = error
         for generation in self.generations:
             if generation.finish_reason is None:
-                generation.finish_reason = reason
+                generation.finish_reason = GenerationFinishReason.NONE
 
 
 @dataclass(frozen=True)

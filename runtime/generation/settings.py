@@ -62,6 +62,9 @@ LONGEST_ANSWER = 32768
 
 # Numbers from here on say that nothing was set.
 _UNLIMITED = 2**62
+MOST_LOGPROBS = 20
+"""The likeliest tokens in place of each that ``logprobs`` may ask for."""
+
 _DEFAULTS = GenerationConfig()
 _TAKES = {
     bool: "True or False",
@@ -211,6 +214,11 @@ def _validate(config: GenerationConfig) -> None:
         raise ConfigError(last_line(error)) from None
     if "" in config.stop_strings:
         raise ConfigError("stop_strings holds an empty string, which every text contains")
+    if config.logprobs > MOST_LOGPROBS:
+        raise ConfigError(
+            f"logprobs is {config.logprobs}; at most {MOST_LOGPROBS} tokens are told of each place",
+            f"Give a number from 0 to {MOST_LOGPROBS}.",
+        )
     if config.do_sample and not math.isfinite(config.temperature):
         raise ConfigError(
             f"temperature is {config.temperature}, which is not a finite number",

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from openvino_genai import GenerationFinishReason
 
 from ov_kvcrush.config import KVCacheConfig
 from ov_kvcrush.errors import ConfigError
@@ -143,9 +144,13 @@ class PagedEngine(Engine):
         """Whether ``step`` has anything to do."""
         return self.scheduler.has_unfinished()
 
-    def cancel(self, request: Request) -> None:
+    def cancel(
+        self,
+        request: Request,
+        reason: GenerationFinishReason = GenerationFinishReason.NONE,
+    ) -> None:
         """Stop ``request`` where it is; its tokens so far stay."""
-        self._requests.cancel(request)
+        self._requests.cancel(request, reason)
 
     def preempt(self, sequence: Sequence) -> None:
         """Let a running ``sequence`` give up its cache and compute it again later."""

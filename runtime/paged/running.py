@@ -83,8 +83,7 @@ class RunningRequests:
                 for one in [generation, *_not_begun(request)]:
                     one.take(row)
             except Exception as error:  # its settings, its text: the others go on
-                request.error = error
-                request.end(GenerationFinishReason.NONE)
+                request.fail(error)
             advanced[request.request_id] = request
         return list(advanced.values())
 
@@ -111,18 +110,21 @@ class RunningRequests:
         owners = [self._owners[chunk.sequence][0] for chunk in chunks]
         return list({request.request_id: request for request in owners}.values())
 
-    def cancel(self, request: Request) -> None:
-        """Stop ``request`` where it is; its tokens so far stay."""
-        request.end(GenerationFinishReason.NONE)
-        self.settle([request])
+    def cancel(self, request: Request, reason: GenerationFinishReason) -> None:
+        """Stop ``request`` where it is, for ``reason``; its tokens so far stay."""
+        with ExitStack() as endings:
+            endings.callback(self.settle, [request])
+            for generation in request.generations:
+                endings.callback(generation.end, reason)
 
     def end_exhausted(self, sequence: Sequence) -> Request:
         """End the request of ``sequence``, for which there is no page, and never will be."""
         request, generation = self._owners[sequence]
-        generation.finish_reason = GenerationFinishReason.LENGTH
-        if not generation.tokens:
-            request.error = self._intake.too_long(sequence)
-        self.settle([request])
+        with ExitStack() as endings:
+            endings.callback(self.settle, [request])
+            generation.end(GenerationFinishReason.LENGTH)
+            if not generation.tokens:
+                request.error = self._intake.too_long(sequence)
         return request
 
     def _own(self, sequence: Sequence, request: Request, generation: Generation) -> None:
@@ -150,6 +152,7 @@ class RunningRequests:
             self.ended_requests.add(request)
         self._scheduler.remove(sequence)
         try:
+            _take_back(sequence, len(request.prompt_ids) + generation.checker.num_whole)
             self._cache.trim(sequence)
             self._sum_up(generation, sequence)
             if session is None:
@@ -178,3 +181,12 @@ class RunningRequests:
 
 def _not_begun(request: Request) -> list[Generation]:
     return [g for g in request.generations if g.sequence is None and g.finish_reason is None]
+
+
+def _take_back(sequence: Sequence, num_tokens: int) -> None:
+    """Take back tokens that a stop string has cut, so that a chat goes on from those before."""
+    if num_tokens < sequence.num_cached:
+        if not sequence.can_rewind_to(num_tokens):
+            return
+        sequence.rewind_cache_to(num_tokens)
+    del sequence.tokens[num_tokens:]

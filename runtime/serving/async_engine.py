@@ -6,10 +6,12 @@ import asyncio
 import weakref
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator
 from concurrent.futures import Future
+from contextlib import aclosing
 from typing import Any, TypeVar
 
 from ov_kvcrush.errors import ConfigError
 from ov_kvcrush.runtime.engine_metrics import EngineMetrics
+from ov_kvcrush.runtime.generation.progress import Progress
 from ov_kvcrush.runtime.generation.request import Request
 from ov_kvcrush.runtime.interface import Engine
 from ov_kvcrush.runtime.serving.engine_lock import EngineLock
@@ -134,7 +136,18 @@ class AsyncRequest:
         self._cancel()
 
     async def tokens(self) -> AsyncGenerator[list[int], None]:
-        """Lists of new tokens, none empty.
+        """Lists of new tokens, none empty. Errors as :meth:`progress`."""
+        ids: list[int] = []
+        num_given = 0
+        async with aclosing(self.progress()) as news:
+            async for new in news:
+                ids += new.token_ids
+                if num_given < new.num_settled:
+                    yield ids[num_given : new.num_settled]
+                    num_given = new.num_settled
+
+    async def progress(self) -> AsyncGenerator[Progress, None]:
+        """All that comes, once.
 
         Raises:
             ConfigError: it has several sequences, or its tokens are read elsewhere.
@@ -147,14 +160,15 @@ class AsyncRequest:
             )
         self._is_read = True
         try:
-            while new := await self._job.new_tokens.take():
+            while news := await self._job.progress.take():
                 request = self._job.request
                 if request is not None and len(request.generations) > 1:
                     raise ConfigError(
                         "the tokens of several return sequences cannot be read as one",
                         "Await the result, or make as many requests with num_return_sequences=1.",
                     )
-                yield new
+                for new in news:
+                    yield new
             await self.result()
         finally:
             self.cancel()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import Future
 
+from ov_kvcrush.runtime.generation.progress import Progress
 from ov_kvcrush.runtime.generation.request import Request
 from ov_kvcrush.runtime.serving.mailbox import Mailbox
 
@@ -13,7 +14,7 @@ class Job:
 
     Attributes:
         request: once the engine has it.
-        new_tokens: of its first sequence, for one reader.
+        progress: of its first sequence, for one reader.
         accepted: done once the engine has it; what ended it before is raised there too.
         finished: the request, or what ended it.
         is_cancelled: nobody waits for it any more.
@@ -21,7 +22,7 @@ class Job:
 
     def __init__(self) -> None:
         self.request: Request | None = None
-        self.new_tokens = Mailbox[int]()
+        self.progress = Mailbox[Progress]()
         self.accepted: Future[None] = Future()
         self.finished: Future[Request] = Future()
         for future in (self.accepted, self.finished):
@@ -39,20 +40,20 @@ class Job:
         request = self.request
         if request is None:
             raise RuntimeError("there is no request yet")
-        checker, finished = request.generations[0].checker, request.finished
-        end = len(checker.tokens) if finished else checker.num_settled
-        new = checker.tokens[self._num_published : end]
-        self._num_published = end
+        finished = request.finished
+        progress = request.generations[0].progress(self._num_published)
+        self._num_published += len(progress.token_ids)
         if finished:
             self._finish(request.error)
-        return not (new or finished) or self.new_tokens.put(new, close=finished)
+        is_news = bool(progress.token_ids) or finished
+        return not is_news or self.progress.put([progress], close=finished)
 
     def fail(self, error: BaseException) -> None:
         """End it with ``error``, if it has not ended."""
         if not self.accepted.done():
             self.accepted.set_exception(error)
         try:
-            self.new_tokens.put([], close=True)
+            self.progress.put([], close=True)
         finally:
             self._finish(error)
 

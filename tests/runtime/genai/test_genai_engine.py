@@ -57,7 +57,7 @@ def evicting(needle_int8_dir: Path, tokenizer: Tokenizer) -> GenaiEngine:
         {},
         {"logprobs": 1},
         {"stop_strings": {" a"}},
-        {"stop_strings": {"pale"}},
+        {"stop_strings": {" pale"}},
         {"stop_strings": {"pale"}, "include_stop_str_in_output": True},
         {"stop_token_ids": {4374}, "ignore_eos": False},
         {"repetition_penalty": 1.3},
