@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -11,12 +12,18 @@ from typing import TYPE_CHECKING, Any
 from openvino_genai import ChatHistory
 
 from ov_kvcrush.errors import ModelError, OVKVCrushError, PromptError
+<<<<<<< HEAD
 from ov_kvcrush.pipeline.call_times import timed
+=======
+from ov_kvcrush.pipeline.messages import TemplateRefusalError
+>>>>>>> templates
 
 if TYPE_CHECKING:
     from openvino_genai import Tokenizer
 
     from ov_kvcrush.pipeline.jinja_template import JinjaTemplate
+
+_NATIVE_ERROR = re.compile(r"Minja's error: (.*?) at row \d+, column \d+:", re.DOTALL)
 
 _CALL = {
     "role": "assistant",
@@ -84,16 +91,26 @@ class ChatTemplate:
                 "Give it a text to continue (--prompt TEXT, or generate(text)), take a model that "
                 "was made for chats, or put its template into chat_template.jinja in its folder.",
             )
-        extra = extra_context or {}
+        extra, sentence = extra_context or {}, ""
         if not self._by_jinja:
             try:
                 return self._render_natively(messages, tools, extra, add_generation_prompt)
-            except RuntimeError:
+            except RuntimeError as error:
                 # Its message is a listing of the template; Jinja2 renders, or says it in a line.
-                text = self._render_by_jinja(messages, tools, extra, add_generation_prompt)
-                self._by_jinja = True
-                return text
-        return self._render_by_jinja(messages, tools, extra, add_generation_prompt)
+                sentence = self._refusal_in(str(error))
+        try:
+            text = self._render_by_jinja(messages, tools, extra, add_generation_prompt)
+        except TemplateRefusalError as refusal:
+            # What openvino_genai has made of the messages may be refused for another reason.
+            raise TemplateRefusalError(sentence or refusal.sentence) from None
+        self._by_jinja = True
+        return text
+
+    def _refusal_in(self, error: str) -> str:
+        """The template's own sentence in openvino_genai's error, empty if it is not one."""
+        found = _NATIVE_ERROR.search(error)
+        sentence = found.group(1) if found else ""
+        return sentence if sentence in self.source else ""
 
     def _only_jinja_renders(
         self, messages: list[dict[str, Any]], tools: list[dict[str, Any]]
@@ -153,7 +170,7 @@ class ChatTemplate:
 @contextmanager
 def _native_errors_unshown() -> Iterator[None]:
     """Keep what C++ writes to stderr from it: openvino_genai lists a template it fails at there."""
-    if sys.stderr is not None:
+    with suppress(AttributeError, OSError, ValueError):  # there may be none, or none that can
         sys.stderr.flush()
     try:
         kept = os.dup(2)

@@ -13,7 +13,8 @@ from jinja2.ext import Extension
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from ov_kvcrush.errors import ModelError, PromptError
+from ov_kvcrush.errors import ModelError
+from ov_kvcrush.pipeline.messages import TemplateRefusalError
 
 _HINT = (
     "Mend it in the model that was exported and export that again, or give another to the "
@@ -52,28 +53,18 @@ class JinjaTemplate:
         """The prompt.
 
         Raises:
-            PromptError: the template refuses it, in its own words.
+            TemplateRefusalError: the template refuses it.
             ModelError: the template fails.
         """
         try:
             return self._template.render(variables)
-        except _Refusal as refusal:
-            raise PromptError(
-                f"the model's chat template does not take this conversation: {refusal.sentence}"
-            ) from refusal
+        except TemplateRefusalError:
+            raise
         except Exception as error:  # whatever a template can do wrong
             reason = " ".join(str(error).split()) or type(error).__name__
             raise ModelError(
                 f"the model's chat template does not render this conversation: {reason}", _HINT
             ) from error
-
-
-class _Refusal(jinja2.TemplateError):
-    """What a template says with ``raise_exception``."""
-
-    def __init__(self, sentence: str) -> None:
-        super().__init__(sentence)
-        self.sentence = " ".join(sentence.split())
 
 
 class _Generation(Extension):
@@ -88,7 +79,7 @@ class _Generation(Extension):
 
 
 def _refuse(sentence: object) -> NoReturn:
-    raise _Refusal(str(sentence))
+    raise TemplateRefusalError(str(sentence))
 
 
 def _to_json(value: Any, ensure_ascii: bool = False, **how: Any) -> str:

@@ -15,6 +15,20 @@ _WORD = re.compile(r"[A-Za-z0-9]+")
 _SEARCHED = 500
 
 
+class TemplateRefusalError(PromptError):
+    """A conversation that the chat template refuses, with ``raise_exception``.
+
+    Args:
+        sentence: in its own words.
+    """
+
+    def __init__(self, sentence: str) -> None:
+        self.sentence = " ".join(sentence.split())
+        super().__init__(
+            f"the model's chat template does not take this conversation: {self.sentence}"
+        )
+
+
 def require_utf8(*texts: str) -> None:
     """Raise PromptError for a text with half characters, as Python makes them of bad bytes."""
     for text in texts:

@@ -125,6 +125,16 @@ def test_a_template_says_itself_what_it_refuses(tokenizer: genai.Tokenizer) -> N
     assert caught.value.message.endswith("take this conversation: Roles must alternate.")
 
 
+def test_what_openvino_genai_makes_of_a_conversation_is_refused_for_its_own_reason(
+    tokenizer: genai.Tokenizer,
+) -> None:
+    source = "{% if messages[0].role == 'system' %}{{ raise_exception('No system!') }}{% endif %}"
+    template, system = templated(tokenizer, source + STRICT), {"role": "system", "content": "A."}
+    assert template.render([system, *HELLO]).startswith("A.")
+    with pytest.raises(PromptError, match=r"Roles must alternate\.$"):
+        template.render([system, *HELLO, *HELLO])
+
+
 @pytest.mark.parametrize(
     ("source", "reason"),
     [
