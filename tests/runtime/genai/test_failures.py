@@ -14,6 +14,7 @@ from ov_kvcrush.runtime.genai.engine import GenaiEngine
 from ov_kvcrush.runtime.genai.page_bytes import PageBytes
 from ov_kvcrush.runtime.genai.running import CacheCount
 from ov_kvcrush.runtime.generation.request import Request
+from ov_kvcrush.runtime.generation.stopping import StopChecker
 from ov_kvcrush.runtime.sequences.session import Session
 from tests.support.engines import GENAI_EVICTING, finish, greedy, prompt_of
 from tests.support.failures import InjectedError, counted
@@ -22,6 +23,7 @@ PLACES: dict[str, tuple[Any, str]] = {
     "a request is made": (genai_engine, "new_request"),
     "the pipeline's step": (PageBytes, "learn"),
     "tokens are read": (CacheCount, "grow"),
+    "a token is looked at for the end": (StopChecker, "push"),
     "costs are summed up": (EndedSequences, "add"),
 }
 PROMPTS = [prompt_of(300, 1), prompt_of(40, 2), prompt_of(90, 3)]
