@@ -7,6 +7,7 @@ import signal
 import threading
 import warnings
 from collections.abc import Iterator
+from typing import Any
 
 import openvino_genai as genai
 import pytest
@@ -79,7 +80,7 @@ def test_a_streamer_can_end_the_answer_as_with_openvino_genai(
         answering = Answering(answer)
         return (lambda text: answering(text)) if is_callable else answering
 
-    settings = {"ignore_eos": True, "max_new_tokens": 50}
+    settings: dict[str, Any] = {"ignore_eos": True, "max_new_tokens": 50}
     before = used_bytes(ours)
     mine = decoded(ours.generate([TEXT], streamer=streamer(), **settings))
     assert mine.finish_reasons == [reason]
@@ -103,7 +104,7 @@ def test_a_streamer_that_ends_the_answer_with_its_last_piece_is_obeyed_too(
 def test_a_cancelled_turn_is_not_part_of_the_conversation_and_a_stopped_one_is(
     ours: LLMPipeline, theirs: genai.LLMPipeline, status: genai.StreamingStatus
 ) -> None:
-    settings = {"ignore_eos": True, "max_new_tokens": 12}
+    settings: dict[str, Any] = {"ignore_eos": True, "max_new_tokens": 12}
 
     def talk(pipe: LLMPipeline | genai.LLMPipeline, *, asks_between: bool) -> str:
         """The answer to the last question, after one whose answer a streamer has ended."""
