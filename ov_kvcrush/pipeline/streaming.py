@@ -6,7 +6,7 @@ import signal
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import TypeAlias
 
@@ -48,6 +48,7 @@ class DeferredSignals:
 
     def __init__(self) -> None:
         self.numbers: list[int] = []
+        self._breaks_off = False
 
     @property
     def have_come(self) -> bool:
@@ -57,6 +58,25 @@ class DeferredSignals:
     def note(self, number: int, _frame: FrameType | None) -> None:
         """Take one in, in place of its handler."""
         self.numbers.append(number)
+        breaks_off, self._breaks_off = self._breaks_off, False
+        if breaks_off:
+            raise _BrokenOffError
+
+    @contextmanager
+    def breaking_off(self) -> Iterator[None]:
+        """Let one that comes end the whole ``with deferred_signals()`` at once, not just be noted.
+
+        For while a user's own code is at work, which may take as long as it likes.
+        """
+        self._breaks_off = True
+        try:
+            yield
+        finally:
+            self._breaks_off = False
+
+
+class _BrokenOffError(BaseException):
+    """A signal has come while a user's code was at work."""
 
 
 @contextmanager
@@ -76,7 +96,8 @@ def deferred_signals() -> Iterator[DeferredSignals]:
     for number in handlers:
         signal.signal(number, signals.note)
     try:
-        yield signals
+        with suppress(_BrokenOffError):
+            yield signals
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)

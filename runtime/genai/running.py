@@ -76,7 +76,14 @@ class Running:
         return bool(self.handle.get_status() != GenerationStatus.RUNNING)
 
     def read(self) -> bool:
-        """Take what the pipeline has generated; whether there was anything."""
+        """Take what the pipeline has generated; whether there was anything, or it has failed."""
+        try:
+            return self._read()
+        except Exception as error:  # its text: the others go on
+            self.request.fail(error)
+            return True
+
+    def _read(self) -> bool:
         was_any = False
         while self.handle.can_read():
             outputs = self.handle.read()

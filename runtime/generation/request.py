@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence as SequenceOf
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -11,10 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 from openvino_genai import GenerationFinishReason
 
-from ov_kvcrush.errors import ConfigError, OVKVCrushError, PromptError
+from ov_kvcrush.errors import ConfigError, ContextError, PromptError
 from ov_kvcrush.runtime.generation.metrics import GenerationMetrics
 from ov_kvcrush.runtime.generation.progress import Progress, TopTokens
 from ov_kvcrush.runtime.generation.sampler import SampledToken, Sampler
+from ov_kvcrush.runtime.generation.settings import bounded
 from ov_kvcrush.runtime.generation.stopping import StopChecker
 from ov_kvcrush.runtime.sequences.session import Session
 
@@ -104,21 +106,72 @@ class Request:
     Attributes:
         request_id: number given by the engine.
         prompt_ids: tokens of the whole prompt.
+        config: its settings; the answer they allow ends within the model's context.
         generations: ``num_return_sequences`` of them.
         session: chat cache to continue and leave behind, if any.
-        error: what ended it before it had any answer, if something of its own did.
+        error: what ended it before its answer was finished, if something of its own did.
     """
 
     request_id: int
     prompt_ids: list[int]
+    config: GenerationConfig
     generations: list[Generation]
     session: Session | None = None
-    error: OVKVCrushError | None = None
+    error: Exception | None = None
 
     @property
     def finished(self) -> bool:
         """Whether every sequence is."""
         return all(g.finish_reason is not None for g in self.generations)
+
+    def end(self, reason: GenerationFinishReason) -> None:
+        """Let what still runs of it end with ``reason``."""
+        with ExitStack() as endings:
+            for generation in reversed(self.generations):
+                endings.callback(generation.end, reason)
+
+    def fail(self, error: Exception) -> None:
+        """Let it end with ``error``, whatever state that has left its text in."""
+        self.error = error
+        for generation in self.generations:
+            if generation.finish_reason is None:
+                generation.finish_reason = GenerationFinishReason.NONE
+
+
+@dataclass(frozen=True)
+class PromptLimits:
+    """What a model can read.
+
+    Attributes:
+        num_token_ids: its token ids are below this number; 0 where that is not known.
+        context_length: tokens of prompt and answer together; 0 where they are not bounded.
+    """
+
+    num_token_ids: int = 0
+    context_length: int = 0
+
+    def check(self, prompt: SequenceOf[int]) -> None:
+        """Refuse a prompt that the model cannot read.
+
+        Raises:
+            PromptError: it is empty, or has ids that are not the model's.
+            ContextError: it leaves no room for an answer.
+        """
+        if not prompt:
+            raise PromptError("the prompt is empty: it has no tokens", "Give at least one token.")
+        wrong = [token for token in (min(prompt), max(prompt)) if not self._knows(token)]
+        if wrong:
+            raise PromptError(
+                f"token id {wrong[0]} at position {prompt.index(wrong[0]):,} of the prompt is not "
+                f"one of the model's, which are 0 to {self.num_token_ids - 1:,}",
+                "Give ids of the model's own tokenizer. If they are, it has tokens that the model "
+                "was never given: leave them out of the text.",
+            )
+        if 0 < self.context_length <= len(prompt):
+            raise ContextError(len(prompt), self.context_length)
+
+    def _knows(self, token: int) -> bool:
+        return token >= 0 and (token < self.num_token_ids or not self.num_token_ids)
 
 
 def new_request(
@@ -127,22 +180,23 @@ def new_request(
     config: GenerationConfig,
     tokenizer: Tokenizer,
     session: Session | None,
+    limits: PromptLimits,
 ) -> Request:
     """A request that nothing has been done for yet.
 
     Raises:
-        PromptError: the prompt is empty.
+        PromptError: as :meth:`PromptLimits.check`.
         ConfigError: ``session`` is answering another one.
     """
     prompt = [int(token) for token in prompt_ids]
-    if not prompt:
-        raise PromptError("the prompt is empty: it has no tokens", "Give at least one token.")
+    limits.check(prompt)
+    config = bounded(config, len(prompt), limits.context_length)
     if session is not None and session.busy:
         raise ConfigError("the chat session is still answering another request")
     generations = [
         Generation(index, prompt, config, tokenizer) for index in range(config.num_return_sequences)
     ]
-    return Request(number, prompt, generations, session)
+    return Request(number, prompt, config, generations, session)
 
 
 def share_read(request: Request) -> float:

@@ -40,11 +40,15 @@ def ask(engine: GenaiEngine, sessions: list[Session]) -> list[list[int]]:
     try:
         for prompt, session in zip(PROMPTS, sessions, strict=True):
             requests.append(engine.add_request(prompt, greedy(12), session))
-        return finish(engine, *requests)
+        answers = finish(engine, *requests)
     finally:
         for request in requests:
             if not request.finished:
                 engine.cancel(request)
+    for request in requests:
+        if request.error is not None:
+            raise request.error
+    return answers
 
 
 @pytest.mark.parametrize("place", PLACES)
@@ -59,3 +63,15 @@ def test_every_request_ends_when_something_fails(engine: GenaiEngine, place: str
         assert not engine.has_unfinished()
     assert ask(engine, [Session() for _ in PROMPTS]) == wanted
     assert engine.metrics().used_bytes == 0
+
+
+def test_what_fails_of_one_request_ends_no_other(engine: GenaiEngine) -> None:
+    alone = ask(engine, [Session() for _ in PROMPTS])
+    requests = [engine.add_request(prompt, greedy(12)) for prompt in PROMPTS]
+    with counted((StopChecker, "push"), fails_at=5):
+        answers = finish(engine, *requests)
+    failed = [request.error for request in requests if request.error is not None]
+    assert [type(error) for error in failed] == [InjectedError]
+    for request, answer, wanted in zip(requests, answers, alone, strict=True):
+        assert answer == wanted if request.error is None else len(answer) < 12
+    assert not engine.has_unfinished()
