@@ -16,6 +16,7 @@ from ov_kvcrush.pipeline.chat import Chat
 from ov_kvcrush.pipeline.deltas import Delta, DeltaReader
 from ov_kvcrush.pipeline.llm_pipeline import LLMPipeline
 from ov_kvcrush.pipeline.loaded_model import LoadedModel
+from ov_kvcrush.pipeline.messages import texts_in
 from ov_kvcrush.pipeline.prompts import Prompt, require_token_ids
 from ov_kvcrush.pipeline.results import DecodedResults
 from ov_kvcrush.pipeline.saving import SessionSummary, load, save
@@ -112,7 +113,7 @@ class AsyncLLMPipeline:
         """
         model = self._model
         prefix = await asyncio.to_thread(
-            CachedPrefix, model.tokenizer, model.close_session, text, system_message
+            CachedPrefix, model.reader.encoder, model.close_session, text, system_message
         )
         prefix.session.owner = owner
         request = self._engine.submit(
@@ -136,11 +137,11 @@ class AsyncLLMPipeline:
     ) -> Callable[[Engine], Request]:
         model = self._model
         if isinstance(inputs, ChatHistory):
-            text = model.tokenizer.apply_chat_template(inputs, add_generation_prompt=True)
+            rendered = model.reader.encoder.render(inputs)
 
             def add(engine: Engine) -> Request:
                 # Which sessions are free to go on from is known in the engine's thread only.
-                prompt = model.reader.read_history(text, config, session, prefix)
+                prompt = model.reader.read_history(rendered, config, session, prefix, owner)
                 return engine.add_request(prompt.ids, config, prompt.session, prompt.prefix, owner)
 
             return add
@@ -295,4 +296,4 @@ def _length(inputs: object) -> int:
         return len(inputs)
     if not isinstance(inputs, ChatHistory):
         return 0
-    return sum(len(str(message.get("content"))) for message in inputs.get_messages())
+    return sum(map(len, texts_in(inputs.get_messages())))

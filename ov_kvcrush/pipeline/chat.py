@@ -7,10 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from openvino_genai import ChatHistory, GenerationConfig, GenerationFinishReason
+from openvino_genai import GenerationConfig, GenerationFinishReason
 
 from ov_kvcrush.errors import ConfigError, PromptError
-from ov_kvcrush.pipeline.prompts import require_utf8
+from ov_kvcrush.pipeline.prompt_encoder import require_text
 from ov_kvcrush.runtime.sequences.session import Session
 
 if TYPE_CHECKING:
@@ -56,17 +56,16 @@ class Chat:
         that is broken off by an error or Ctrl+C, or that a streamer cancels, leaves the
         conversation as it was; one that a streamer stops joins it as far as it went.
         """
+        require_text(message, "the message")
         if not message.strip():
             raise PromptError("the message is empty", "Type a question.")
         asked = [*self.messages, {"role": "user", "content": self._read_before + message}]
-        require_utf8(*(m["content"] for m in asked))
         config = self._model.settings(generation_config, kwargs)
         with self._one_at_a_time():
-            results = self._model.answer(
-                ChatHistory(asked), config, streamer, self.session, self.prefix
-            )
-            if results.finish_reasons[0] != GenerationFinishReason.NONE:
-                self.messages = [*asked, {"role": "assistant", "content": results.texts[0]}]
+            results = self._model.answer(asked, config, streamer, self.session, self.prefix)
+            if results.finish_reasons[0] == GenerationFinishReason.NONE:  # cancelled: taken back
+                return results
+            self.messages = [*asked, {"role": "assistant", "content": results.texts[0]}]
         return results
 
     @contextmanager
@@ -86,9 +85,13 @@ class Chat:
 
         Args:
             messages: role and content of each; copied.
+
+        Raises:
+            PromptError: one cannot be read; nothing has changed then.
         """
+        read = self._model.reader.encoder.read(messages) if messages else []
         with self._one_at_a_time():
-            self.messages = [dict(message) for message in messages]
+            self.messages = read
 
     def take_back(self) -> str:
         """Remove the last question and its answer; returns the question.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from openvino_genai import (
 )
 
 from ov_kvcrush.config import KVCacheConfig
-from ov_kvcrush.errors import SessionError
+from ov_kvcrush.errors import PromptError, SessionError
 from ov_kvcrush.pipeline.cached_prefix import CachedPrefix, reading_config
 from ov_kvcrush.pipeline.chat import Chat
 from ov_kvcrush.pipeline.genai_arguments import read_positional, read_scheduler_config
@@ -47,6 +48,8 @@ class LLMPipeline:
         decode_precision: ``"f32"`` compiles the model a second time, to decode in f32: on CPUs
             whose own choice is bf16, compressed weights decode in about two thirds of the time so
             (docs/decoding.md says why), and take their memory twice.
+        parse_special: let what messages and documents spell be special tokens, as openvino_genai
+            does: ``<|im_end|>`` in a text then ends the turn. Otherwise it is text like any other.
         context_length: tokens that a prompt and its answer may have together, instead of what the
             model was made for; 0 does not bound them. A longer prompt is refused, and an answer
             ends there.
@@ -72,6 +75,7 @@ class LLMPipeline:
         scheduler_config: SchedulerConfig | None = None,
         engine: str = "paged",
         decode_precision: str | None = None,
+        parse_special: bool = False,
         context_length: int | None = None,
         max_num_batched_tokens: int | None = None,
         max_num_seqs: int | None = None,
@@ -104,6 +108,7 @@ class LLMPipeline:
             properties=properties,
             engine=engine,
             decode_precision=decode_precision,
+            parse_special=parse_special,
             max_kept_histories=max_kept_histories,
         )
         self._chat: Chat | None = None
@@ -189,6 +194,20 @@ class LLMPipeline:
         """What it runs, for others that are to share it, such as ``AsyncLLMPipeline``."""
         return self._model
 
+    @property
+    def has_chat_template(self) -> bool:
+        """Whether the model reads conversations; without a chat template it continues texts."""
+        return self._model.reader.encoder.has_template
+
+    def check_chat_template(self) -> None:
+        """Render a short conversation with it, before anybody types one.
+
+        Raises:
+            ModelError: there is no chat template, or it is at fault.
+        """
+        with suppress(PromptError):  # some want another beginning
+            self._model.reader.encoder.render([{"role": "user", "content": "Hello"}])
+
     def chat(self, system_message: str = "", prefix: CachedPrefix | None = None) -> Chat:
         """A conversation that keeps its compressed cache between turns.
 
@@ -215,7 +234,7 @@ class LLMPipeline:
             UnsupportedError: this engine keeps no prefixes.
         """
         model = self._model
-        prefix = CachedPrefix(model.tokenizer, model.close_session, text, system_message)
+        prefix = CachedPrefix(model.reader.encoder, model.close_session, text, system_message)
         prompt = Prompt(prefix.token_ids, prefix.session)
         try:
             (generation,) = model.run([prompt], reading_config(), progress=progress)

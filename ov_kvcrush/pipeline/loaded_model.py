@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from openvino_genai import (
-    ChatHistory,
     GenerationConfig,
     GenerationFinishReason,
     StreamingStatus,
@@ -18,8 +17,10 @@ from openvino_genai import (
 
 from ov_kvcrush.errors import ConfigError
 from ov_kvcrush.model_folder import context_length, load_generation_config, load_tokenizer
+from ov_kvcrush.pipeline.prompt_encoder import Conversation, PromptEncoder
 from ov_kvcrush.pipeline.prompt_reader import MAX_KEPT_HISTORIES, PromptReader
 from ov_kvcrush.pipeline.results import DecodedResults, EncodedResults, decoded, encoded, ranked
+from ov_kvcrush.pipeline.special_tokens import added_tokens
 from ov_kvcrush.pipeline.streaming import (
     AnswerStream,
     DeferredSignals,
@@ -52,6 +53,7 @@ class LoadedModel:
         properties: of the plugin.
         engine: name of the engine.
         decode_precision: as of :class:`ov_kvcrush.LLMPipeline`.
+        parse_special: as of :class:`ov_kvcrush.LLMPipeline`.
         max_kept_histories: likewise.
 
     Attributes:
@@ -77,6 +79,7 @@ class LoadedModel:
         properties: Mapping[str, Any],
         engine: str,
         decode_precision: str | None,
+        parse_special: bool = False,
         max_kept_histories: int = MAX_KEPT_HISTORIES,
     ) -> None:
         begun = time.perf_counter()
@@ -85,7 +88,8 @@ class LoadedModel:
             engine, folder, self.tokenizer, device, config, properties, limits, decode_precision
         )
         self._settings = load_generation_config(folder, self.tokenizer)
-        self.reader = PromptReader(self.tokenizer, self.engine.close_session, max_kept_histories)
+        encoder = PromptEncoder(self.tokenizer, added_tokens(folder), parse_special)
+        self.reader = PromptReader(encoder, self.engine.close_session, max_kept_histories)
         self.context_length = limits.context_length
         self.lock = EngineLock()
         self.last: list[Generation] = []
@@ -109,17 +113,17 @@ class LoadedModel:
 
     def answer(
         self,
-        history: ChatHistory,
+        conversation: Conversation,
         config: GenerationConfig,
         streamer: Streamer | None = None,
         session: Session | None = None,
         prefix: CachedPrefix | None = None,
     ) -> DecodedResults:
-        """Answer a chat history, going on from ``session`` or from ``prefix``."""
-        text = self.tokenizer.apply_chat_template(history, add_generation_prompt=True)
+        """Answer a conversation, going on from ``session`` or from ``prefix``."""
+        rendered = self.reader.encoder.render(conversation)
 
         def read() -> list[Prompt]:
-            return [self.reader.read_history(text, config, session, prefix)]
+            return [self.reader.read_history(rendered, config, session, prefix)]
 
         return self.decoded(self._run(read, config, streamer))
 
@@ -232,17 +236,15 @@ class LoadedModel:
         if stream is not None:
             with signals.breaking_off():
                 stream.end()
-            self._end_as_told(requests[0], stream.status)
+            with self.lock:
+                self._end_as_told(requests[0], stream.status)
 
     def _end_as_told(self, request: Request, status: StreamingStatus) -> None:
         """End what a streamer has stopped with STOP, what it has cancelled with NONE."""
-        if status == StreamingStatus.RUNNING:
-            return
-        stopped = status == StreamingStatus.STOP
-        reason = GenerationFinishReason.STOP if stopped else GenerationFinishReason.NONE
-        with self.lock:
-            self.engine.cancel(request, reason)
-        if not stopped:  # also where it had come to its end
+        if status == StreamingStatus.STOP:
+            self.engine.cancel(request, GenerationFinishReason.STOP)
+        elif status == StreamingStatus.CANCEL:
+            self.engine.cancel(request)
             request.generations[0].finish_reason = GenerationFinishReason.NONE
 
 

@@ -1,4 +1,4 @@
-"""From what a user gives to token ids."""
+"""What one request reads, and what a user may give in its place."""
 
 from __future__ import annotations
 
@@ -8,13 +8,11 @@ from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import openvino as ov
-from openvino_genai import ChatHistory, TokenizedInputs
+from openvino_genai import TokenizedInputs
 
 from ov_kvcrush.errors import PromptError
 
 if TYPE_CHECKING:
-    from openvino_genai import GenerationConfig, Tokenizer
-
     from ov_kvcrush.runtime.sequences.session import Session
 
 
@@ -50,49 +48,6 @@ def require_texts(inputs: object) -> Sequence[str]:
             "Give a str, a list of str, a ChatHistory, an ov.Tensor or TokenizedInputs.",
         )
     return texts
-
-
-def require_utf8(*texts: str) -> None:
-    """Raise PromptError for a text with half characters, as Python makes them of bad bytes."""
-    for text in texts:
-        try:
-            text.encode()
-        except UnicodeEncodeError as error:
-            raise PromptError(
-                f"the text cannot be written as UTF-8: half a character at position {error.start}",
-                "Check the encoding of what was read or typed, and the locale "
-                "(for instance LANG=C.UTF-8).",
-            ) from None
-
-
-def encode_prompt(tokenizer: Tokenizer, text: str, config: GenerationConfig) -> list[int]:
-    """Token ids of ``text`` as the user's one message, or as it is where nothing is templated.
-
-    Raises:
-        PromptError: ``text`` is empty, or not text.
-    """
-    if not text:
-        raise PromptError("the prompt is empty", "Give it at least one character.")
-    require_utf8(text)
-    templated = config.apply_chat_template and bool(tokenizer.chat_template)
-    if templated:
-        message = ChatHistory([{"role": "user", "content": text}])
-        text = tokenizer.apply_chat_template(message, add_generation_prompt=True)
-    return _encode(tokenizer, text, add_special_tokens=not templated)
-
-
-def encode_continuing(tokenizer: Tokenizer, text: str, cached: Sequence[int]) -> list[int]:
-    """Token ids of a templated ``text`` that continue ``cached`` ids where the texts agree.
-
-    What a model wrote is not always spelled as the tokenizer would spell it, so ids are compared by
-    their text: if ``cached`` reads like the beginning of ``text``, only the rest is encoded.
-    """
-    if cached:
-        spelled = tokenizer.decode(list(cached), skip_special_tokens=False)
-        if text.startswith(spelled):
-            rest = text[len(spelled) :]
-            return [*cached, *(_encode(tokenizer, rest) if rest else [])]
-    return _encode(tokenizer, text) if text else []
 
 
 def require_token_ids(inputs: object) -> list[int]:
@@ -136,9 +91,3 @@ def token_rows(inputs: ov.Tensor | TokenizedInputs) -> list[list[int]]:
         masks = inputs.attention_mask.data.astype(bool)
         rows = [ids.data[n][mask].tolist() for n, mask in enumerate(masks)]
     return rows
-
-
-def _encode(tokenizer: Tokenizer, text: str, add_special_tokens: bool = False) -> list[int]:
-    encoded = tokenizer.encode(text, add_special_tokens=add_special_tokens)
-    ids: list[int] = encoded.input_ids.data[0].tolist()
-    return ids

@@ -76,21 +76,17 @@ class Running:
         return bool(self.handle.get_status() != GenerationStatus.RUNNING)
 
     def read(self) -> bool:
-        """Take what the pipeline has generated; whether there was anything, or it has failed."""
-        try:
-            return self._read()
-        except Exception as error:  # its text: the others go on
-            self.request.fail(error)
-            return True
-
-    def _read(self) -> bool:
+        """Take what the pipeline has generated; whether there was anything."""
         was_any = False
         while self.handle.can_read():
             outputs = self.handle.read()
             # One output for a single sequence each time; of several, all at the end.
             for generation, key in zip(self.request.generations, sorted(outputs), strict=False):
                 was_any = True
-                self._take(generation, outputs[key])
+                try:
+                    self._take(generation, outputs[key])
+                except Exception as error:  # its own text or settings: the others go on
+                    self.request.fail(error)
         return was_any
 
     def end(self) -> None:

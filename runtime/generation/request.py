@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence as SequenceOf
-from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -124,14 +123,8 @@ class Request:
         """Whether every sequence is."""
         return all(g.finish_reason is not None for g in self.generations)
 
-    def end(self, reason: GenerationFinishReason) -> None:
-        """Let what still runs of it end with ``reason``."""
-        with ExitStack() as endings:
-            for generation in reversed(self.generations):
-                endings.callback(generation.end, reason)
-
     def fail(self, error: Exception) -> None:
-        """Let it end with ``error``, whatever state that has left its text in."""
+        """End it with ``error``, which something of its own has raised."""
         self.error = error
         for generation in self.generations:
             if generation.finish_reason is None:

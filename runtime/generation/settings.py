@@ -57,14 +57,14 @@ REFUSED = {
     "tree_depth": "tree search",
 }
 
-MOST_LOGPROBS = 20
-"""The likeliest tokens in place of each that ``logprobs`` may ask for."""
-
 LONGEST_ANSWER = 32768
 """Tokens of an answer that neither settings nor a context limit."""
 
 # Numbers from here on say that nothing was set.
 _UNLIMITED = 2**62
+MOST_LOGPROBS = 20
+"""The likeliest tokens in place of each that ``logprobs`` may ask for."""
+
 _DEFAULTS = GenerationConfig()
 _TAKES = {
     bool: "True or False",

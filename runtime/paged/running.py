@@ -114,7 +114,8 @@ class RunningRequests:
         """Stop ``request`` where it is, for ``reason``; its tokens so far stay."""
         with ExitStack() as endings:
             endings.callback(self.settle, [request])
-            request.end(reason)
+            for generation in request.generations:
+                endings.callback(generation.end, reason)
 
     def end_exhausted(self, sequence: Sequence) -> Request:
         """End the request of ``sequence``, for which there is no page, and never will be."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from openvino_genai import GenerationFinishReason
+from openvino_genai import ChatHistory, GenerationFinishReason
 
 from ov_kvcrush import AsyncLLMPipeline, KVCacheConfig
 from ov_kvcrush.errors import ContextError, EngineClosedError, PromptError
@@ -167,5 +167,22 @@ def test_an_owners_prompts_quicken_his_own_only(pipeline: AsyncLLMPipeline) -> N
         assert other.metrics[0].num_reused_tokens == 0
         own = await pipeline.generate("Who?", prefix=read, owner="bob", max_new_tokens=2)
         assert own.metrics[0].num_reused_tokens >= len(read.token_ids) - 1
+
+    run(serve())
+
+
+def test_an_owners_histories_are_found_by_him_only(pipeline: AsyncLLMPipeline) -> None:
+    first = {"role": "user", "content": DOCUMENT + " Who?"}
+
+    async def reused(history: ChatHistory, owner: str) -> int:
+        answer = await pipeline.generate(history, owner=owner, max_new_tokens=4)
+        return answer.metrics[0].num_reused_tokens
+
+    async def serve() -> None:
+        answer = await pipeline.generate(ChatHistory([first]), owner="ann", max_new_tokens=4)
+        said = {"role": "assistant", "content": answer.texts[0]}
+        longer = ChatHistory([first, said, {"role": "user", "content": "Why?"}])
+        assert await reused(longer, "bob") == 0
+        assert await reused(longer, "ann") > 300
 
     run(serve())

@@ -78,7 +78,8 @@ def test_both_engines_give_the_same(
         assert theirs.texts == mine.texts
         assert theirs.tokens == mine.tokens
         assert theirs.finish_reasons == mine.finish_reasons == [GenerationFinishReason.STOP]
-    assert not genai_engine.loaded_model.engine.has_unfinished()
+    metrics = genai_engine.get_metrics()["sequences"]
+    assert (metrics["running"], metrics["waiting"]) == (0, 0)
 
 
 def test_however_it_is_asked_for(pipe: LLMPipeline, answer: str) -> None:

@@ -18,6 +18,7 @@ from ov_kvcrush.cli.options.model import (
     Device,
     EngineName,
     ModelDir,
+    ParseSpecial,
     Properties,
     load_pipeline,
     parse_properties,
@@ -28,6 +29,7 @@ from ov_kvcrush.errors import ConfigError, PromptError
 
 if TYPE_CHECKING:
     from ov_kvcrush.cli.chat.conversation import Conversation
+    from ov_kvcrush.pipeline.results import DecodedResults
 
 app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
 
@@ -67,6 +69,7 @@ def chat(
     engine: EngineName = "paged",
     properties: Properties = None,
     decode_precision: DecodePrecision = None,
+    parse_special: ParseSpecial = False,
     verbose: Verbose = False,
     *,
     kv_cache_config: KVCacheConfig,
@@ -77,6 +80,8 @@ def chat(
     On a terminal: streams, /help shows the commands, Ctrl+C stops an answer. With --prompt, or
     where stdin is not a terminal: one answer on stdout, everything else on stderr. Exit codes:
     0 done, 1 unexpected failure, 2 a mistake in the input, 130 Ctrl+C.
+
+    A model without a chat template continues the one text it is given.
 
     Settings that are not given are the model's (generation_config.json); an answer that nothing
     limits ends after 2,048 tokens.
@@ -106,22 +111,28 @@ def chat(
         kv_cache_config,
         parse_properties(properties or []),
         decode_precision,
+        parse_special,
     )
     from ov_kvcrush.cli.chat.conversation import Conversation
     from ov_kvcrush.cli.chat.terminal import ChatTerminal
 
     kept = SessionFile(session, pipeline, system)
+    if pipeline.has_chat_template or not _is_one_text(message, system, session, kept):
+        pipeline.check_chat_template()
     conversation = Conversation(pipeline, generation, system, kept.chat)
+    answer = conversation.ask if pipeline.has_chat_template else conversation.continue_text
     terminal = ChatTerminal(conversation)
     show = _show_nothing if as_json else terminal.note
+    if not pipeline.has_chat_template:
+        show("The model has no chat template: the prompt is read as it is, to be continued.")
     try:
         with kept.saved_at_end(conversation, show):
             if message is None:
                 terminal.run()
             elif as_json:
-                _print_json(conversation, message)
+                _print_json(conversation, answer(message))
             else:
-                terminal.show_turn(lambda streamer: conversation.ask(message, streamer))
+                terminal.show_turn(lambda streamer: answer(message, streamer))
     except BrokenPipeError:
         # The reader, head for instance, has gone. Python flushes stdout once more at the end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -146,12 +157,17 @@ def _one_message(prompt: str | None) -> str | None:
     return "\n\n".join(parts)
 
 
+def _is_one_text(message: str | None, system: str, session: Path | None, kept: SessionFile) -> bool:
+    """Whether ``message``, maybe behind a document, is all that there is to read, and to keep."""
+    behind_nothing = session is None if kept.chat is None else not kept.chat.messages
+    return message is not None and not system and behind_nothing
+
+
 def _show_nothing(_: str) -> None:
     """Beside JSON nothing is said."""
 
 
-def _print_json(conversation: Conversation, message: str) -> None:
-    results = conversation.ask(message)
+def _print_json(conversation: Conversation, results: DecodedResults) -> None:
     turn = {
         "answer": results.texts[0],
         "finish_reason": results.finish_reasons[0].name.lower(),
