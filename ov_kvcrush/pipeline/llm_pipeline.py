@@ -140,7 +140,9 @@ class LLMPipeline:
             inputs: what to continue; token ids as ``[batch, length]``.
             generation_config: replaces the pipeline's, or a mapping that changes some of it.
             streamer: called with each piece of text as ``callable``, or a ``StreamerBase``; returns
-                whether to stop, or a ``StreamingStatus``. For one prompt and one sequence.
+                whether to stop, or a ``StreamingStatus``. For one prompt and one sequence. Text
+                comes as soon as no stop string can take it back; a ``StreamerBase`` gets whole
+                tokens, the last of which a stop string may begin in.
             prefix: from :meth:`cache_prefix`: the user's message is its text and then the input, a
                 text or texts, and only that is read.
             kwargs: fields of ``GenerationConfig``.

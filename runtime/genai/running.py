@@ -105,10 +105,12 @@ class Running:
 
     def end_with(self, reason: GenerationFinishReason) -> None:
         """Sequences without a finish reason get ``reason``, and its session may be asked again."""
-        for generation in self.request.generations:
-            generation.end(reason)
-        if self.request.session is not None:
-            self.request.session.busy = False
+        try:
+            for generation in self.request.generations:
+                generation.end(reason)
+        finally:
+            if self.request.session is not None:
+                self.request.session.busy = False
 
     def sum_up(self, sizes: PageBytes, ended: EndedSequences) -> None:
         """Note what its sequences cost, and add it to ``ended``."""

@@ -14,6 +14,7 @@ from ov_kvcrush.runtime.genai.engine import GenaiEngine
 from ov_kvcrush.runtime.genai.page_bytes import PageBytes
 from ov_kvcrush.runtime.genai.running import CacheCount
 from ov_kvcrush.runtime.generation.request import Request
+from ov_kvcrush.runtime.generation.stopping import StopChecker
 from ov_kvcrush.runtime.sequences.session import Session
 from tests.support.engines import GENAI_EVICTING, finish, greedy, prompt_of
 from tests.support.failures import InjectedError, counted
@@ -22,6 +23,7 @@ PLACES: dict[str, tuple[Any, str]] = {
     "a request is made": (genai_engine, "new_request"),
     "the pipeline's step": (PageBytes, "learn"),
     "tokens are read": (CacheCount, "grow"),
+    "a token is looked at for the end": (StopChecker, "push"),
     "costs are summed up": (EndedSequences, "add"),
 }
 PROMPTS = [prompt_of(300, 1), prompt_of(40, 2), prompt_of(90, 3)]
@@ -61,3 +63,15 @@ def test_every_request_ends_when_something_fails(engine: GenaiEngine, place: str
         assert not engine.has_unfinished()
     assert ask(engine, [Session() for _ in PROMPTS]) == wanted
     assert engine.metrics().used_bytes == 0
+
+
+def test_what_fails_of_one_request_ends_no_other(engine: GenaiEngine) -> None:
+    alone = ask(engine, [Session() for _ in PROMPTS])
+    requests = [engine.add_request(prompt, greedy(12)) for prompt in PROMPTS]
+    with counted((StopChecker, "push"), fails_at=5):
+        answers = finish(engine, *requests)
+    failed = [request.error for request in requests if request.error is not None]
+    assert [type(error) for error in failed] == [InjectedError]
+    for request, answer, wanted in zip(requests, answers, alone, strict=True):
+        assert answer == wanted if request.error is None else len(answer) < 12
+    assert not engine.has_unfinished()

@@ -24,6 +24,7 @@ from ov_kvcrush.runtime.generation.sampler import Sampler
 from ov_kvcrush.runtime.generation.stopping import StopChecker
 from ov_kvcrush.runtime.model.paged_model import PagedModel
 from ov_kvcrush.runtime.paged import engine as paged_engine
+from ov_kvcrush.runtime.paged import running as paged_running
 from ov_kvcrush.runtime.paged.engine import PagedEngine
 from ov_kvcrush.runtime.pages.memory import CacheMemory
 from ov_kvcrush.runtime.pages.pool import PagePool
@@ -80,6 +81,7 @@ PLACES: dict[str, tuple[Any, str]] = {
     "cut: a layer keeps them": (LayerCache, "keep"),
     "cut: pages behind are given back": (KVCache, "trim"),
     "end: pages are off the table": (LayerCache, "surplus_pages"),
+    "end: what a stop string cut is taken back": (paged_running, "_take_back"),
     "end: its costs are summed up": (EndedSequences, "add"),
     "save: the state is checked": (SequenceState, "check"),
     "save: the file is written": (session_file, "write_tensors"),
