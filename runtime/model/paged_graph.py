@@ -60,7 +60,7 @@ def read_paged_graph(folder: str | Path, memory_mapped: bool = True) -> PagedGra
         ModelError: no IR there, or not a stateful text-generation IR.
         UnsupportedError: an architecture the paged engine cannot run.
     """
-    model = _read_ir(Path(folder), memory_mapped)
+    model = read_ir(Path(folder), memory_mapped)
     try:
         paged_attention_transformation(model, True, False, False, False, False, False, False)
     except RuntimeError as error:
@@ -94,7 +94,12 @@ def attention_nodes(model: ov.Model) -> list[ov.Node]:
     return sorted(found, key=_layer_number)
 
 
-def _read_ir(folder: Path, memory_mapped: bool) -> ov.Model:
+def read_ir(folder: Path, memory_mapped: bool = True) -> ov.Model:
+    """The IR in ``folder``, as it was exported.
+
+    Raises:
+        ModelError: there is none, or it cannot be read.
+    """
     path = require_graph(folder)
     try:
         return core().read_model(path, config={ENABLE_MMAP: memory_mapped})

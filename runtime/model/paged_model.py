@@ -16,6 +16,7 @@ from ov_kvcrush.precisions import LayerPrecision
 from ov_kvcrush.runtime.model.batch import Batch
 from ov_kvcrush.runtime.model.compiled_graph import CompiledGraph
 from ov_kvcrush.runtime.model.paged_graph import read_paged_graph
+from ov_kvcrush.runtime.model.vocabulary import num_token_ids
 from ov_kvcrush.runtime.pages.layout import PAGE_SIZE
 from ov_kvcrush.runtime.pages.memory import CacheMemory
 from ov_kvcrush.runtime.plugin.core import require_device, require_properties
@@ -48,6 +49,7 @@ class PagedModel:
         scales: factor on query-key products, by layer.
         precisions: what the compiled cache really stores, by layer.
         layouts: of a page, by layer.
+        num_token_ids: token ids that it can read and write: 0 and on; 0 where it does not tell.
         memories: the cache by layer, once it has been reserved.
 
     Raises:
@@ -71,6 +73,7 @@ class PagedModel:
         graph = read_paged_graph(folder, properties.pop(ENABLE_MMAP, True))
         _require_dividing_groups(properties, graph.layers)
         self.layers, self.scales = graph.layers, graph.scales
+        self.num_token_ids = num_token_ids(graph.model)
         if precisions is None or isinstance(precisions, LayerPrecision):
             by_layer = [precisions] * len(self.layers)
         else:
