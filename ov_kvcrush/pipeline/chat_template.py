@@ -12,11 +12,8 @@ from typing import TYPE_CHECKING, Any
 from openvino_genai import ChatHistory
 
 from ov_kvcrush.errors import ModelError, OVKVCrushError, PromptError
-<<<<<<< HEAD
 from ov_kvcrush.pipeline.call_times import timed
-=======
 from ov_kvcrush.pipeline.messages import TemplateRefusalError
->>>>>>> templates
 
 if TYPE_CHECKING:
     from openvino_genai import Tokenizer

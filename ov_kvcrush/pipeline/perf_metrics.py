@@ -195,7 +195,7 @@ def _raw(generations: Sequence[Generation], times: CallTimes) -> RawPerfMetrics:
     gaps = np.diff([ready[step] for step in steps]).tolist()
     shared = zip(steps[1:], gaps, strict=True)
     end = max(ready.values(), default=times.begun) + sum(times.detokenization)
-    durations = list(inferences.values())
+    durations = dict(enumerate(inferences.values()))
     return RawPerfMetrics(
         generate_durations=_in_us([end - times.begun]),
         tokenization_durations=_in_us(times.tokenization),
@@ -203,10 +203,10 @@ def _raw(generations: Sequence[Generation], times: CallTimes) -> RawPerfMetrics:
         chat_template_durations=_in_us(times.chat_template),
         m_times_to_first_token=_in_us([one.ttft for one in metrics if one.token_times]),
         m_new_token_times=_in_us([ready[step] for step in steps]),
-        token_infer_durations=_in_us([durations[step] for step in steps]),
+        token_infer_durations=_in_us([durations.get(step, 0.0) for step in steps]),
         m_batch_sizes=[tokens[step] for step in steps],
         m_durations=_in_us([gap / tokens[n] for n, gap in shared for _ in range(tokens[n])]),
-        inference_durations=_in_us([sum(durations)]),
+        inference_durations=_in_us([sum(durations.values())]),
         sampling_durations=_in_us(_union([one.sampling_times for one in metrics]).values()),
     )
 

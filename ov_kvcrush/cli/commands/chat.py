@@ -157,9 +157,9 @@ def _one_message(prompt: str | None) -> str | None:
     return "\n\n".join(parts)
 
 
-def _is_one_text(message: str | None, system: str, session: Path | None, chat: Chat | None) -> bool:
+def _is_one_text(message: str | None, system: str, session: Path | None, kept: SessionFile) -> bool:
     """Whether ``message``, maybe behind a document, is all that there is to read, and to keep."""
-    behind_nothing = session is None if chat is None else not chat.messages
+    behind_nothing = session is None if kept.chat is None else not kept.chat.messages
     return message is not None and not system and behind_nothing
 
 
