@@ -14,6 +14,7 @@ from ov_kvcrush.runtime.sequences.session import Session
 if TYPE_CHECKING:
     from ov_kvcrush.pipeline.cached_prefix import CachedPrefix
     from ov_kvcrush.pipeline.loaded_model import LoadedModel
+    from ov_kvcrush.pipeline.reading import OnReading
     from ov_kvcrush.pipeline.results import DecodedResults
     from ov_kvcrush.pipeline.streaming import Streamer
 
@@ -45,12 +46,14 @@ class Chat:
         message: str,
         generation_config: GenerationConfig | Mapping[str, Any] | None = None,
         streamer: Streamer | None = None,
+        progress: OnReading | None = None,
         **kwargs: Any,
     ) -> DecodedResults:
         """Add a user message and generate the answer, which joins the conversation.
 
-        Arguments beside ``message`` and errors are those of :meth:`LLMPipeline.generate`. An answer
-        broken off by an error or Ctrl+C leaves the conversation as it was.
+        ``progress`` is told how far the reading of what is new is, as it grows. The other arguments
+        beside ``message``, and errors, are those of :meth:`LLMPipeline.generate`. An answer broken
+        off by an error or Ctrl+C leaves the conversation as it was.
         """
         if not message.strip():
             raise PromptError("the message is empty", "Type a question.")
@@ -58,7 +61,7 @@ class Chat:
         require_utf8(*(m["content"] for m in asked))
         config = self._model.settings(generation_config, kwargs)
         results = self._model.answer(
-            ChatHistory(asked), config, streamer, self.session, self.prefix
+            ChatHistory(asked), config, streamer, self.session, self.prefix, progress
         )
         self.messages = [*asked, {"role": "assistant", "content": results.texts[0]}]
         return results

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from ov_kvcrush.pipeline.chat import Chat
 from ov_kvcrush.pipeline.genai_arguments import read_positional, read_scheduler_config
 from ov_kvcrush.pipeline.loaded_model import LoadedModel
 from ov_kvcrush.pipeline.prompts import Prompt, require_texts, token_rows
+from ov_kvcrush.pipeline.reading import OnReading
 from ov_kvcrush.pipeline.results import DecodedResults, EncodedResults
 from ov_kvcrush.pipeline.saving import SessionSummary, load, save
 from ov_kvcrush.pipeline.streaming import Streamer
@@ -173,13 +174,13 @@ class LLMPipeline:
         self,
         text: str,
         system_message: str = "",
-        progress: Callable[[float], None] | None = None,
+        progress: OnReading | None = None,
     ) -> CachedPrefix:
         """Read ``text`` once, cut its cache to the budget, and keep it for any number of questions.
 
         The user's message of later calls is ``text`` and then their input, so end it as it should
         stand before a question. Its pages stay until it is closed, whatever else needs room.
-        ``progress`` is called with the share that has been read, 0 to 1, as it grows.
+        ``progress`` is told how much has been read, as it grows.
 
         Raises:
             PromptError: the text is empty, or does not fit the pool.

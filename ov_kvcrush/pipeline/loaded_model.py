@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,7 @@ from openvino_genai import ChatHistory, GenerationConfig, StreamingStatus, Token
 from ov_kvcrush.errors import ConfigError
 from ov_kvcrush.model_folder import load_generation_config, load_tokenizer
 from ov_kvcrush.pipeline.prompt_reader import PromptReader
+from ov_kvcrush.pipeline.reading import OnReading, ReadingProgress
 from ov_kvcrush.pipeline.results import DecodedResults, EncodedResults, decoded, encoded, ranked
 from ov_kvcrush.pipeline.streaming import (
     DeferredSignals,
@@ -22,7 +23,7 @@ from ov_kvcrush.pipeline.streaming import (
     as_streamer,
     deferred_signals,
 )
-from ov_kvcrush.runtime.generation.request import Generation, Request, share_read
+from ov_kvcrush.runtime.generation.request import Generation, Request
 from ov_kvcrush.runtime.generation.settings import resolve_generation_config
 from ov_kvcrush.runtime.interface import EngineLimits, make_engine
 from ov_kvcrush.runtime.sequences.session import Session
@@ -103,19 +104,20 @@ class LoadedModel:
         streamer: Streamer | None = None,
         session: Session | None = None,
         prefix: CachedPrefix | None = None,
+        progress: OnReading | None = None,
     ) -> DecodedResults:
-        """Answer a chat history, going on from ``session`` or from ``prefix``."""
+        """Answer a chat history, going on from ``session`` or ``prefix``; the rest as ``run``."""
         text = self.tokenizer.apply_chat_template(history, add_generation_prompt=True)
         with self.lock:
             prompt = self.reader.read_history(text, config, session, prefix)
-        return self.decoded(self.run([prompt], config, streamer))
+        return self.decoded(self.run([prompt], config, streamer, progress))
 
     def run(
         self,
         prompts: Sequence[Prompt],
         config: GenerationConfig,
         streamer: Streamer | None = None,
-        progress: Callable[[float], None] | None = None,
+        progress: OnReading | None = None,
     ) -> list[Generation]:
         """Generate from ``prompts`` until all are finished; the sequences of each, best first.
 
@@ -123,7 +125,7 @@ class LoadedModel:
             prompts: run together.
             config: resolved settings of all of them.
             streamer: of the one sequence that is made.
-            progress: called with the share of the prompts that has been read, 0 to 1.
+            progress: told how far the reading of the prompts is.
 
         Raises:
             ConfigError, PromptError, UnsupportedError: before anything runs.
@@ -187,12 +189,14 @@ class LoadedModel:
         requests: Sequence[Request],
         stream: TokenStream | None,
         signals: DeferredSignals,
-        progress: Callable[[float], None] | None,
+        progress: OnReading | None,
     ) -> None:
+        if progress is not None:
+            progress(ReadingProgress.of(requests))
         while not all(request.finished for request in requests):
             self.engine.step()
             if progress is not None:
-                progress(sum(map(share_read, requests)) / len(requests))
+                progress(ReadingProgress.of(requests))
             if signals.have_come:
                 return
             if stream is not None and stream.advance() != StreamingStatus.RUNNING:
