@@ -148,7 +148,7 @@ def _set(config: GenerationConfig, name: str, value: Any) -> None:
         return _refuse(name, value)
     if name not in SERVED:
         raise ConfigError(
-            f"unknown generation setting {name!r}", did_you_mean(name, SERVED | REFUSED.keys())
+            f"unknown generation setting {name!r}", did_you_mean(name, SERVED, REFUSED)
         )
     kind = type(getattr(_DEFAULTS, name))
     try:
