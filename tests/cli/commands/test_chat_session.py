@@ -46,8 +46,7 @@ def test_a_session_is_made_gone_on_from_and_saved_at_the_end(
     content = file.read_bytes()
     with Terminal(*arguments) as chat:
         chat.read_until(r"\n> ")
-        chat.press_ctrl_c_at_prompt()
-        assert chat.wait() == 0
+        assert chat.leave_by_ctrl_c() == 0
     assert file.read_bytes() == content  # nothing was said
     assert os.listdir(tmp_path) == [file.name]
 
