@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
@@ -178,6 +179,8 @@ def _read(screen: Screen, argument: str) -> None:
         screen.note("Nothing is attached to your next message.")
         return
     path, question = read_path_and_rest(argument)
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise OVKVCrushError(f"{path} is not a file")  # and may never end, as /dev/zero
     text = read_text(path).strip()
     if not text:
         raise PromptError(f"{path} is empty")
@@ -252,7 +255,7 @@ def _value(text: str) -> Any:
         return text.lower() == "true"
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return text
 
 

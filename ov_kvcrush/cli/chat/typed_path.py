@@ -11,7 +11,11 @@ from ov_kvcrush.errors import OVKVCrushError
 
 
 def read_path(text: str) -> Path:
-    """The file that ``text`` names, quoted as in a shell or just as it is."""
+    """The file that ``text`` names, quoted as in a shell or just as it is.
+
+    Raises:
+        OVKVCrushError: no file can have that name.
+    """
     try:
         words = shlex.split(text)
     except ValueError:  # an apostrophe, say
@@ -26,7 +30,7 @@ def read_path_and_rest(text: str) -> tuple[Path, str]:
     All of ``text`` is a name if there is such a file; else a name ends where it would in a shell.
 
     Raises:
-        OVKVCrushError: a quote is not closed.
+        OVKVCrushError: a quote is not closed, or no file can have that name.
     """
     if os.path.isfile(whole := _expanded(text)):
         return whole, ""
@@ -44,5 +48,7 @@ def read_path_and_rest(text: str) -> tuple[Path, str]:
 
 
 def _expanded(name: str) -> Path:
+    if "\0" in name:
+        raise OVKVCrushError("a file name cannot hold a null character")
     # Path.expanduser raises where there is no such user.
     return Path(os.path.expanduser(name))

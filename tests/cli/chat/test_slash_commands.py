@@ -140,7 +140,31 @@ def test_show_tells_settings_engine_and_use(screen: FakeScreen) -> None:
         assert re.search(line, text), line
 
 
+def test_a_value_that_is_nested_too_deep_is_a_text(screen: FakeScreen) -> None:
+    with pytest.raises(ConfigError, match="it takes a whole number"):
+        screen.do(f"/set max_new_tokens {'[' * 100_000}")
+
+
 # ------------------------------------------------------------------ /read, /save, /load
+
+
+@pytest.mark.parametrize("command", ["/read", "/save", "/load"])
+@pytest.mark.parametrize(
+    "name", ["a" * 5000, "a" * 5000 + ".safetensors", "a\0b", "/dev/null/a", "/proc/self/mem", "/"]
+)
+def test_names_that_no_file_can_have_are_refused(
+    screen: FakeScreen, command: str, name: str
+) -> None:
+    screen.ask("Hello")
+    with pytest.raises(OVKVCrushError):
+        screen.do(f"{command} {name}")
+    assert screen.conversation.has_unsaved_turns
+
+
+@pytest.mark.parametrize("name", ["/dev/zero", "/"])
+def test_what_is_not_a_file_is_not_read(screen: FakeScreen, name: str) -> None:
+    with pytest.raises(OVKVCrushError, match="is not a file"):
+        screen.do(f"/read {name}")
 
 
 def test_a_file_that_was_read_comes_before_the_next_message_only(
