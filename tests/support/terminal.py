@@ -14,6 +14,7 @@ from types import TracebackType
 
 CTRL_C, CTRL_D, UP = "\x03", "\x04", "\x1b[A"
 _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]")
+_MARKING = re.compile(r"\x1b\[\?2004([hl])")
 _TIMEOUT = 60.0
 
 
@@ -32,6 +33,7 @@ class Terminal:
         self._theirs = theirs
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         self._unread = ""
+        self._marks_pastes = False
 
     def __enter__(self) -> Terminal:
         return self
@@ -63,8 +65,9 @@ class Terminal:
         return self.read_until(r"\n> ")
 
     def paste(self, text: str) -> None:
-        """Paste ``text``, at a prompt that has asked to be told what is pasted."""
-        self.type(f"\x1b[200~{text}\x1b[201~")
+        """Paste ``text``: between marks if what was read last has asked for them."""
+        returns = text.replace("\n", "\r")
+        self.type(f"\x1b[200~{returns}\x1b[201~" if self._marks_pastes else returns)
 
     def press_ctrl_c_at_prompt(self) -> None:
         """Press Ctrl+C as late as a person would.
@@ -94,7 +97,10 @@ class Terminal:
         """Read what appears; whether something has within ``seconds``."""
         if not select.select([self._ours], [], [], seconds)[0]:
             return False
-        self._unread += self._decoder.decode(os.read(self._ours, 65536))
+        appeared = self._decoder.decode(os.read(self._ours, 65536))
+        if asked := _MARKING.findall(appeared):
+            self._marks_pastes = asked[-1] == "h"
+        self._unread += appeared
         self._unread = _ESCAPES.sub("", self._unread).replace("\r", "")
         return True
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from ov_kvcrush.cli.chat.slash_commands import LeaveChat, is_command
@@ -19,6 +21,7 @@ _QUOTES = '"""'
 # Seconds within which a second Ctrl+C leaves.
 _TWICE = 1.0
 _NEVER = float("-inf")
+_MARK_PASTES, _DO_NOT_MARK_PASTES = "\x1b[?2004h", "\x1b[?2004l"
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,8 @@ class Keyboard:
     def __init__(self, note: Callable[[str], None]) -> None:
         self._note = note
         self._interrupted = _NEVER
-        if readline is not None and "libedit" not in (readline.__doc__ or ""):
+        self._marks_pastes = _can_mark_pastes()
+        if readline is not None and self._marks_pastes:
             # What is pasted is one line for the editor then, whatever line breaks are in it. Python
             # turns this off, for programs whose output is captured.
             readline.parse_and_bind("set enable-bracketed-paste on")
@@ -69,6 +73,18 @@ class Keyboard:
             except UnicodeDecodeError:
                 print_error("what was typed is not UTF-8 text")
 
+    @contextmanager
+    def left_alone(self) -> Iterator[None]:
+        """The time in which nothing is read: what is pasted then is marked for later, too."""
+        if not self._marks_pastes:
+            yield
+            return
+        _write(_MARK_PASTES)
+        try:
+            yield
+        finally:
+            _write(_DO_NOT_MARK_PASTES)
+
     def ask(self, question: str) -> str:
         """The answer to ``question``; empty if it is Ctrl+C or Ctrl+D."""
         try:
@@ -83,6 +99,22 @@ class Keyboard:
             raise LeaveChat
         self._interrupted = now
         self._note("Ctrl+C once more, or Ctrl+D, leaves.")
+
+
+def _can_mark_pastes() -> bool:
+    """Whether the terminal tells what is pasted, and the editor of lines understands it."""
+    return (
+        readline is not None
+        and "libedit" not in (readline.__doc__ or "")
+        and sys.stdin.isatty()
+        and sys.stdout.isatty()
+        and os.environ.get("TERM", "dumb") not in ("", "dumb", "unknown")
+    )
+
+
+def _write(sequence: str) -> None:
+    sys.stdout.write(sequence)
+    sys.stdout.flush()
 
 
 def _read() -> Typed:

@@ -39,7 +39,9 @@ class ChatTerminal:
         keyboard = Keyboard(self.note)
         while True:
             try:
-                self._respond(keyboard.read())
+                typed = keyboard.read()
+                with keyboard.left_alone():
+                    self._respond(typed)
             except LeaveChat:
                 break
             except KeyboardInterrupt:

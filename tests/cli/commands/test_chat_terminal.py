@@ -87,6 +87,21 @@ def test_pasted_lines_are_one_message_and_one_entry_of_the_history(
     assert questions == ["/first\n\nsecond ü 😀\nthird", "/first\n\nsecond ü 😀\nthird again"]
 
 
+def test_lines_that_are_pasted_during_an_answer_are_one_message_after_it(
+    chat: Terminal, tmp_path: Path
+) -> None:
+    saved, file = tmp_path / "talk.json", tmp_path / "rooms.txt"
+    file.write_text(rooms(200))
+    chat.type(f"/read {file} Which is room 5?\n")
+    chat.read_until(f"{file}: .* tokens\\.\n")
+    chat.paste("first\nsecond")
+    stats(chat.read_until(r"\n> "))
+    stats(chat.say(""))
+    chat.say(f"/save {saved}")
+    questions = [m["content"] for m in json.loads(saved.read_text())["messages"][::2]]
+    assert questions[1:] == ["first\nsecond"]
+
+
 def test_ctrl_c_at_the_prompt_drops_the_line_and_stays(chat: Terminal, tmp_path: Path) -> None:
     saved = tmp_path / "talk.json"
     chat.type("not meant")
