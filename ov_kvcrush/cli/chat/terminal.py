@@ -28,6 +28,7 @@ class ChatTerminal:
         self.conversation = conversation
         self._console = Console(file=sys.stderr, soft_wrap=True)
         self._is_line_open = False
+        self._is_answering = False
 
     def run(self, offers_saving: bool = True) -> None:
         """Answer message after message until the user leaves.
@@ -45,13 +46,7 @@ class ChatTerminal:
             except LeaveChat:
                 break
             except KeyboardInterrupt:
-                self._is_line_open = True  # ^C stands in it
-                self._end_line()
-                self.note(
-                    "Stopped. The broken-off answer is not part of the conversation; "
-                    "/regen asks again."
-                )
-                self._note_attached()
+                self._show_interrupted()
             except OVKVCrushError as error:
                 self._show_error(error)
                 self._note_attached()
@@ -64,6 +59,7 @@ class ChatTerminal:
 
     def show_turn(self, answer: Answering) -> None:
         """Show how far its prompt is read, an answer while it is generated, and what it cost."""
+        self._is_answering = True
         with ReadingLine(self._console) as reading:
 
             def show_piece(text: str) -> None:
@@ -71,6 +67,7 @@ class ChatTerminal:
                 self._show_piece(text)
 
             results = answer(show_piece, reading.show)
+        self._is_answering = False
         self._is_line_open = True  # an answer may be empty, and is a line too
         self._end_line()
         for line in remarks(results, self.conversation.generation_config):
@@ -83,6 +80,14 @@ class ChatTerminal:
         elif typed.text.strip():
             message = typed.text.strip("\n")
             self.show_turn(lambda *shown: self.conversation.ask(message, *shown))
+
+    def _show_interrupted(self) -> None:
+        self._is_line_open = True  # ^C stands in it
+        self._end_line()
+        dropped = " The broken-off answer is not part of the conversation; /regen asks again."
+        self.note("Stopped." + (dropped if self._is_answering else ""))
+        self._is_answering = False
+        self._note_attached()
 
     def _note_attached(self) -> None:
         if attached := name_attached(self.conversation):

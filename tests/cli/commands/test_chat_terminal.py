@@ -71,7 +71,11 @@ def test_quotes_make_one_message_of_many_lines(chat: Terminal, tmp_path: Path) -
     stats(chat.say('third"""'))
     saved = tmp_path / "talk.json"
     chat.say(f"/save {saved}")
-    assert json.loads(saved.read_text())["messages"][0]["content"] == "/first\nsecond\nthird"
+    chat.type(UP * 2)  # over /save
+    stats(chat.say(""))
+    chat.say(f"/save {saved}")
+    questions = [m["content"] for m in json.loads(saved.read_text())["messages"][::2]]
+    assert questions == ["/first\nsecond\nthird"] * 2
 
 
 def test_pasted_lines_are_one_message_and_one_entry_of_the_history(
