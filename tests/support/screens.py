@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from ov_kvcrush.cli.chat.conversation import Conversation
-from ov_kvcrush.cli.chat.slash_commands import Answering, run_command
+from ov_kvcrush.cli.chat.screen import Answering
+from ov_kvcrush.cli.chat.slash_commands import run_command
 from ov_kvcrush.pipeline.results import DecodedResults
 
 SETTINGS = {"max_new_tokens": 8}

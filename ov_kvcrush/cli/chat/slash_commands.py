@@ -4,40 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import Any
 
-from ov_kvcrush.cli.chat.conversation import Attachment, Conversation
-from ov_kvcrush.cli.chat.conversation_file import read_conversation, write_conversation
-from ov_kvcrush.cli.chat.session_file import count_messages, is_session_name, load_chat, save_chat
-from ov_kvcrush.cli.chat.typed_path import read_path, read_path_and_rest
+from ov_kvcrush.cli.chat import file_commands
+from ov_kvcrush.cli.chat.screen import Screen
 from ov_kvcrush.cli.options.generation import imply_sampling
 from ov_kvcrush.cli.output.stats_line import megabytes
 from ov_kvcrush.config import KVCacheConfig
-from ov_kvcrush.errors import ConfigError, OVKVCrushError, PromptError, did_you_mean
-from ov_kvcrush.files import read_text
-
-if TYPE_CHECKING:
-    from ov_kvcrush.pipeline.reading import OnReading
-    from ov_kvcrush.pipeline.results import DecodedResults
-    from ov_kvcrush.pipeline.streaming import Streamer
-
-Answering: TypeAlias = "Callable[[Streamer, OnReading], DecodedResults]"
-"""Generates an answer, and tells as it goes on."""
-
-
-class Screen(Protocol):
-    """Where commands show what they did."""
-
-    conversation: Conversation
-
-    def note(self, text: str) -> None:
-        """Show a line, or several, that are not part of the conversation."""
-
-    def show_turn(self, answer: Answering) -> None:
-        """Show how far its prompt is read, an answer while it is generated, and what it cost."""
+from ov_kvcrush.errors import ConfigError, OVKVCrushError, did_you_mean
 
 
 class LeaveChat(Exception):  # noqa: N818  it is not an error
@@ -155,13 +131,13 @@ def _show(screen: Screen, _: str) -> None:
     description = conversation.pipeline.describe().to_dict()
     cache = description.pop("kv_cache_config")
     settings = conversation.describe_settings()
-    if settings["rng_seed"] is None:
-        settings["rng_seed"] = "drawn for each answer"
+    seed = settings["rng_seed"]  # no number to read, but one to type again
+    settings["rng_seed"] = "drawn for each answer" if seed is None else str(seed)
     use = conversation.pipeline.get_metrics()["kv_cache"]
     turns = sum(m["role"] == "assistant" for m in conversation.chat.messages)
     talk = {"turns": turns, "system_message": conversation.system_message}
     if conversation.attached:
-        talk["attached"] = name_attached(conversation)
+        talk["attached"] = file_commands.name_attached(conversation)
     sections = {
         "Conversation": talk,
         "Generation": settings,
@@ -170,59 +146,6 @@ def _show(screen: Screen, _: str) -> None:
         "KV cache now": {name: megabytes(value) for name, value in use.items()},
     }
     screen.note("\n".join(_section(title, rows) for title, rows in sections.items()))
-
-
-def _read(screen: Screen, argument: str) -> None:
-    conversation = screen.conversation
-    if not argument:
-        conversation.attached = []
-        screen.note("Nothing is attached to your next message.")
-        return
-    path, question = read_path_and_rest(argument)
-    if os.path.exists(path) and not os.path.isfile(path):
-        raise OVKVCrushError(f"{path} is not a file")  # and may never end, as /dev/zero
-    text = read_text(path).strip()
-    if not text:
-        raise PromptError(f"{path} is empty")
-    tokens = conversation.pipeline.get_tokenizer().encode(text).input_ids.shape[1]
-    conversation.attached.append(Attachment(str(path), text, tokens))
-    if question:
-        screen.note(f"{path}: {tokens:,} tokens.")
-        screen.show_turn(lambda *shown: conversation.ask(question, *shown))
-    else:
-        screen.note(f"{path}: {tokens:,} tokens, sent with your next message. Now ask about it.")
-
-
-def name_attached(conversation: Conversation) -> str:
-    """What the next message of ``conversation`` begins with."""
-    return ", ".join(f"{one.name} ({one.num_tokens:,} tokens)" for one in conversation.attached)
-
-
-def _save(screen: Screen, file: str) -> None:
-    path = read_path(file)
-    conversation = screen.conversation
-    if is_session_name(path):
-        note = save_chat(conversation, path)
-    else:
-        write_conversation(path, conversation.chat.messages, conversation.settings)
-        note = f"Saved {count_messages(conversation.chat)} to {path}. The KV cache is not saved."
-    conversation.note_saved()
-    screen.note(note)
-
-
-def _load(screen: Screen, file: str) -> None:
-    path = read_path(file)
-    if is_session_name(path):
-        chat, note = load_chat(screen.conversation.pipeline, path)
-        screen.conversation.replace_chat(chat)
-        screen.note(note)
-        return
-    messages, settings = read_conversation(path)
-    screen.conversation.restore(messages, settings)
-    screen.note(
-        f"Loaded {count_messages(screen.conversation.chat)} from {path}. "
-        "The next turn reads the history anew."
-    )
 
 
 SLASH_COMMANDS: Mapping[str, SlashCommand] = {
@@ -238,13 +161,15 @@ SLASH_COMMANDS: Mapping[str, SlashCommand] = {
     "/read": SlashCommand(
         "[FILE [QUESTION]]",
         "Puts a text file before your next message; without FILE there is none.",
-        _read,
+        file_commands.read,
     ),
     "/save": SlashCommand(
-        "FILE", "Saves as JSON with settings; as .safetensors with the KV cache.", _save
+        "FILE",
+        "Saves as JSON with settings; as .safetensors with the KV cache.",
+        file_commands.save,
     ),
     "/load": SlashCommand(
-        "FILE", "Continues what was saved; .safetensors with its KV cache.", _load
+        "FILE", "Continues what was saved; .safetensors with its KV cache.", file_commands.load
     ),
 }
 

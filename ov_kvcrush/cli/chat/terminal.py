@@ -9,8 +9,10 @@ from rich.console import Console
 from rich.text import Text
 
 from ov_kvcrush.cli.chat.conversation import Conversation
+from ov_kvcrush.cli.chat.file_commands import name_attached
 from ov_kvcrush.cli.chat.keyboard import Keyboard, Typed
-from ov_kvcrush.cli.chat.slash_commands import Answering, LeaveChat, name_attached, run_command
+from ov_kvcrush.cli.chat.screen import Answering
+from ov_kvcrush.cli.chat.slash_commands import LeaveChat, run_command
 from ov_kvcrush.cli.output.errors import is_verbose, print_error
 from ov_kvcrush.cli.output.reading_line import ReadingLine
 from ov_kvcrush.cli.output.stats_line import remarks, stats_line

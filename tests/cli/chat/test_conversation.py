@@ -47,7 +47,9 @@ def test_every_answer_that_is_drawn_has_a_seed_of_its_own_that_draws_it_again(
     drawn = {}
     for _ in range(3):
         text = screen.ask("Tell me").texts[0]
-        drawn[screen.conversation.describe_settings()["rng_seed"]] = text
+        seed = screen.conversation.describe_settings()["rng_seed"]
+        assert re.search(rf"rng_seed +{seed}\n", screen.do("/show"))
+        drawn[seed] = text
         screen.do("/clear")
     assert len(set(drawn.values())) == 3
     for seed, text in drawn.items():
