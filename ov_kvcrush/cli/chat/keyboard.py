@@ -6,7 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from ov_kvcrush.cli.chat.slash_commands import LeaveChat, is_command
@@ -113,8 +113,9 @@ def _can_mark_pastes() -> bool:
 
 
 def _write(sequence: str) -> None:
-    sys.stdout.write(sequence)
-    sys.stdout.flush()
+    with suppress(OSError):  # the terminal was closed
+        sys.stdout.flush()
+        os.write(sys.stdout.fileno(), sequence.encode())
 
 
 def _read() -> Typed:
@@ -126,7 +127,11 @@ def _read() -> Typed:
     if _QUOTES in lines[0].rstrip().removesuffix(_QUOTES):  # a program's text, say, not a block
         return Typed(line, is_command=False)
     while not lines[-1].rstrip().endswith(_QUOTES):
-        lines.append(input("... "))
+        try:
+            lines.append(input("... "))
+        except EOFError:  # Ctrl+D ends the message, not the chat
+            print(file=sys.stderr)
+            lines.append(_QUOTES)
     block = "\n".join(lines).rstrip().removesuffix(_QUOTES)
     _remember_as_one(history, f"{_QUOTES}{block}{_QUOTES}")
     return Typed(block.strip("\n"), is_command=False)

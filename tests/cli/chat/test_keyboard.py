@@ -86,6 +86,11 @@ def test_ctrl_c_drops_what_was_typed_and_says_how_to_leave(monkeypatch: pytest.M
     assert played.notes == ["Ctrl+C once more, or Ctrl+D, leaves."] * 2
 
 
+def test_ctrl_d_ends_a_message_of_many_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    played = Played(monkeypatch, '"""', "first", "second", EOFError, "third")
+    assert played.read_all() == [message("first\nsecond"), message("third")]
+
+
 @pytest.mark.parametrize(("seconds", "leaves"), [(0.3, True), (1.5, False)])
 def test_a_second_ctrl_c_within_a_second_leaves(
     monkeypatch: pytest.MonkeyPatch, seconds: float, leaves: bool
