@@ -77,6 +77,7 @@ class ChatTerminal:
         self.note(stats_line(results.metrics[0], self.conversation.pipeline.describe()))
 
     def _respond(self, typed: Typed) -> None:
+        self._is_answering = False
         if typed.is_command:
             run_command(self, typed.text)
         elif typed.text.strip():
@@ -88,7 +89,6 @@ class ChatTerminal:
         self._end_line()
         dropped = " The broken-off answer is not part of the conversation; /regen asks again."
         self.note("Stopped." + (dropped if self._is_answering else ""))
-        self._is_answering = False
         self._note_attached()
 
     def _note_attached(self) -> None:
