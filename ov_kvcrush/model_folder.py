@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,10 @@ GRAPH_FILE = "openvino_model.xml"
 WEIGHTS_FILE = "openvino_model.bin"
 TOKENIZER_FILES = ("openvino_tokenizer.xml", "openvino_detokenizer.xml")
 GENERATION_FILE = "generation_config.json"
+CONFIG_FILE = "config.json"
+
+# As the models' own configurations call it.
+_CONTEXT_LENGTH = ("max_position_embeddings", "n_positions", "max_sequence_length", "seq_length")
 
 _PROBES = 64
 _PROBE_BYTES = 4096
@@ -64,6 +69,21 @@ def load_generation_config(folder: Path, tokenizer: Tokenizer) -> GenerationConf
     if config.eos_token_id == -1 and tokenizer.get_eos_token_id() != -1:
         config.set_eos_token_id(tokenizer.get_eos_token_id())
     return config
+
+
+def context_length(folder: Path) -> int:
+    """Tokens the model in ``folder`` was made to read, as its config says; 0 where it does not."""
+    try:
+        config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # made without one; the graph needs none
+        return 0
+    config = config if isinstance(config, dict) else {}
+    text = config.get("text_config")
+    for part in (text if isinstance(text, dict) else {}, config):
+        for name in _CONTEXT_LENGTH:
+            if isinstance(length := part.get(name), int) and length > 0:
+                return length
+    return 0
 
 
 def fingerprint(folder: str | Path) -> str:

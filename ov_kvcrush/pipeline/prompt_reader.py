@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
     from ov_kvcrush.pipeline.cached_prefix import CachedPrefix
 
-# Caches kept at the same time; the engine gives up their pages earlier where they are short.
-_MAX_KEPT = 16
+MAX_KEPT_HISTORIES = 64
+"""Caches kept at a time; the engine gives up their pages earlier where they are short."""
 
 
 class PromptReader:
@@ -23,12 +23,18 @@ class PromptReader:
     Args:
         tokenizer: of the model.
         close_session: frees what a history that is no longer remembered holds.
+        max_kept: histories that are remembered.
     """
 
-    def __init__(self, tokenizer: Tokenizer, close_session: Callable[[Session], None]) -> None:
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        close_session: Callable[[Session], None],
+        max_kept: int = MAX_KEPT_HISTORIES,
+    ) -> None:
         self._tokenizer = tokenizer
         self._close_session = close_session
-        self._histories = _KeptHistories(tokenizer)
+        self._histories = _KeptHistories(tokenizer, max_kept)
 
     def read_text(self, text: str, config: GenerationConfig, prefix: CachedPrefix | None) -> Prompt:
         """A text as the user's one message, behind what ``prefix`` has read.
@@ -65,9 +71,11 @@ class _KeptHistories:
 
     Args:
         tokenizer: turns cached tokens back into text.
+        max_kept: sessions that are kept.
     """
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
+    def __init__(self, tokenizer: Tokenizer, max_kept: int) -> None:
+        self._max_kept = max_kept
         self._tokenizer = tokenizer
         self._sessions: list[Session] = []
 
@@ -86,5 +94,6 @@ class _KeptHistories:
         else:
             session = Session()
         self._sessions.append(session)
-        dropped, self._sessions = self._sessions[:-_MAX_KEPT], self._sessions[-_MAX_KEPT:]
+        first = max(0, len(self._sessions) - self._max_kept)
+        dropped, self._sessions = self._sessions[:first], self._sessions[first:]
         return session, dropped

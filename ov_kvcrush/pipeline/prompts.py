@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
+import numpy as np
 import openvino as ov
 from openvino_genai import ChatHistory, TokenizedInputs
 
@@ -15,6 +16,10 @@ if TYPE_CHECKING:
     from openvino_genai import GenerationConfig, Tokenizer
 
     from ov_kvcrush.runtime.sequences.session import Session
+
+
+# To Python sequences of numbers, to a user something else.
+_BYTES = (str, bytes, bytearray, memoryview)
 
 
 @dataclass(frozen=True)
@@ -90,6 +95,25 @@ def encode_continuing(tokenizer: Tokenizer, text: str, cached: Sequence[int]) ->
     return _encode(tokenizer, text) if text else []
 
 
+def require_token_ids(inputs: object) -> list[int]:
+    """``inputs`` as token ids: a sequence of whole numbers, of Python or NumPy.
+
+    Raises:
+        PromptError: it is something else.
+    """
+    is_list = isinstance(inputs, (Sequence, np.ndarray)) and not isinstance(inputs, _BYTES)
+    if not (is_list and all(map(_is_token_id, cast("Sequence[object]", inputs)))):
+        raise PromptError(
+            "inputs is neither a text, a ChatHistory nor token ids",
+            "Give a str, a ChatHistory or a list of int; each prompt is a call of its own.",
+        )
+    return [int(token) for token in cast("Sequence[int]", inputs)]
+
+
+def _is_token_id(value: object) -> bool:
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+
+
 def token_rows(inputs: ov.Tensor | TokenizedInputs) -> list[list[int]]:
     """Token ids of each prompt of a ``[batch, length]`` input, without what its mask leaves out.
 
@@ -100,6 +124,11 @@ def token_rows(inputs: ov.Tensor | TokenizedInputs) -> list[list[int]]:
     if len(ids.shape) != 2:
         raise PromptError(
             f"token ids have shape {list(ids.shape)}, not [batch, length]",
+            "Give a two-dimensional tensor of int64.",
+        )
+    if not np.issubdtype(ids.data.dtype, np.integer):
+        raise PromptError(
+            f"token ids are whole numbers, not {ids.data.dtype}",
             "Give a two-dimensional tensor of int64.",
         )
     rows: list[list[int]] = ids.data.tolist()

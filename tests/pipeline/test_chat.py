@@ -78,3 +78,15 @@ def test_a_question_can_be_taken_back_and_asked_again(ours: LLMPipeline) -> None
     assert again.texts == first.texts
     assert again.metrics[0].num_reused_tokens == again.metrics[0].num_prompt_tokens - 1
     chat.close()
+
+
+def test_chats_that_nobody_holds_give_their_cache_back(ours: LLMPipeline) -> None:
+    before, kept = used_bytes(ours), ours.chat()
+    kept.ask("Hello", max_new_tokens=4)
+    held = used_bytes(ours)
+    for number in range(4):
+        ours.chat().ask(f"{number} {TEXT}", max_new_tokens=4)
+    assert used_bytes(ours) == held
+    assert kept.ask("Still there?", max_new_tokens=4).metrics[0].num_reused_tokens > 0
+    del kept
+    assert used_bytes(ours) == before

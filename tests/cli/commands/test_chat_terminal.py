@@ -174,8 +174,8 @@ def test_a_long_prompt_shows_how_far_it_is_read_and_what_was_attached_stays(
     needle_int8_dir: Path, tmp_path: Path
 ) -> None:
     file = tmp_path / "many rooms.txt"
-    file.write_text(rooms(1500))
-    with Terminal("chat", str(needle_int8_dir)) as chat:
+    file.write_text(rooms(500))
+    with Terminal("chat", str(needle_int8_dir), "--max-new-tokens", "20") as chat:
         chat.read_until(r"\n> ")
         chat.type(f'/read "{file}" Which is room 7?\n')
         chat.read_until(r"Reading [\d,]+ of [\d,]+ tokens")

@@ -39,6 +39,7 @@ def description(
         page_size=32,
         pool_tokens=None,
         max_num_batched_tokens=2048,
+        context_length=0,
         kv_cache_config=KVCacheConfig(max_cache_size=max_cache_size, decode_slack=decode_slack),
     )
 
