@@ -90,10 +90,13 @@ def last_line(error: BaseException) -> str:
     return lines[-1].strip() if lines else type(error).__name__
 
 
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Hint for an unknown ``name``: the closest known one, else all of them."""
+def did_you_mean(name: str, known: Iterable[str], others: Iterable[str] = ()) -> str:
+    """Hint for an unknown ``name``: the closest known one, else all of them.
+
+    ``others`` may be what was meant too, but are not listed.
+    """
     names = sorted(known)
-    close = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
+    close = difflib.get_close_matches(name, sorted({*names, *others}), n=1, cutoff=0.6)
     if close:
         return f"Did you mean {close[0]!r}?"
     return f"Known: {', '.join(names)}."

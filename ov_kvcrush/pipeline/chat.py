@@ -16,6 +16,7 @@ from ov_kvcrush.runtime.sequences.session import Session
 if TYPE_CHECKING:
     from ov_kvcrush.pipeline.cached_prefix import CachedPrefix
     from ov_kvcrush.pipeline.loaded_model import LoadedModel
+    from ov_kvcrush.pipeline.reading import OnReading
     from ov_kvcrush.pipeline.results import DecodedResults
     from ov_kvcrush.pipeline.streaming import Streamer
 
@@ -48,13 +49,15 @@ class Chat:
         message: str,
         generation_config: GenerationConfig | Mapping[str, Any] | None = None,
         streamer: Streamer | None = None,
+        progress: OnReading | None = None,
         **kwargs: Any,
     ) -> DecodedResults:
         """Add a user message and generate the answer, which joins the conversation.
 
-        Arguments beside ``message`` and errors are those of :meth:`LLMPipeline.generate`. An answer
-        that is broken off by an error or Ctrl+C, or that a streamer cancels, leaves the
-        conversation as it was; one that a streamer stops joins it as far as it went.
+        ``progress`` is told how far the reading of what is new is, as it grows. The other arguments
+        beside ``message``, and errors, are those of :meth:`LLMPipeline.generate`. An answer that is
+        broken off by an error or Ctrl+C, or that a streamer cancels, leaves the conversation as it
+        was; one that a streamer stops joins it as far as it went.
         """
         require_text(message, "the message")
         if not message.strip():
@@ -62,7 +65,9 @@ class Chat:
         asked = [*self.messages, {"role": "user", "content": self._read_before + message}]
         config = self._model.settings(generation_config, kwargs)
         with self._one_at_a_time():
-            results = self._model.answer(asked, config, streamer, self.session, self.prefix)
+            results = self._model.answer(
+                asked, config, streamer, self.session, self.prefix, progress
+            )
             if results.finish_reasons[0] == GenerationFinishReason.NONE:  # cancelled: taken back
                 return results
             self.messages = [*asked, {"role": "assistant", "content": results.texts[0]}]

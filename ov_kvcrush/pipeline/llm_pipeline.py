@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ from ov_kvcrush.pipeline.genai_arguments import (
 from ov_kvcrush.pipeline.loaded_model import LoadedModel, model_context_length
 from ov_kvcrush.pipeline.prompt_reader import MAX_KEPT_HISTORIES
 from ov_kvcrush.pipeline.prompts import Prompt, require_texts, token_rows
+from ov_kvcrush.pipeline.reading import OnReading
 from ov_kvcrush.pipeline.results import DecodedResults, EncodedResults
 from ov_kvcrush.pipeline.saving import SessionSummary, load, save
 from ov_kvcrush.pipeline.streaming import Streamer
@@ -127,6 +128,7 @@ class LLMPipeline:
         generation_config: GenerationConfig | Mapping[str, Any] | None = None,
         streamer: Streamer | None = None,
         prefix: CachedPrefix | None = None,
+        progress: OnReading | None = None,
         **kwargs: Any,
     ) -> str | DecodedResults | EncodedResults:
         """Generate from a text, several texts, a chat history, or token ids.
@@ -145,6 +147,7 @@ class LLMPipeline:
                 tokens, the last of which a stop string may begin in.
             prefix: from :meth:`cache_prefix`: the user's message is its text and then the input, a
                 text or texts, and only that is read.
+            progress: told how far the reading of the prompts is, as it grows.
             kwargs: fields of ``GenerationConfig``.
 
         Returns:
@@ -158,17 +161,17 @@ class LLMPipeline:
         """
         model = self._model
         if prefix is None and isinstance(inputs, str) and self._chat is not None:
-            return self._chat.ask(inputs, generation_config, streamer, **kwargs).texts[0]
+            return self._chat.ask(inputs, generation_config, streamer, progress, **kwargs).texts[0]
         config = model.settings(generation_config, kwargs)
         if prefix is None and isinstance(inputs, ChatHistory):
-            return model.answer(inputs, config, streamer)
+            return model.answer(inputs, config, streamer, progress=progress)
         with timed_call():
             if prefix is None and isinstance(inputs, (ov.Tensor, TokenizedInputs)):
                 prompts = [Prompt(ids) for ids in token_rows(inputs)]
-                return model.encoded(model.run(prompts, config, streamer))
+                return model.encoded(model.run(prompts, config, streamer, progress))
             texts = require_texts(inputs)
             prompts = [model.reader.read_text(text, config, prefix) for text in texts]
-            results = model.decoded(model.run(prompts, config, streamer))
+            results = model.decoded(model.run(prompts, config, streamer, progress))
         single = isinstance(inputs, str) and config.num_return_sequences == 1
         return results.texts[0] if single else results
 
@@ -239,13 +242,13 @@ class LLMPipeline:
         self,
         text: str,
         system_message: str = "",
-        progress: Callable[[float], None] | None = None,
+        progress: OnReading | None = None,
     ) -> CachedPrefix:
         """Read ``text`` once, cut its cache to the budget, and keep it for any number of questions.
 
         The user's message of later calls is ``text`` and then their input, so end it as it should
         stand before a question. Its pages stay until it is closed, whatever else needs room.
-        ``progress`` is called with the share that has been read, 0 to 1, as it grows.
+        ``progress`` is told how much has been read, as it grows.
 
         Raises:
             PromptError: the text is empty, or does not fit the pool.

@@ -20,6 +20,7 @@ from ov_kvcrush.model_folder import context_length, load_tokenizer
 from ov_kvcrush.pipeline.call_times import timed_call
 from ov_kvcrush.pipeline.prompt_encoder import Conversation, PromptEncoder
 from ov_kvcrush.pipeline.prompt_reader import MAX_KEPT_HISTORIES, PromptReader
+from ov_kvcrush.pipeline.reading import OnReading, ReadingProgress
 from ov_kvcrush.pipeline.results import DecodedResults, EncodedResults, decoded, encoded, ranked
 from ov_kvcrush.pipeline.special_tokens import added_tokens
 from ov_kvcrush.pipeline.streaming import (
@@ -31,7 +32,7 @@ from ov_kvcrush.pipeline.streaming import (
 )
 from ov_kvcrush.plan import KVPlan
 from ov_kvcrush.runtime.generation.model_settings import load_model_settings
-from ov_kvcrush.runtime.generation.request import Generation, Request, share_read
+from ov_kvcrush.runtime.generation.request import Generation, Request
 from ov_kvcrush.runtime.generation.settings import resolve_generation_config
 from ov_kvcrush.runtime.interface import EngineLimits, make_engine
 from ov_kvcrush.runtime.sequences.session import Session
@@ -120,22 +121,23 @@ class LoadedModel:
         streamer: Streamer | None = None,
         session: Session | None = None,
         prefix: CachedPrefix | None = None,
+        progress: OnReading | None = None,
     ) -> DecodedResults:
-        """Answer a conversation, going on from ``session`` or from ``prefix``."""
+        """Answer a conversation, going on from ``session`` or ``prefix``; the rest as ``run``."""
         with timed_call():
             rendered = self.reader.encoder.render(conversation)
 
             def read() -> list[Prompt]:
                 return [self.reader.read_history(rendered, config, session, prefix)]
 
-            return self.decoded(self._run(read, config, streamer))
+            return self.decoded(self._run(read, config, streamer, progress))
 
     def run(
         self,
         prompts: Sequence[Prompt],
         config: GenerationConfig,
         streamer: Streamer | None = None,
-        progress: Callable[[float], None] | None = None,
+        progress: OnReading | None = None,
     ) -> list[Generation]:
         """Generate from ``prompts`` until all are finished; the sequences of each, best first.
 
@@ -146,7 +148,7 @@ class LoadedModel:
             prompts: run together.
             config: resolved settings of all of them.
             streamer: of the one sequence that is made.
-            progress: called with the share of the prompts that has been read, 0 to 1.
+            progress: told how far the reading of the prompts is.
 
         Raises:
             ConfigError, PromptError, UnsupportedError: before anything runs.
@@ -159,7 +161,7 @@ class LoadedModel:
         read: Callable[[], Sequence[Prompt]],
         config: GenerationConfig,
         streamer: Streamer | None = None,
-        progress: Callable[[float], None] | None = None,
+        progress: OnReading | None = None,
     ) -> list[Generation]:
         """As :meth:`run`, of the prompts that ``read`` gives while nobody else begins a request."""
         requests: list[Request] = []
@@ -222,8 +224,11 @@ class LoadedModel:
         requests: Sequence[Request],
         stream: AnswerStream | None,
         signals: DeferredSignals,
-        progress: Callable[[float], None] | None,
+        progress: OnReading | None,
     ) -> None:
+        if progress is not None:
+            with signals.breaking_off():
+                progress(ReadingProgress.of(requests))
         while not all(request.finished for request in requests):
             with self.lock:
                 self.engine.step()
@@ -233,7 +238,7 @@ class LoadedModel:
                 continue
             with signals.breaking_off():
                 if progress is not None:
-                    progress(sum(map(share_read, requests)) / len(requests))
+                    progress(ReadingProgress.of(requests))
                 if stream is not None and stream.advance() != StreamingStatus.RUNNING:
                     break
         if stream is not None:

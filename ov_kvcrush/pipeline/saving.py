@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard
@@ -44,7 +45,7 @@ def save(engine: Engine, path: Path, what: Chat | CachedPrefix, overwrite: bool)
     about = _about(what)
     if what.session.busy:
         raise SessionError("the session is still answering", "Save it when the answer has ended.")
-    if path.exists() and not overwrite:
+    if os.path.exists(path) and not overwrite:  # Path.exists raises where the name is too long
         _require_replaceable(path, about["kind"])
     engine.save_session(what.session, path, about)
     sequence = what.session.sequence

@@ -7,6 +7,7 @@ eviction and KVCrush.
 from __future__ import annotations
 
 import copy
+import dataclasses
 import time
 from collections.abc import Iterator, Mapping
 from collections.abc import Sequence as SequenceOf
@@ -221,7 +222,9 @@ class GenaiEngine(Engine):
 
     def describe(self) -> GenaiDescription:
         """What openvino_genai was given, with the sizes its eviction really works with."""
-        precision = self._precision
+        precision, config = self._precision, self.config
+        if self.eviction is not None:  # as soon as another page is full
+            config = dataclasses.replace(config, decode_slack=self._page_size)
         return GenaiDescription(
             engine="genai",
             device=self._device,
@@ -232,7 +235,7 @@ class GenaiEngine(Engine):
             pool_tokens=self._scheduler.num_kv_blocks * self._page_size or None,
             max_num_batched_tokens=self._scheduler.max_num_batched_tokens,
             context_length=self._prompt_limits.context_length,
-            kv_cache_config=self.config,
+            kv_cache_config=config,
             prefix_caching=self._scheduler.enable_prefix_caching,
             keeps_chat_cache=False,
             eviction=None if self.eviction is None else self.eviction.describe(),

@@ -190,11 +190,3 @@ def new_request(
         Generation(index, prompt, config, tokenizer) for index in range(config.num_return_sequences)
     ]
     return Request(number, prompt, config, generations, session)
-
-
-def share_read(request: Request) -> float:
-    """How much of the prompt of ``request`` is in the cache, 0 to 1."""
-    sequence = request.generations[0].sequence
-    if sequence is None:
-        return 0.0
-    return min(1.0, sequence.num_cached / len(request.prompt_ids))

@@ -200,7 +200,7 @@ def change(config: GenerationConfig, name: str, value: Any) -> None:
         return _refuse(name, value)
     if name not in SERVED:
         raise ConfigError(
-            f"unknown generation setting {name!r}", did_you_mean(name, SERVED | REFUSED.keys())
+            f"unknown generation setting {name!r}", did_you_mean(name, SERVED, REFUSED)
         )
     kind, given = type(getattr(_DEFAULTS, name)), reprlib.repr(value)
     try:

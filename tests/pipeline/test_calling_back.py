@@ -13,6 +13,7 @@ import pytest
 
 from ov_kvcrush import LLMPipeline
 from ov_kvcrush.errors import ConfigError
+from ov_kvcrush.pipeline.reading import ReadingProgress
 from tests.support.pipelines import TEXT, used_bytes
 
 
@@ -84,7 +85,7 @@ def test_a_streamer_may_ask_for_figures(ours: LLMPipeline, name: str) -> None:
 def test_progress_may_call_back_too(ours: LLMPipeline) -> None:
     answers: list[Any] = []
 
-    def progress(_: float) -> None:
+    def progress(_: ReadingProgress) -> None:
         if not answers:
             answers.append(ours.generate(TEXT, max_new_tokens=3))
 

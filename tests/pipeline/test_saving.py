@@ -6,6 +6,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,7 +20,7 @@ from tests.support.texts import rooms
 
 BUDGET = KVCacheConfig(max_cache_size=96, start_size=8, recent_size=24, pool_size=4096)
 TEXT = rooms(60)
-ENDLESS = {"max_new_tokens": 30, "ignore_eos": True}
+ENDLESS: dict[str, Any] = {"max_new_tokens": 30, "ignore_eos": True}
 
 
 @pytest.fixture(scope="module")

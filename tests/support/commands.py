@@ -11,7 +11,8 @@ from ov_kvcrush.cli import run
 STATS = re.compile(
     r"TTFT [\d,.]+ ms · (?:TPOT [\d,.]+ ms · )?"
     r"(?P<prompt>[\d,]+) in(?: \((?P<reused>[\d,]+) reused\))?"
-    r" · KV (?P<kept>[\d,]+)(?:/(?P<budget>[\d,]+))? tokens, [\d,.]+ MB(?: of [\d,.]+ MB)?"
+    r" · KV (?P<kept>[\d,]+) tokens(?: \(budget (?P<budget>[\d,]+)(?: \+ [\d,]+ slack)?\))?"
+    r", [\d,.]+ MB(?: of [\d,.]+ MB)?"
     r", K u8 V u8(?:, (?P<evicted>[\d,]+) evicted)?\n"
 )
 

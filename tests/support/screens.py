@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from ov_kvcrush.cli.chat.conversation import Conversation
+from ov_kvcrush.cli.chat.screen import Answering
 from ov_kvcrush.cli.chat.slash_commands import run_command
 from ov_kvcrush.pipeline.results import DecodedResults
-from ov_kvcrush.pipeline.streaming import Streamer
 
 SETTINGS = {"max_new_tokens": 8}
 
@@ -23,8 +21,8 @@ class FakeScreen:
     def note(self, text: str) -> None:
         self.notes.append(text)
 
-    def show_turn(self, answer: Callable[[Streamer], DecodedResults]) -> None:
-        self.results.append(answer(lambda text: None))
+    def show_turn(self, answer: Answering) -> None:
+        self.results.append(answer(lambda text: None, lambda progress: None))
 
     def do(self, line: str) -> str:
         run_command(self, line)

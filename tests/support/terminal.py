@@ -12,8 +12,9 @@ import sys
 import time
 from types import TracebackType
 
-CTRL_C, CTRL_D = "\x03", "\x04"
+CTRL_C, CTRL_D, UP = "\x03", "\x04", "\x1b[A"
 _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]")
+_MARKING = re.compile(r"\x1b\[\?2004([hl])")
 _TIMEOUT = 60.0
 
 
@@ -32,6 +33,7 @@ class Terminal:
         self._theirs = theirs
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         self._unread = ""
+        self._marks_pastes = False
 
     def __enter__(self) -> Terminal:
         return self
@@ -52,10 +54,8 @@ class Terminal:
         """What appears up to and with ``pattern``, without escape sequences and returns."""
         deadline = time.monotonic() + _TIMEOUT
         while (match := re.search(pattern, self._unread)) is None:
-            if not select.select([self._ours], [], [], max(0.0, deadline - time.monotonic()))[0]:
+            if not self._read(max(0.0, deadline - time.monotonic())):
                 raise AssertionError(f"no {pattern!r} in: {self._unread!r}")
-            self._unread += self._decoder.decode(os.read(self._ours, 65536))
-            self._unread = _ESCAPES.sub("", self._unread).replace("\r", "")
         seen, self._unread = self._unread[: match.end()], self._unread[match.end() :]
         return seen
 
@@ -63,6 +63,11 @@ class Terminal:
         """Type ``line`` at the prompt; what appears until the next prompt."""
         self.type(f"{line}\n")
         return self.read_until(r"\n> ")
+
+    def paste(self, text: str) -> None:
+        """Paste ``text``: between marks if what was read last has asked for them."""
+        returns = text.replace("\n", "\r")
+        self.type(f"\x1b[200~{returns}\x1b[201~" if self._marks_pastes else returns)
 
     def press_ctrl_c_at_prompt(self) -> None:
         """Press Ctrl+C as late as a person would.
@@ -72,10 +77,32 @@ class Terminal:
         time.sleep(0.5)
         self.type(CTRL_C)
 
+    def leave_by_ctrl_c(self) -> int:
+        """Press Ctrl+C twice within a second, and again where the machine is too slow for that."""
+        deadline = time.monotonic() + _TIMEOUT
+        while self._process.poll() is None:
+            assert time.monotonic() < deadline, "it has not ended"
+            self.press_ctrl_c_at_prompt()
+            self._unread = ""
+            while self._process.poll() is None and not self._unread.endswith("> "):
+                self._read(0.1)
+        return self.wait()
+
     def signal(self, number: int) -> None:
         """Send the process a signal, as late as a person would (see above)."""
         time.sleep(0.5)
         self._process.send_signal(number)
+
+    def _read(self, seconds: float) -> bool:
+        """Read what appears; whether something has within ``seconds``."""
+        if not select.select([self._ours], [], [], seconds)[0]:
+            return False
+        appeared = self._decoder.decode(os.read(self._ours, 65536))
+        if asked := _MARKING.findall(appeared):
+            self._marks_pastes = asked[-1] == "h"
+        self._unread += appeared
+        self._unread = _ESCAPES.sub("", self._unread).replace("\r", "")
+        return True
 
     def wait(self) -> int:
         """The exit code."""

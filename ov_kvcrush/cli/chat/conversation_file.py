@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ def write_conversation(
     Raises:
         OVKVCrushError: ``path`` is another kind of file, or cannot be written.
     """
-    if path.exists():
+    if os.path.exists(path):  # Path.exists raises where the name is too long
         try:
             read_conversation(path)
         except OVKVCrushError:

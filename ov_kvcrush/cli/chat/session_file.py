@@ -61,10 +61,11 @@ def load_chat(pipeline: LLMPipeline, path: Path) -> tuple[Chat, str]:
             f"{path} holds a document of {len(loaded.token_ids):,} tokens, already read: "
             "ask about it."
         )
-    cached = len(loaded.session.token_ids)
-    cache = f"with the KV cache of {cached:,} tokens" if cached else "without a KV cache"
-    anew = "" if cached else " The next turn reads the history anew."
-    return loaded, f"Loaded {count_messages(loaded)} {cache} from {path}.{anew}"
+    sequence = loaded.session.sequence
+    cache, anew = "without a KV cache", " The next turn reads the history anew."
+    if sequence is not None:
+        cache, anew = f"with {_kv_cache(sequence.num_kept, sequence.num_cached)}", ""
+    return loaded, f"Loaded {count_messages(loaded)} {cache}, from {path}.{anew}"
 
 
 def save_chat(conversation: Conversation, path: Path) -> str:
@@ -81,9 +82,13 @@ def save_chat(conversation: Conversation, path: Path) -> str:
             "The next turn after loading reads the history anew."
         )
     return (
-        f"Saved {messages} with the KV cache, {summary.num_kept:,} of {summary.num_tokens:,} "
-        f"tokens, to {path}: {megabytes(summary.file_bytes)}."
+        f"Saved {messages} with {_kv_cache(summary.num_kept, summary.num_tokens)}, to {path}: "
+        f"{megabytes(summary.file_bytes)}."
     )
+
+
+def _kv_cache(num_kept: int, num_tokens: int) -> str:
+    return f"the KV cache, {num_kept:,} of {num_tokens:,} tokens"
 
 
 def count_messages(chat: Chat) -> str:
@@ -123,6 +128,11 @@ class SessionFile:
             )
         self._is_document = self.chat.prefix is not None
 
+    @property
+    def saves(self) -> bool:
+        """Whether the chat is saved at its end."""
+        return self._path is not None and not self._is_document
+
     @contextmanager
     def saved_at_end(
         self, conversation: Conversation, show: Callable[[str], None]
@@ -152,10 +162,13 @@ class SessionFile:
         before: list[dict[str, str]],
         show: Callable[[str], None],
     ) -> None:
+        from ov_kvcrush.pipeline.streaming import deferred_signals
+
         messages = conversation.chat.messages
         if messages == before or self._path is None:
             return
         if any(message["role"] == "user" for message in messages):
-            show(save_chat(conversation, self._path))
+            with deferred_signals():  # who presses Ctrl+C once more does not lose what was said
+                show(save_chat(conversation, self._path))
         else:
             show(f"There is nothing to save; {self._path} is as it was.")

@@ -6,33 +6,14 @@ import dataclasses
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any
 
-from ov_kvcrush.cli.chat.conversation import Conversation
-from ov_kvcrush.cli.chat.conversation_file import read_conversation, write_conversation
-from ov_kvcrush.cli.chat.session_file import count_messages, is_session_name, load_chat, save_chat
+from ov_kvcrush.cli.chat import file_commands
+from ov_kvcrush.cli.chat.screen import Screen
 from ov_kvcrush.cli.options.generation import imply_sampling
 from ov_kvcrush.cli.output.stats_line import megabytes
 from ov_kvcrush.config import KVCacheConfig
-from ov_kvcrush.errors import ConfigError, OVKVCrushError, PromptError, did_you_mean
-from ov_kvcrush.files import read_text
-
-if TYPE_CHECKING:
-    from ov_kvcrush.pipeline.results import DecodedResults
-    from ov_kvcrush.pipeline.streaming import Streamer
-
-
-class Screen(Protocol):
-    """Where commands show what they did."""
-
-    conversation: Conversation
-
-    def note(self, text: str) -> None:
-        """Show a line, or several, that are not part of the conversation."""
-
-    def show_turn(self, answer: Callable[[Streamer], DecodedResults]) -> None:
-        """Show an answer while it is generated, and what it cost."""
+from ov_kvcrush.errors import ConfigError, OVKVCrushError, did_you_mean
 
 
 class LeaveChat(Exception):  # noqa: N818  it is not an error
@@ -54,6 +35,18 @@ class SlashCommand:
     run: Callable[[Screen, str], None]
 
 
+def is_command(text: str) -> bool:
+    """Whether ``text`` is for the chat and not for the model.
+
+    It begins with a slash then. Of several lines, which somebody has pasted, it has to begin with
+    the name of a command.
+    """
+    words = text.split(maxsplit=1)
+    if not words or not words[0].startswith("/"):
+        return False
+    return "\n" not in text.strip() or words[0] in SLASH_COMMANDS
+
+
 def run_command(screen: Screen, line: str) -> None:
     """Do what ``line``, which begins with a slash, says.
 
@@ -61,8 +54,7 @@ def run_command(screen: Screen, line: str) -> None:
         OVKVCrushError: no such command, its argument is missing or too much, or what it says.
         LeaveChat: it was /exit.
     """
-    name, _, argument = line.strip().partition(" ")
-    argument = argument.strip()
+    name, argument = [*line.strip().split(maxsplit=1), ""][:2]
     command = SLASH_COMMANDS.get(name)
     if command is None:
         raise OVKVCrushError(
@@ -83,7 +75,8 @@ def _help(screen: Screen, _: str) -> None:
     lines = [f"{usages[name]:<{width}}  {command.help}" for name, command in SLASH_COMMANDS.items()]
     lines += [
         f"{chr(34) * 3:<{width}}  Begins a message of several lines; a second one ends it.",
-        f"{'Ctrl+C':<{width}}  Stops an answer; at the prompt it leaves, as Ctrl+D does.",
+        f"{'Ctrl+C':<{width}}  Stops an answer; at the prompt it drops what was typed.",
+        f"{'Ctrl+D':<{width}}  Leaves, as Ctrl+C twice does.",
     ]
     screen.note("\n".join(lines))
 
@@ -114,18 +107,19 @@ def _system(screen: Screen, text: str) -> None:
 
 
 def _set(screen: Screen, argument: str) -> None:
-    name, _, text = argument.partition(" ")
+    name, text = [*argument.split(maxsplit=1), ""][:2]
     # Who sets a seed here means the sampler's, which the error for unknown names suggests.
     if name in {field.name for field in dataclasses.fields(KVCacheConfig)} - {"seed"}:
         raise ConfigError(
             f"{name} is fixed when the model is loaded",
             f"Start the chat again with --{name.replace('_', '-')}.",
         )
-    if not text.strip():
+    if not text:
         raise OVKVCrushError("usage: /set NAME VALUE")
-    changes = {name: _value(text.strip())}
-    if not screen.conversation.generation_config.do_sample:
-        changes = imply_sampling(changes)
+    changes = {name: _value(text)}
+    implied = imply_sampling(changes)
+    if implied.get("do_sample") != screen.conversation.generation_config.do_sample:
+        changes = implied
     screen.conversation.change_settings(changes)
     # What is not served may be set to its default, and is not among the settings then.
     current = {**changes, **screen.conversation.describe_settings()}
@@ -136,55 +130,22 @@ def _show(screen: Screen, _: str) -> None:
     conversation = screen.conversation
     description = conversation.pipeline.describe().to_dict()
     cache = description.pop("kv_cache_config")
+    settings = conversation.describe_settings()
+    seed = settings["rng_seed"]  # no number to read, but one to type again
+    settings["rng_seed"] = "drawn for each answer" if seed is None else str(seed)
     use = conversation.pipeline.get_metrics()["kv_cache"]
     turns = sum(m["role"] == "assistant" for m in conversation.chat.messages)
     talk = {"turns": turns, "system_message": conversation.system_message}
     if conversation.attached:
-        talk["attached_characters"] = sum(map(len, conversation.attached))
+        talk["attached"] = file_commands.name_attached(conversation)
     sections = {
         "Conversation": talk,
-        "Generation": conversation.describe_settings(),
+        "Generation": settings,
         "Engine": description,
         "KV cache": cache,
         "KV cache now": {name: megabytes(value) for name, value in use.items()},
     }
     screen.note("\n".join(_section(title, rows) for title, rows in sections.items()))
-
-
-def _read(screen: Screen, file: str) -> None:
-    path = Path(file).expanduser()
-    text = read_text(path).strip()
-    if not text:
-        raise PromptError(f"{path} is empty")
-    conversation = screen.conversation
-    conversation.attached.append(text)
-    tokens = conversation.pipeline.get_tokenizer().encode(text).input_ids.shape[1]
-    screen.note(f"{path}: {tokens:,} tokens, sent with your next message. Now ask about it.")
-
-
-def _save(screen: Screen, file: str) -> None:
-    path = Path(file).expanduser()
-    conversation = screen.conversation
-    if is_session_name(path):
-        screen.note(save_chat(conversation, path))
-        return
-    write_conversation(path, conversation.chat.messages, conversation.settings)
-    screen.note(f"Saved {count_messages(conversation.chat)} to {path}. The KV cache is not saved.")
-
-
-def _load(screen: Screen, file: str) -> None:
-    path = Path(file).expanduser()
-    if is_session_name(path):
-        chat, note = load_chat(screen.conversation.pipeline, path)
-        screen.conversation.replace_chat(chat)
-        screen.note(note)
-        return
-    messages, settings = read_conversation(path)
-    screen.conversation.restore(messages, settings)
-    screen.note(
-        f"Loaded {count_messages(screen.conversation.chat)} from {path}. "
-        "The next turn reads the history anew."
-    )
 
 
 SLASH_COMMANDS: Mapping[str, SlashCommand] = {
@@ -197,12 +158,18 @@ SLASH_COMMANDS: Mapping[str, SlashCommand] = {
     ),
     "/set": SlashCommand("NAME VALUE", "Changes a generation setting; /show lists them.", _set),
     "/show": SlashCommand("", "Shows settings, engine, KV cache and its use.", _show),
-    "/read": SlashCommand("FILE", "Puts a text file before your next message.", _read),
+    "/read": SlashCommand(
+        "[FILE [QUESTION]]",
+        "Puts a text file before your next message; without FILE there is none.",
+        file_commands.read,
+    ),
     "/save": SlashCommand(
-        "FILE", "Saves as JSON with settings; as .safetensors with the KV cache.", _save
+        "FILE",
+        "Saves as JSON with settings; as .safetensors with the KV cache.",
+        file_commands.save,
     ),
     "/load": SlashCommand(
-        "FILE", "Continues what was saved; .safetensors with its KV cache.", _load
+        "FILE", "Continues what was saved; .safetensors with its KV cache.", file_commands.load
     ),
 }
 
@@ -213,7 +180,7 @@ def _value(text: str) -> Any:
         return text.lower() == "true"
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return text
 
 

@@ -128,11 +128,11 @@ def chat(
     try:
         with kept.saved_at_end(conversation, show):
             if message is None:
-                terminal.run()
+                terminal.run(offers_saving=not kept.saves)
             elif as_json:
                 _print_json(conversation, answer(message))
             else:
-                terminal.show_turn(lambda streamer: answer(message, streamer))
+                terminal.show_turn(lambda *shown: answer(message, *shown))
     except BrokenPipeError:
         # The reader, head for instance, has gone. Python flushes stdout once more at the end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -104,7 +104,7 @@ def crush(
         with StepProgress("Prepare") as progress:
             progress.step(1, 2, f"Read and crush {_name(document)}")
             # As a file that a chat's /read attaches stands before its question.
-            prefix = pipeline.cache_prefix(f"{text}\n\n", system, progress.advance)
+            prefix = pipeline.cache_prefix(f"{text}\n\n", system, progress.read)
             progress.step(2, 2, f"Write {output}")
             summary = pipeline.save_session(output, prefix, overwrite=overwrite)
     except KeyboardInterrupt:

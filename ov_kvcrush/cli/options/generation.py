@@ -14,11 +14,14 @@ FLAGS: dict[str, tuple[type, str]] = {
     "max_new_tokens": (int, "Longest answer in tokens."),
     "min_new_tokens": (int, "Shortest answer in tokens."),
     "do_sample": (bool, "Draw tokens instead of taking the likeliest; on with the next four."),
-    "temperature": (float, "Above 1 flattens the distribution, below 1 sharpens it."),
+    "temperature": (
+        float,
+        "Above 1 flattens the distribution, below 1 sharpens it; 0 takes the likeliest.",
+    ),
     "top_k": (int, "Draw from the k likeliest tokens."),
     "top_p": (float, "Draw from the likeliest tokens that add up to this probability."),
     "min_p": (float, "Draw from tokens this likely relative to the likeliest."),
-    "rng_seed": (int, "Seed of the draws."),
+    "rng_seed": (int, "Seed of the draws; another one for each answer if not given."),
     "repetition_penalty": (float, "Above 1 makes tokens seen before less likely."),
     "presence_penalty": (float, "Subtracted from tokens generated before."),
     "frequency_penalty": (float, "Subtracted for each time a token was generated."),
@@ -30,7 +33,12 @@ _SAMPLING = frozenset({"temperature", "top_k", "top_p", "min_p"})
 
 
 def imply_sampling(changes: Mapping[str, Any]) -> dict[str, Any]:
-    """``changes``, with ``do_sample`` on where one of them shapes the draw and it is not given."""
+    """``changes``, with ``do_sample`` on where one of them shapes the draw and it is not given.
+
+    A temperature of 0 is the limit in which the likeliest token is always drawn: ``do_sample`` off.
+    """
+    if changes.get("temperature") == 0 and not changes.get("do_sample"):
+        return {**changes, "do_sample": False}
     if "do_sample" not in changes and not _SAMPLING.isdisjoint(changes):
         return {**changes, "do_sample": True}
     return dict(changes)

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import sys
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+
+from ov_kvcrush.cli.output.reading_line import describe_reading
+
+if TYPE_CHECKING:
+    from ov_kvcrush.pipeline.reading import ReadingProgress
 
 
 class StepProgress:
@@ -31,10 +37,11 @@ class StepProgress:
                 TextColumn("{task.description}"),
                 BarColumn(20),
                 TimeElapsedColumn(),
+                TextColumn("{task.fields[detail]}"),
                 console=self._console,
             )
             self._live.start()
-            self._task = self._live.add_task(self._preparation, total=None)
+            self._task = self._live.add_task(self._preparation, total=None, detail="")
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
@@ -49,7 +56,7 @@ class StepProgress:
         text = f"[{number}/{total}] {title}"
         self._finish_step()
         if self._live:
-            self._task = self._live.add_task(escape(text), total=None)
+            self._task = self._live.add_task(escape(text), total=None, detail="")
         else:
             self._console.print(text, markup=False)
 
@@ -57,6 +64,12 @@ class StepProgress:
         """So much of the step is done, 0 to 1."""
         if self._live and self._task is not None:
             self._live.update(self._task, total=1, completed=share)
+
+    def read(self, progress: ReadingProgress) -> None:
+        """The step reads a prompt, and so much of it has been read."""
+        self.advance(progress.share)
+        if self._live and self._task is not None:
+            self._live.update(self._task, detail=describe_reading(progress))
 
     def note(self, text: str) -> None:
         """Print one line among the steps."""

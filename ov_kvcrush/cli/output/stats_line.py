@@ -28,7 +28,7 @@ def stats_line(metrics: GenerationMetrics, description: EngineDescription) -> st
 
 
 def remarks(results: DecodedResults, config: GenerationConfig) -> list[str]:
-    """A line for each thing that was not as usual: text read anew, answer cut off."""
+    """A line for each thing that was not as usual: text read anew, no answer, or one cut off."""
     metrics, lines = results.metrics[0], []
     if metrics.restarted:
         lines.append(f"The history was read anew: {metrics.restarted}.")
@@ -37,6 +37,8 @@ def remarks(results: DecodedResults, config: GenerationConfig) -> list[str]:
         lines.append(
             f"The KV cache's pool was full: what was read was dropped and read anew{times}."
         )
+    if not results.texts[0].strip():
+        lines.append("The answer is empty: it ended before its first word.")
     if results.finish_reasons[0].name == "LENGTH":
         lines.append(f"The answer was cut off: {_limit(metrics, config)}.")
     return lines
@@ -53,12 +55,16 @@ def _prompt(metrics: GenerationMetrics) -> str:
 
 
 def _cache(metrics: GenerationMetrics, description: EngineDescription) -> str:
-    budget = description.kv_cache_config.max_cache_size
-    tokens = f"{metrics.kv_tokens:,}/{budget:,}" if budget else f"{metrics.kv_tokens:,}"
+    config = description.kv_cache_config
+    tokens = f"KV {metrics.kv_tokens:,} tokens"
+    if config.max_cache_size:
+        # What lies between two cuts is part of what was asked for: no overrun.
+        slack = f" + {config.decode_slack:,} slack" if config.decode_slack else ""
+        tokens += f" (budget {config.max_cache_size:,}{slack})"
     size = megabytes(metrics.kv_bytes)
     if metrics.num_evicted_tokens:
         size += f" of {megabytes(metrics.kv_bytes_full)}"
-    parts = [f"KV {tokens} tokens", size]
+    parts = [tokens, size]
     key, value = description.key_cache_precision, description.value_cache_precision
     if key and value:
         parts.append(f"K {key} V {value}")

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 
 from ov_kvcrush import LLMPipeline
-from ov_kvcrush.cli.chat.conversation import Conversation
+from ov_kvcrush.cli.chat.conversation import Attachment, Conversation
 from ov_kvcrush.errors import PromptError
 from tests.support.screens import SETTINGS, FakeScreen
 
@@ -34,6 +37,39 @@ def test_regen_draws_another_answer_each_time(screen: FakeScreen) -> None:
     assert len(set(texts)) == 4
 
 
+def test_every_answer_that_is_drawn_has_a_seed_of_its_own_that_draws_it_again(
+    screen: FakeScreen, pipeline: LLMPipeline
+) -> None:
+    screen.do("/set temperature 2")
+    screen.do("/set ignore_eos true")
+    assert screen.conversation.describe_settings()["rng_seed"] is None
+    assert re.search(r"rng_seed +drawn for each answer", screen.do("/show"))
+    drawn = {}
+    for _ in range(3):
+        text = screen.ask("Tell me").texts[0]
+        seed = screen.conversation.describe_settings()["rng_seed"]
+        assert re.search(rf"rng_seed +{seed}\n", screen.do("/show"))
+        drawn[seed] = text
+        screen.do("/clear")
+    assert len(set(drawn.values())) == 3
+    for seed, text in drawn.items():
+        assert re.search(rf"rng_seed = {seed}", screen.do(f"/set rng_seed {seed}"))
+        assert screen.ask("Tell me").texts == [text]
+        screen.do("/clear")
+
+
+def test_a_seed_that_was_given_stays(pipeline: LLMPipeline) -> None:
+    settings = {**SETTINGS, "do_sample": True, "temperature": 2.0, "rng_seed": 0}
+    first, second = (Conversation(pipeline, settings) for _ in range(2))
+    assert first.ask("Tell me").texts == second.ask("Tell me").texts
+    assert first.describe_settings()["rng_seed"] == 0
+
+
+def test_a_greedy_answer_draws_no_seed(screen: FakeScreen) -> None:
+    screen.ask("Hello")
+    assert screen.conversation.describe_settings()["rng_seed"] == 0
+
+
 def test_regen_before_any_question_says_so(screen: FakeScreen) -> None:
     with pytest.raises(PromptError, match="no answer to take back"):
         screen.do("/regen")
@@ -46,6 +82,53 @@ def test_a_question_whose_answer_was_broken_off_is_asked_by_regen(screen: FakeSc
     assert [m["content"] for m in screen.messages if m["role"] == "user"] == ["First"]
     screen.do("/regen")
     assert [m["content"] for m in screen.messages if m["role"] == "user"] == ["First", "Second"]
+
+
+def test_what_is_attached_stays_until_there_is_an_answer(screen: FakeScreen) -> None:
+    screen.conversation.attached = [Attachment("rooms.txt", "Room 7 is blue.", 5)]
+    with pytest.raises(KeyboardInterrupt):
+        screen.conversation.ask("Which colour?", interrupt)
+    assert [one.name for one in screen.conversation.attached] == ["rooms.txt"]
+    screen.ask("And room 7?")
+    assert screen.conversation.attached == []
+    assert screen.messages[0]["content"] == "Room 7 is blue.\n\nAnd room 7?"
+
+
+def test_regen_asks_with_what_was_attached_then(screen: FakeScreen) -> None:
+    screen.conversation.attached = [Attachment("rooms.txt", "Room 7 is blue.", 5)]
+    with pytest.raises(KeyboardInterrupt):
+        screen.conversation.ask("Which colour?", interrupt)
+    screen.conversation.attached.append(Attachment("more.txt", "Room 8 is red.", 5))
+    screen.do("/regen")
+    assert screen.messages[0]["content"] == "Room 7 is blue.\n\nWhich colour?"
+    assert [one.name for one in screen.conversation.attached] == ["more.txt"]
+
+
+def test_what_is_attached_later_is_not_lost_by_a_regen(screen: FakeScreen) -> None:
+    screen.ask("First")
+    screen.conversation.attached = [Attachment("rooms.txt", "Room 7 is blue.", 5)]
+    screen.do("/regen")
+    assert [one.name for one in screen.conversation.attached] == ["rooms.txt"]
+
+
+def test_turns_are_unsaved_until_they_are_in_a_file(screen: FakeScreen, tmp_path: Path) -> None:
+    file = tmp_path / "talk.json"
+    conversation = screen.conversation
+    assert not conversation.has_unsaved_turns
+    screen.do("/system Be brief.")
+    assert not conversation.has_unsaved_turns
+    screen.ask("Hello")
+    assert conversation.has_unsaved_turns
+    screen.do(f"/save {file}")
+    assert not conversation.has_unsaved_turns
+    screen.ask("And again")
+    assert conversation.has_unsaved_turns
+    screen.do(f"/load {file}")
+    assert not conversation.has_unsaved_turns
+    screen.do("/system Be long.")
+    assert conversation.has_unsaved_turns
+    screen.do("/clear")
+    assert not conversation.has_unsaved_turns
 
 
 def test_a_regen_that_is_broken_off_leaves_the_answer_before(screen: FakeScreen) -> None:

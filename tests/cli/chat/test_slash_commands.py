@@ -10,7 +10,7 @@ import pytest
 from ov_kvcrush import LLMPipeline
 from ov_kvcrush.cli.chat.conversation import Conversation
 from ov_kvcrush.cli.chat.conversation_file import read_conversation
-from ov_kvcrush.cli.chat.slash_commands import SLASH_COMMANDS, LeaveChat
+from ov_kvcrush.cli.chat.slash_commands import SLASH_COMMANDS, LeaveChat, is_command
 from ov_kvcrush.errors import ConfigError, OVKVCrushError, PromptError
 from tests.support.screens import SETTINGS, FakeScreen
 
@@ -29,7 +29,7 @@ def test_an_unknown_command_suggests_the_closest(screen: FakeScreen) -> None:
     assert screen.messages == []
 
 
-@pytest.mark.parametrize("line", ["/read", "/set", "/set top_k", "/save", "/load", "/exit now"])
+@pytest.mark.parametrize("line", ["/set", "/set top_k", "/save", "/load", "/exit now"])
 def test_a_wrong_number_of_arguments_shows_the_usage(screen: FakeScreen, line: str) -> None:
     with pytest.raises(OVKVCrushError, match=f"usage: {line.split()[0]}"):
         screen.do(line)
@@ -48,7 +48,7 @@ def test_exit_leaves(screen: FakeScreen) -> None:
     [
         ("/set max_new_tokens 3", "max_new_tokens", 3),
         ("/set ignore_eos True", "ignore_eos", True),
-        ("/set repetition_penalty 1.5", "repetition_penalty", 1.5),
+        ("/set repetition_penalty 1.1", "repetition_penalty", 1.1),
         ("/set stop_strings the end", "stop_strings", ["the end"]),
         ('/set stop_strings ["a", "b"]', "stop_strings", ["a", "b"]),
     ],
@@ -75,6 +75,8 @@ def test_setting_a_temperature_turns_sampling_on_and_says_so(screen: FakeScreen)
         ("/set max_new_tokens many", "it takes a whole number", ""),
         ("/set max_cache_size 9", "fixed when the model is loaded", "--max-cache-size"),
         ("/set seed 9", "unknown generation setting", "'rng_seed'"),
+        ("/set colour blue", "unknown generation setting", "Known: do_sample, eos_token_id, "),
+        ("/set num_beam 4", "unknown generation setting", "'num_beams'"),
         ("/set num_return_sequences 2", "cannot be set in a chat", ""),
         ("/set num_beams 4", "does not serve beam search", ""),
     ],
@@ -86,6 +88,39 @@ def test_what_cannot_be_set_is_refused_and_changes_nothing(
         screen.do(line)
     assert hint in caught.value.hint
     assert screen.conversation.settings == SETTINGS
+
+
+def test_what_is_listed_can_be_set(screen: FakeScreen) -> None:
+    with pytest.raises(ConfigError) as caught:
+        screen.do("/set colour blue")
+    listed = caught.value.hint.removeprefix("Known: ").removesuffix(".").split(", ")
+    assert listed == list(screen.conversation.describe_settings())
+
+
+def test_a_temperature_of_0_is_greedy_until_there_is_another(screen: FakeScreen) -> None:
+    screen.do("/set temperature 0.5")
+    assert screen.do("/set temperature 0") == "temperature = 0.0, do_sample = false"
+    assert screen.ask("Hello").texts
+    assert screen.do("/set temperature 0.7") == "temperature = 0.7, do_sample = true"
+    assert screen.do("/set top_p 0.9") == "top_p = 0.9"
+
+
+@pytest.mark.parametrize(
+    ("text", "is_one"),
+    [
+        ("/help", True),
+        (" /set top_k 3\n", True),
+        ("/unknown", True),
+        ("/system Be brief.\nBe kind.", True),
+        ("/usr/bin\n/usr/lib", False),
+        ("What is /help?", False),
+        ("", False),
+    ],
+)
+def test_a_command_is_a_line_with_a_slash_or_begins_with_a_commands_name(
+    text: str, is_one: bool
+) -> None:
+    assert is_command(text) == is_one
 
 
 def test_what_is_not_served_may_be_set_to_its_default(screen: FakeScreen) -> None:
@@ -105,7 +140,31 @@ def test_show_tells_settings_engine_and_use(screen: FakeScreen) -> None:
         assert re.search(line, text), line
 
 
+def test_a_value_that_is_nested_too_deep_is_a_text(screen: FakeScreen) -> None:
+    with pytest.raises(ConfigError, match="it takes a whole number"):
+        screen.do(f"/set max_new_tokens {'[' * 100_000}")
+
+
 # ------------------------------------------------------------------ /read, /save, /load
+
+
+@pytest.mark.parametrize("command", ["/read", "/save", "/load"])
+@pytest.mark.parametrize(
+    "name", ["a" * 5000, "a" * 5000 + ".safetensors", "a\0b", "/dev/null/a", "/proc/self/mem", "/"]
+)
+def test_names_that_no_file_can_have_are_refused(
+    screen: FakeScreen, command: str, name: str
+) -> None:
+    screen.ask("Hello")
+    with pytest.raises(OVKVCrushError):
+        screen.do(f"{command} {name}")
+    assert screen.conversation.has_unsaved_turns
+
+
+@pytest.mark.parametrize("name", ["/dev/zero", "/"])
+def test_what_is_not_a_file_is_not_read(screen: FakeScreen, name: str) -> None:
+    with pytest.raises(OVKVCrushError, match="is not a file"):
+        screen.do(f"/read {name}")
 
 
 def test_a_file_that_was_read_comes_before_the_next_message_only(
@@ -118,6 +177,25 @@ def test_a_file_that_was_read_comes_before_the_next_message_only(
     assert screen.messages[0]["content"] == "Room 7 is blue.\n\nWhich colour?"
     screen.ask("Sure?")
     assert screen.messages[2]["content"] == "Sure?"
+
+
+def test_a_question_behind_a_file_is_asked_about_it(screen: FakeScreen, tmp_path: Path) -> None:
+    file = tmp_path / "two words.txt"
+    file.write_text("Room 7 is blue.\n")
+    assert screen.do(f'/read "{file}" Which colour?\nAnd why?').startswith(f"{file}: ")
+    assert screen.messages[0]["content"] == "Room 7 is blue.\n\nWhich colour?\nAnd why?"
+    assert screen.results[-1].texts[0] == screen.messages[1]["content"]
+    assert screen.conversation.attached == []
+
+
+def test_read_alone_drops_what_was_read(screen: FakeScreen, tmp_path: Path) -> None:
+    file = tmp_path / "text.txt"
+    file.write_text("Room 7 is blue.")
+    screen.do(f"/read {file}")
+    assert re.search(rf"attached +{file} \(\d+ tokens\)", screen.do("/show"))
+    assert "Nothing is attached" in screen.do("/read")
+    screen.ask("Hello")
+    assert screen.messages[0]["content"] == "Hello"
 
 
 def test_clear_drops_a_file_that_was_read(screen: FakeScreen, tmp_path: Path) -> None:

@@ -8,9 +8,11 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from ov_kvcrush import LLMPipeline
 from ov_kvcrush.cli import run
 from ov_kvcrush.runtime.interface import ENGINES
 from tests.support.commands import fails, stats
@@ -229,3 +231,48 @@ def test_what_a_message_spells_is_text_unless_asked(
 
     assert prompt_tokens("--parse-special") == 6
     assert prompt_tokens() > 8
+
+
+# ------------------------------------------------------------------ how an answer is generated
+
+
+def answer_and_settings(
+    capsys: pytest.CaptureFixture[str], *arguments: str
+) -> tuple[str, dict[str, Any]]:
+    capsys.readouterr()
+    assert run(["chat", "model", "--json", "--prompt", "Tell me", *arguments]) == 0
+    turn = json.loads(capsys.readouterr().out)
+    return turn["answer"], turn["generation_config"]
+
+
+def test_a_temperature_without_a_seed_draws_one_that_gives_the_same_answer_again(
+    shared: LLMPipeline, capsys: pytest.CaptureFixture[str]
+) -> None:
+    drawing = ["--temperature", "2", "--ignore-eos", "--max-new-tokens", "12"]
+    answer, settings = answer_and_settings(capsys, *drawing)
+    other, others = answer_and_settings(capsys, *drawing)
+    assert settings["do_sample"]
+    assert settings["rng_seed"] != others["rng_seed"]
+    assert answer != other
+    seed = str(settings["rng_seed"])
+    assert answer_and_settings(capsys, *drawing, "--rng-seed", seed) == (answer, settings)
+
+
+def test_a_temperature_of_0_is_greedy(
+    shared: LLMPipeline, capsys: pytest.CaptureFixture[str]
+) -> None:
+    greedy, _ = answer_and_settings(capsys, "--max-new-tokens", "12")
+    answer, settings = answer_and_settings(capsys, "--max-new-tokens", "12", "--temperature", "0")
+    assert answer == greedy
+    assert not settings["do_sample"]
+
+
+def test_an_empty_answer_is_told_beside_it(
+    shared: LLMPipeline, capsys: pytest.CaptureFixture[str]
+) -> None:
+    answer, _ = answer_and_settings(capsys, "--max-new-tokens", "12")
+    arguments = ["--prompt", "Tell me", "--stop-strings", answer[0]]
+    assert run(["chat", "model", *arguments]) == 0
+    out, err = capsys.readouterr()
+    assert out == "\n"
+    assert "The answer is empty" in err

@@ -7,11 +7,14 @@ import os
 import re
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from ov_kvcrush import LLMPipeline
 from ov_kvcrush.cli import run
+from ov_kvcrush.cli.chat import session_file
+from ov_kvcrush.cli.chat.session_file import SessionFile, save_chat
 from ov_kvcrush.pipeline.saving import saved_kind
 from tests.support.commands import fails
 from tests.support.damaged_sessions import DAMAGES
@@ -46,8 +49,7 @@ def test_a_session_is_made_gone_on_from_and_saved_at_the_end(
     content = file.read_bytes()
     with Terminal(*arguments) as chat:
         chat.read_until(r"\n> ")
-        chat.press_ctrl_c_at_prompt()
-        assert chat.wait() == 0
+        assert chat.leave_by_ctrl_c() == 0
     assert file.read_bytes() == content  # nothing was said
     assert os.listdir(tmp_path) == [file.name]
 
@@ -157,3 +159,28 @@ def test_a_conversation_that_was_emptied_leaves_the_file(
         chat.read_until("nothing to save")
         assert chat.wait() == 0
     assert file.read_bytes() == before
+
+
+def test_one_more_ctrl_c_while_the_chat_is_saved_does_not_lose_it(
+    shared: LLMPipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "talk.safetensors"
+
+    def impatient(*arguments: Any) -> str:
+        os.kill(os.getpid(), signal.SIGINT)
+        return save_chat(*arguments)
+
+    monkeypatch.setattr(session_file, "save_chat", impatient)
+    assert run(["chat", "model", "--session", str(file), "--prompt", "Hello"]) == 130
+    assert saved_kind(file) == "chat"
+
+
+def test_a_chat_is_saved_in_its_own_file_but_not_over_a_document(
+    shared: LLMPipeline, tmp_path: Path
+) -> None:
+    file, document = tmp_path / "talk.safetensors", tmp_path / "rooms.safetensors"
+    with shared.cache_prefix("Room 7 is blue.\n\n") as prefix:
+        shared.save_session(document, prefix)
+    assert SessionFile(file, shared, "").saves
+    assert not SessionFile(document, shared, "").saves
+    assert not SessionFile(None, shared, "").saves

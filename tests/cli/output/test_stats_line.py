@@ -28,7 +28,9 @@ def metrics(**changes: Any) -> GenerationMetrics:
     return GenerationMetrics(**(values | changes))
 
 
-def description(max_cache_size: int, key: str | None = "u8") -> EngineDescription:
+def description(
+    max_cache_size: int, key: str | None = "u8", decode_slack: int = 128
+) -> EngineDescription:
     return EngineDescription(
         engine="paged",
         device="CPU",
@@ -39,18 +41,20 @@ def description(max_cache_size: int, key: str | None = "u8") -> EngineDescriptio
         pool_tokens=None,
         max_num_batched_tokens=2048,
         context_length=0,
-        kv_cache_config=KVCacheConfig(max_cache_size=max_cache_size),
+        kv_cache_config=KVCacheConfig(max_cache_size=max_cache_size, decode_slack=decode_slack),
     )
 
 
-def results(reason: GenerationFinishReason, cost: GenerationMetrics) -> DecodedResults:
-    return DecodedResults([""], [0.0], [reason], PerfMetrics(), [cost])
+def results(
+    reason: GenerationFinishReason, cost: GenerationMetrics, text: str = "blue"
+) -> DecodedResults:
+    return DecodedResults([text], [0.0], [reason], PerfMetrics(), [cost])
 
 
 def test_a_turn_with_a_budget() -> None:
     assert stats_line(metrics(), description(1024)) == (
         "TTFT 214 ms · TPOT 31.2 ms · 1,972 in (1,840 reused) · "
-        "KV 1,024/1,024 tokens, 38.5 MB of 154 MB, K u8 V u4, 2,948 evicted"
+        "KV 1,024 tokens (budget 1,024 + 128 slack), 38.5 MB of 154 MB, K u8 V u4, 2,948 evicted"
     )
 
 
@@ -60,6 +64,21 @@ def test_a_first_turn_without_a_budget_says_only_what_there_is() -> None:
     )
     line = stats_line(cost, description(0, key=None))
     assert line == "TTFT 1,500 ms · 1,972 in · KV 1,024 tokens, 38.5 MB"
+
+
+def test_a_cache_between_two_cuts_is_within_what_was_asked_for() -> None:
+    line = stats_line(metrics(kv_tokens=295, num_evicted_tokens=0), description(256))
+    assert "KV 295 tokens (budget 256 + 128 slack), 38.5 MB" in line
+    line = stats_line(metrics(), description(256, decode_slack=0))
+    assert "KV 1,024 tokens (budget 256), 38.5 MB" in line
+
+
+def test_an_empty_answer_is_told() -> None:
+    empty = [
+        remarks(results(GenerationFinishReason.STOP, metrics(), text), GenerationConfig())
+        for text in ("", " \n")
+    ]
+    assert empty == [["The answer is empty: it ended before its first word."]] * 2
 
 
 def test_an_ordinary_turn_needs_no_remark() -> None:

@@ -154,6 +154,11 @@ def test_without_eviction_the_same_settings_are_not_looked_at(engine: GenaiEngin
     assert engine.describe().eviction is None
 
 
+def test_the_slack_it_describes_is_the_page_that_it_waits_for(evicting: GenaiEngine) -> None:
+    description = evicting.describe()
+    assert description.kv_cache_config.decode_slack == description.page_size == PAGE
+
+
 def test_prefix_caching_is_on_just_where_nothing_is_evicted(
     engine: GenaiEngine, evicting: GenaiEngine
 ) -> None:
