@@ -10,15 +10,16 @@ from typing import TYPE_CHECKING, Any
 from huggingface_hub.constants import HF_HUB_CACHE
 
 from ov_kvcrush.errors import ExportError
-from ov_kvcrush.export.checkpoint.source import Source, find_source
+from ov_kvcrush.export.checkpoint.source import Source, find_source, model_folder
 from ov_kvcrush.export.kv_plan.plan_file import read_kv_file, require_layers
+from ov_kvcrush.export.output_folder import check_output, keep_apart, resolve_output
 from ov_kvcrush.export.texts.texts import Text, find_text
 from ov_kvcrush.export.value_balance.projections import ValueProjections
-from ov_kvcrush.export.workspace import check_output, nearest_folder
+from ov_kvcrush.export.workspace import nearest_folder
 
 if TYPE_CHECKING:
     from optimum.intel.openvino.configuration import OVConfig
-    from transformers import PretrainedConfig
+    from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
     from ov_kvcrush.export.options import ExportOptions
     from ov_kvcrush.plan import LayerGeometry
@@ -35,6 +36,7 @@ class Preflight:
     Attributes:
         source: where the model is.
         config: its configuration.
+        tokenizer: its tokenizer, with the chat template that will be exported.
         compression: Optimum's configuration of the weights; None leaves it to Optimum.
         layers: estimated attention geometry; empty if the configuration does not tell.
         precisions: of the KV cache by layer, where a file names them; else empty.
@@ -43,10 +45,13 @@ class Preflight:
         weight_bytes: estimated size of the finished weights.
         compressed_format: what the weights are compressed to, for the user to read; empty where
             they are not.
+        weights_fit: whether the weights are known to be those of the configuration; else it is
+            found out when they are loaded.
     """
 
     source: Source
     config: PretrainedConfig
+    tokenizer: PreTrainedTokenizerBase
     compression: OVConfig | None
     layers: tuple[LayerGeometry, ...]
     precisions: tuple[LayerPrecision, ...]
@@ -54,6 +59,7 @@ class Preflight:
     projections: ValueProjections | None
     weight_bytes: int
     compressed_format: str
+    weights_fit: bool
 
 
 def check(options: ExportOptions, progress: Progress) -> Preflight:
@@ -63,9 +69,9 @@ def check(options: ExportOptions, progress: Progress) -> Preflight:
         ConfigError: options that contradict each other or the model.
         ExportError: the model, the output folder or a disk does not allow the export.
     """
-    output = options.output.resolve()
+    output = resolve_output(options.output)
     check_output(output, options.overwrite)
-    _keep_model_and_output_apart(Path(options.model), output)
+    keep_apart(output, model_folder(options), options)
     from_file = options.kv_plan and options.kv_plan != "auto"
     precisions = read_kv_file(str(options.kv_plan)) if from_file else ()
     source = find_source(options)
@@ -74,6 +80,8 @@ def check(options: ExportOptions, progress: Progress) -> Preflight:
     # Optimum takes seconds to import: not before the quick checks have passed.
     from ov_kvcrush.export import optimum
     from ov_kvcrush.export.checkpoint import estimate
+    from ov_kvcrush.export.checkpoint.generation_settings import check_generation_settings
+    from ov_kvcrush.export.tokenizer import load_checkpoint_tokenizer
 
     config = optimum.read_config(options, source.folder)
     compression = optimum.compression(options)
@@ -98,11 +106,16 @@ def check(options: ExportOptions, progress: Progress) -> Preflight:
     if source.download_bytes:
         cache = Path(options.cache_dir or HF_HUB_CACHE).resolve()
         _require_space(nearest_folder(cache), source.download_bytes, "the download")
+    vocab_size = estimate.vocab_size(config)
+    tokenizer = load_checkpoint_tokenizer(options, source.folder, vocab_size, progress)
+    check_generation_settings(source.folder)
+    weights_fit = _check_weights(options, source, config, progress)
     kind = settings.get("dtype") or options.weight_format if settings else ""
     weight_bytes = after or before
     return Preflight(
         source,
         config,
+        tokenizer,
         compression,
         layers,
         precisions,
@@ -110,7 +123,23 @@ def check(options: ExportOptions, progress: Progress) -> Preflight:
         projections,
         weight_bytes,
         kind or "",
+        weights_fit,
     )
+
+
+def _check_weights(
+    options: ExportOptions, source: Source, config: PretrainedConfig, progress: Progress
+) -> bool:
+    """Whether it is known already that the weights are those of the configuration."""
+    from ov_kvcrush.export.checkpoint.completeness import compare
+    from ov_kvcrush.export.checkpoint.weight_files import tensor_shapes
+
+    fit = compare(config, tensor_shapes(source.weights), options.trust_remote_code)
+    if fit is None or source.downloads:
+        return False
+    for note in fit.require(options.model, config):
+        progress.note(note)
+    return True
 
 
 def _value_projections(
@@ -136,14 +165,6 @@ def _compression_settings(compression: OVConfig | None, source: Source) -> dict[
     if compression.quantization_config is None:
         return {}
     return dict(compression.quantization_config.to_dict())
-
-
-def _keep_model_and_output_apart(model: Path, output: Path) -> None:
-    if model.is_dir() and output in (model.resolve(), *model.resolve().parents):
-        raise ExportError(
-            f"the output {output} would replace the model it is made from",
-            "Choose another output folder.",
-        )
 
 
 def _require_space(folder: Path, num_bytes: int, what: str) -> None:
