@@ -31,9 +31,9 @@ from optimum.intel.utils.import_utils import is_transformers_version
 from transformers import AutoConfig, PretrainedConfig
 from transformers import __version__ as transformers_version
 
-from ov_kvcrush.errors import ConfigError, ExportError, OVKVCrushError, last_line
+from ov_kvcrush.errors import ConfigError, ExportError, OVKVCrushError, first_line, last_line
 from ov_kvcrush.export.options import TASK, ExportOptions
-from ov_kvcrush.export.texts.hub_text import require_datasets
+from ov_kvcrush.export.texts.hub_text import require_data_set, require_known
 from ov_kvcrush.export.texts.text_file import is_file_name, read_samples
 
 _LIBRARY = "transformers"
@@ -67,9 +67,15 @@ def read_config(options: ExportOptions, folder: Path) -> PretrainedConfig:
                 "A newer release of the export packages may know it.",
             ) from error
         raise ExportError(
-            f"the configuration of {options.model} cannot be read: {last_line(error)}",
+            f"the configuration of {options.model} cannot be read: {first_line(error)}",
             "Correct config.json, or download the model again.",
         ) from error
+    architectures = config.architectures or []
+    if not isinstance(architectures, list) or not all(isinstance(a, str) for a in architectures):
+        raise ExportError(
+            f"architectures is {architectures!r} in config.json, not a list of names",
+            "Correct config.json, or download the model again.",
+        )
     model_type = getattr(config, "export_model_type", config.model_type)
     if not _is_supported(model_type):
         raise ExportError(
@@ -77,7 +83,7 @@ def read_config(options: ExportOptions, folder: Path) -> PretrainedConfig:
             "Decoder-only text models can be exported: Llama, Qwen, Mistral, Phi, Gemma, …",
         )
     _check_transformers_release(config, model_type)
-    heads = [name for name in config.architectures or [] if name.endswith(_OTHER_HEADS)]
+    heads = [name for name in architectures if name.endswith(_OTHER_HEADS)]
     if heads:
         raise ExportError(
             f"{options.model} is a {heads[0]}: it has no head that predicts the next token",
@@ -130,6 +136,8 @@ def compression(options: ExportOptions) -> OVConfig | None:
     if options.dataset and is_file_name(options.dataset):
         samples = read_samples(options.dataset, options.num_samples)
         options = dataclasses.replace(options, dataset=samples)  # type: ignore[arg-type]
+    elif options.dataset is not None:
+        require_known(options.dataset)
     try:
         config = OVConfig(quantization_config=_compression_settings(options))
     except ValueError as error:
@@ -158,7 +166,7 @@ def _check_dataset(options: ExportOptions, config: Any) -> None:
     needs_hub = isinstance(dataset, str) and dataset != _ON_THE_FLY
     if needs_hub:
         whose = "" if options.dataset else f" (Optimum's default for {options.model})"
-        require_datasets(f"{dataset}{whose}")
+        require_data_set(dataset, whose)
 
 
 def ignores_dataset(config: OVConfig | None) -> bool:
@@ -238,6 +246,10 @@ def _told_as(what: str) -> Iterator[None]:
             "Give a smaller --group-size (64, 32), or --group-size-fallback adjust.",
         ) from error
     except Exception as error:
+        if "iostream error" in str(error):  # all that OpenVINO says when it cannot write a file
+            raise ExportError(
+                f"{what}: a file cannot be written", "See that the disk has room, and run it again."
+            ) from error
         raise ExportError(
             f"{what}: {last_line(error)}", "Run again with -v to see all that the libraries say."
         ) from error

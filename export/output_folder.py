@@ -43,7 +43,7 @@ def check_output(output: Path, overwrite: bool) -> None:
         ExportError: it is a file, holds something, or lies where nothing can be written.
     """
     try:
-        folder = output if output.exists() else nearest_folder(output)
+        folder = nearest_folder(output)
         if not folder.is_dir():
             raise ExportError(
                 f"{folder} is a file"
@@ -90,14 +90,15 @@ def _holds(output: Path, folder: Path) -> bool:
 
 
 def _check_replaceable(output: Path, overwrite: bool) -> None:
+    if not any((output / name).exists() for name in (GRAPH_FILE, PLAN_FILE)):
+        raise ExportError(
+            f"{output} is not empty, and holds something other than an exported model, which is "
+            "not overwritten",
+            _ANOTHER,
+        )
     if not overwrite:
         raise ExportError(
             f"{output} exists and is not empty", "Choose another folder, or add --overwrite."
-        )
-    if not any((output / name).exists() for name in (GRAPH_FILE, PLAN_FILE)):
-        raise ExportError(
-            f"{output} holds something other than an exported model, which is not overwritten",
-            "Choose another folder, or delete this one yourself.",
         )
     if output in Path.cwd().parents:
         raise ExportError(

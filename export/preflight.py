@@ -70,8 +70,8 @@ def check(options: ExportOptions, progress: Progress) -> Preflight:
         ExportError: the model, the output folder or a disk does not allow the export.
     """
     output = resolve_output(options.output)
-    check_output(output, options.overwrite)
     keep_apart(output, model_folder(options), options)
+    check_output(output, options.overwrite)
     from_file = options.kv_plan and options.kv_plan != "auto"
     precisions = read_kv_file(str(options.kv_plan)) if from_file else ()
     source = find_source(options)
@@ -169,9 +169,10 @@ def _compression_settings(compression: OVConfig | None, source: Source) -> dict[
 
 def _require_space(folder: Path, num_bytes: int, what: str) -> None:
     free = shutil.disk_usage(folder).free
-    if free < num_bytes + _RESERVE:
+    needed = num_bytes + _RESERVE
+    if free < needed:
         raise ExportError(
-            f"not enough disk: {what} needs about {num_bytes / 1e6:,.0f} MB in {folder}, "
+            f"not enough disk: {what} needs about {needed / 1e6:,.0f} MB in {folder}, "
             f"{free / 1e6:,.0f} MB are free",
             "Free some space, or choose a folder on another disk.",
         )

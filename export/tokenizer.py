@@ -10,16 +10,14 @@ from openvino_tokenizers import convert_tokenizer as convert_to_openvino
 from optimum.exporters.openvino.convert import export_tokenizer
 from transformers import AutoTokenizer
 
-from ov_kvcrush.errors import ExportError, last_line
+from ov_kvcrush.errors import ExportError, first_line, last_line
 from ov_kvcrush.export.options import TASK, ExportOptions
-from ov_kvcrush.model_folder import TOKENIZER_FILES, load_tokenizer
+from ov_kvcrush.model_folder import TEMPLATE_FILE, TOKENIZER_FILES, load_tokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from ov_kvcrush.progress import Progress
-
-TEMPLATE_FILE = "chat_template.jinja"
 
 _TOKENIZER_FILES = "Copy tokenizer.json and tokenizer_config.json into the model's folder."
 _NAMED = 3
@@ -42,7 +40,7 @@ def load_checkpoint_tokenizer(
         progress: is told what the exported model will not have.
 
     Raises:
-        ExportError: there is no tokenizer, or it cannot be loaded.
+        ExportError: there is no tokenizer, or it cannot be loaded or does not read a text.
     """
     try:
         tokenizer = AutoTokenizer.from_pretrained(
@@ -51,9 +49,11 @@ def load_checkpoint_tokenizer(
         # transformers makes up an empty tokenizer where there is none.
         vocabularies = {"tokenizer.json", *tokenizer.vocab_files_names.values()}
         vocabulary = tokenizer.get_vocab()
+        for text in _SAMPLES:
+            tokenizer(text)
     except Exception as error:
         raise ExportError(
-            f"the tokenizer of {options.model} cannot be loaded: {last_line(error)}",
+            f"the tokenizer of {options.model} cannot be loaded: {first_line(error)}",
             _TOKENIZER_FILES,
         ) from error
     if not any((source / name).exists() for name in vocabularies):

@@ -87,7 +87,7 @@ def open_workspace(output: Path) -> Iterator[Workspace]:
     Raises:
         ExportError: nothing can be written there.
     """
-    parent = output if output.exists() else nearest_folder(output)
+    parent = nearest_folder(output)
     workspace = Workspace(output, parent / _name(output, os.getpid()))
     former = tempfile.tempdir
     try:
@@ -115,7 +115,7 @@ def reclaim(output: Path) -> None:
     One that was killed while it put the new model in place of the old one is undone, or finished if
     the old one was already away.
     """
-    for folder in {output, nearest_folder(output)}:
+    for folder in _places(output):
         with suppress(OSError):  # a folder that cannot be listed is refused elsewhere
             for root in folder.iterdir():
                 if is_workspace(root, output) and _is_abandoned(root):
@@ -126,15 +126,20 @@ def remove_workspace(output: Path, process: int | None) -> None:
     """Clear up after a process that died while it exported to ``output``."""
     if process is None:
         return
-    for folder in {output, nearest_folder(output)}:
+    for folder in _places(output):
         root = folder / _name(output, process)
         if root.exists():
             Workspace(output, root).remove()
 
 
 def nearest_folder(output: Path) -> Path:
-    """The closest parent of ``output`` that exists; of ``/`` it is ``/``."""
-    return next((parent for parent in output.parents if parent.exists()), output)
+    """``output`` if it exists, else the closest parent that does."""
+    return next(folder for folder in (output, *output.parents) if folder.exists())
+
+
+def _places(output: Path) -> tuple[Path, Path]:
+    """Where a workspace for ``output`` may be: in it, or where it was made before that existed."""
+    return output, nearest_folder(output.parent)
 
 
 def _name(output: Path, process: int) -> str:

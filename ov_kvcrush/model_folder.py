@@ -15,6 +15,7 @@ GRAPH_FILE = "openvino_model.xml"
 WEIGHTS_FILE = "openvino_model.bin"
 TOKENIZER_FILES = ("openvino_tokenizer.xml", "openvino_detokenizer.xml")
 GENERATION_FILE = "generation_config.json"
+TEMPLATE_FILE = "chat_template.jinja"
 
 _PROBES = 64
 _PROBE_BYTES = 4096

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from ov_kvcrush.errors import ExportError
+from ov_kvcrush.errors import ExportError, first_line
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
@@ -121,7 +121,7 @@ def compare(
             model = AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
     except Exception as error:  # of torch, transformers, and code that comes with the model
         raise ExportError(
-            f"no model can be made of the configuration: {_reason(error)}",
+            f"no model can be made of the configuration: {first_line(error)}",
             "Correct config.json, or download the model again.",
         ) from error
     if _is_converted(model):
@@ -213,8 +213,3 @@ def _named(names: Iterable[str]) -> str:
 
 def _written(shape: Shape) -> str:
     return "×".join(map(str, shape))
-
-
-def _reason(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from transformers import GenerationConfig
 
-from ov_kvcrush.errors import ExportError, last_line
+from ov_kvcrush.errors import ExportError, first_line
 from ov_kvcrush.model_folder import GENERATION_FILE
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def check_generation_settings(folder: Path) -> None:
                 raise ValueError(f"eos_token_id is {ends!r}, not a token id or a list of them")
         GenerationConfig.from_pretrained(folder)
     except Exception as error:  # of the file system, json, transformers
-        raise ExportError(f"{path} cannot be read: {last_line(error)}", _CORRECT) from error
+        raise ExportError(f"{path} cannot be read: {first_line(error)}", _CORRECT) from error
 
 
 def keep_generation_settings(source: Path, config: PretrainedConfig, target: Path) -> None:

@@ -59,7 +59,7 @@ def test_the_output_of_another_export_that_runs_is_empty(tmp_path: Path) -> None
 
 
 def test_the_root_is_an_output_that_is_not_empty() -> None:
-    with pytest.raises(ExportError, match=r"^/ exists and is not empty"):
+    with pytest.raises(ExportError, match=r"^/ is not empty"):
         check_output(Path("/"), overwrite=False)
 
 
