@@ -163,8 +163,7 @@ def _compression_settings(options: ExportOptions) -> dict[str, Any]:
 
 def _check_dataset(options: ExportOptions, config: Any) -> None:
     dataset = getattr(config, "dataset", None)
-    needs_hub = isinstance(dataset, str) and dataset != _ON_THE_FLY
-    if needs_hub:
+    if isinstance(dataset, str) and dataset != _ON_THE_FLY:
         whose = "" if options.dataset else f" (Optimum's default for {options.model})"
         require_data_set(dataset, whose)
 

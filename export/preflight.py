@@ -85,19 +85,13 @@ def check(options: ExportOptions, progress: Progress) -> Preflight:
 
     config = optimum.read_config(options, source.folder)
     compression = optimum.compression(options)
-    if optimum.ignores_dataset(compression):
-        progress.note("--dataset has no effect: no option that looks at data was given with it")
+    for note in _without_effect(options, optimum.ignores_dataset(compression)):
+        progress.note(note)
     layers = estimate.estimate_layers(config)
     if layers and precisions:
         require_layers(precisions, len(layers))
     projections = _value_projections(options, source, config, layers)
     estimate.check_group_sizes(layers, options.value_cache_group_size)
-    if options.key_cache_group_size:
-        progress.note(
-            "--key-cache-group-size is written into the model, but OpenVINO's CPU plugin does not "
-            "use it on the paged cache: it gives keys one scale per channel and page"
-        )
-
     settings = _compression_settings(compression, source)
     before = estimate.exported_bytes(source.checkpoint, options)
     after = estimate.compressed_bytes(source.checkpoint, settings) if settings else 0
@@ -125,6 +119,23 @@ def check(options: ExportOptions, progress: Progress) -> Preflight:
         kind or "",
         weights_fit,
     )
+
+
+def _without_effect(options: ExportOptions, ignores_dataset: bool) -> list[str]:
+    """Sentences about options that are taken and do little, or nothing."""
+    notes = []
+    if ignores_dataset:
+        notes.append("--dataset has no effect: no option that looks at data was given with it")
+    if options.key_cache_group_size:
+        notes.append(
+            "--key-cache-group-size is written into the model, but OpenVINO's CPU plugin does not "
+            "use it on the paged cache: it gives keys one scale per channel and page"
+        )
+    if options.pad_token_id is not None:
+        notes.append("--pad-token-id has no effect: Optimum uses it for text classification alone")
+    if options.model_kwargs:
+        notes.append("--model-kwargs is passed to Optimum, which uses it for few text models")
+    return notes
 
 
 def _check_weights(

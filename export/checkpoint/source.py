@@ -148,9 +148,13 @@ def _from_folder(folder: Path, variant: str | None) -> Source:
             raise ExportError(
                 f"{folder} is an OpenVINO model already", "Give the model it was exported from."
             )
-        of_variant = f" of the variant {variant!r}" if variant else ""
+        if variant:
+            raise ExportError(
+                f"{folder} holds no weights of the variant {variant!r}",
+                "Leave --variant out, or download that variant of the model.",
+            )
         raise ExportError(
-            f"{folder} holds no weights{of_variant} (model*.safetensors or pytorch_model*.bin)",
+            f"{folder} holds no weights (model*.safetensors or pytorch_model*.bin)",
             "Download the model again, weights included.",
         )
     paths = [folder / name for name in listed_files(folder, files, variant)]
