@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import dataclass
+from errno import EACCES
 from pathlib import Path
 from typing import Any
 
@@ -91,8 +92,9 @@ def model_folder(options: ExportOptions) -> Path | None:
             "Rename the folder.",
         ) from error
     except OSError as error:
+        hint = "See that you may read it." if error.errno == EACCES else _HOW_TO_NAME
         raise ExportError(
-            f"the model {options.model} cannot be read: {error.strerror}", _HOW_TO_NAME
+            f"the model {options.model} cannot be read: {error.strerror}", hint
         ) from error
     return None
 

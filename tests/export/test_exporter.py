@@ -290,6 +290,23 @@ def test_a_model_without_tokenizer_fails_first(tiny_source_dir: Path, tmp_path: 
     assert os.listdir(tmp_path) == ["source"]
 
 
+def test_a_folder_that_appears_meanwhile_is_left_alone(
+    tiny_source_dir: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "model"
+
+    class Meanwhile(Recorder):
+        def step(self, number: int, total: int, title: str) -> None:
+            if number == total:
+                output.mkdir()
+                (output / "somebody's").touch()
+
+    with pytest.raises(ExportError, match="'Move the model into place': Directory not empty"):
+        export_model(options(tiny_source_dir, output), Meanwhile())
+    assert os.listdir(tmp_path) == ["model"]
+    assert os.listdir(output) == ["somebody's"]
+
+
 def test_overwriting_replaces_the_whole_model(tiny_source_dir: Path, tmp_path: Path) -> None:
     output = tmp_path / "model"
     output.mkdir()
