@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from operator import index
 from pathlib import Path
 from typing import NamedTuple
+from zipfile import is_zipfile
 
 from ov_kvcrush.errors import ExportError
 
@@ -137,7 +138,9 @@ def _shapes_in_pickle(path: Path) -> dict[str, tuple[int, ...]]:
     import torch  # seconds; most checkpoints do without
 
     try:
-        stored = torch.load(path, map_location="meta", weights_only=True)
+        # Mapped, so that no weight is read; the format before PyTorch 1.6 cannot be.
+        mapped = is_zipfile(path)
+        stored = torch.load(path, map_location="meta", weights_only=True, mmap=mapped)
         return {name: tuple(tensor.shape) for name, tensor in stored.items()}
     except Exception as error:  # of zipfile, pickle and torch
         raise ExportError(f"{path} is damaged, or more than weights", _DOWNLOAD) from error
