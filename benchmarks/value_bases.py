@@ -31,10 +31,12 @@ from ov_kvcrush.export import ExportOptions, optimum
 from ov_kvcrush.export.checkpoint.estimate import estimate_layers
 from ov_kvcrush.export.kv_plan.sensitivity import EXACT, Output, kl_divergence, read_output
 from ov_kvcrush.export.texts.passages import read_tokens, split_passages
+from ov_kvcrush.export.tokenizer import convert_tokenizer, load_checkpoint_tokenizer
 from ov_kvcrush.export.value_balance.balance import Balance, find_balance, write_balanced
 from ov_kvcrush.export.value_balance.basis import balanced_basis, spreading_matrix
 from ov_kvcrush.export.value_balance.projections import ValueProjections
 from ov_kvcrush.precisions import LayerPrecision
+from ov_kvcrush.progress import Silent
 
 CACHES = {
     "u8/u8": LayerPrecision("u8", "u8"),
@@ -92,7 +94,9 @@ def export(source: Path, find: Find | None, folder: Path, weight_format: str) ->
     """The model in ``source``, its values in the bases found, as OpenVINO IR."""
     exported, copy = folder / "exported", folder / "copy"
     options = ExportOptions(model=str(source), output=exported, weight_format=weight_format)
-    optimum.convert_tokenizer(options, source, exported)
+    silent = Silent()
+    tokenizer = load_checkpoint_tokenizer(options, source, 0, silent)
+    convert_tokenizer(options, tokenizer, exported, silent)
     if find is not None:
         config = AutoConfig.from_pretrained(source)
         projections = ValueProjections(config, estimate_layers(config))

@@ -7,6 +7,7 @@ the work is done by a child, and this process clears up after it.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import pickle
 import signal
@@ -17,7 +18,7 @@ import traceback
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
-from multiprocessing import Pipe
+from dataclasses import replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from threading import Lock, Thread
@@ -25,6 +26,7 @@ from typing import IO
 
 from ov_kvcrush.errors import ExportError, OVKVCrushError
 from ov_kvcrush.export.options import ExportOptions
+from ov_kvcrush.export.output_folder import resolve_output
 from ov_kvcrush.export.workspace import remove_workspace
 from ov_kvcrush.plan import KVPlan
 from ov_kvcrush.progress import Progress
@@ -41,6 +43,7 @@ from ov_kvcrush.export.child_process import work
 work()
 """
 _TAIL_LINES = 10
+_FIRST_FREE_DESCRIPTOR = 3  # behind stdin, stdout and stderr
 
 
 class ChildError(Exception):
@@ -58,14 +61,15 @@ def run_in_child(
         ConfigError, ExportError: as ``make``; ExportError also if the child was killed.
         ChildError: anything else.
     """
-    receiver, sender = Pipe(duplex=False)
+    options = replace(options, output=resolve_output(options.output))
+    receiver, sender = _pipe()
     with tempfile.TemporaryFile() as log:
-        output = sys.stderr if verbose else log
+        noise = sys.stderr if verbose else log
         process = subprocess.Popen(
             [sys.executable, "-c", _BOOT],
             stdin=subprocess.PIPE,
-            stdout=output,
-            stderr=output,
+            stdout=noise,
+            stderr=noise,
             pass_fds=[sender.fileno()],
             start_new_session=True,  # the terminal's Ctrl+C is for this process alone
         )
@@ -79,7 +83,20 @@ def run_in_child(
             process.kill()
             process.wait()
             _close(process)
-            remove_workspace(options.output.resolve(), process.pid)
+            remove_workspace(options.output, process.pid)
+
+
+def _pipe() -> tuple[Connection, Connection]:
+    """A pipe to be read and one to be written, clear of the standard streams' descriptors.
+
+    Where this process has those closed, a new pipe is given their numbers, on which the child puts
+    its own streams.
+    """
+    ends = []
+    for descriptor in os.pipe():
+        ends.append(fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, _FIRST_FREE_DESCRIPTOR))
+        os.close(descriptor)
+    return Connection(ends[0], writable=False), Connection(ends[1], readable=False)
 
 
 def _write(process: subprocess.Popen[bytes], job: bytes) -> None:
@@ -149,7 +166,7 @@ def _end_with_parent(output: Path) -> None:
     # Not through sys.stdin, whose lock this thread would still hold when Python shuts down.
     os.read(0, 1)
     try:
-        remove_workspace(output.resolve(), os.getpid())
+        remove_workspace(output, os.getpid())
     finally:
         os._exit(1)
 

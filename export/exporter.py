@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
@@ -29,9 +31,10 @@ def export_model(options: ExportOptions, progress: Progress | None = None) -> KV
     progress = progress or Silent()
     _require_packages()
     from ov_kvcrush.export import preflight
+    from ov_kvcrush.export.output_folder import resolve_output
     from ov_kvcrush.export.workspace import open_workspace, reclaim
 
-    output = options.output.resolve()
+    output = resolve_output(options.output)
     reclaim(output)  # before it is checked: a model may have to be put back there
     checked = preflight.check(options, progress)
 
@@ -43,10 +46,25 @@ def export_model(options: ExportOptions, progress: Progress | None = None) -> KV
         steps = export.in_order()
         for number, step in enumerate(steps, start=1):
             progress.step(number, len(steps), step.title)
-            step.run()
-        plan = export.write_plan()
-        workspace.publish()
+            with _disk_errors(step.title):
+                step.run()
+        with _disk_errors("Move the model into place"):
+            plan = export.write_plan()
+            workspace.publish()
     return plan
+
+
+@contextmanager
+def _disk_errors(title: str) -> Iterator[None]:
+    """What the disk does not allow during the step ``title`` is no defect of the program."""
+    try:
+        yield
+    except OSError as error:
+        what = f" ({error.filename})" if error.filename else ""
+        raise ExportError(
+            f"the export failed at the step {title!r}: {error.strerror or error}{what}",
+            "Nothing was written. See that the disk has room and can be written, and run it again.",
+        ) from error
 
 
 def estimate_model(options: ExportOptions, progress: Progress | None = None) -> KVPlan:

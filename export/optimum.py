@@ -1,6 +1,6 @@
 """Optimum-Intel and NNCF, called as ``optimum-cli export openvino`` calls them.
 
-The only module that touches them, and some of it is private there: the release is pinned in
+Only ``tokenizer`` touches them beside it, and some of it is private there: the release is pinned in
 pyproject.toml, and tests/export/test_exporter.py compares the weights with ``optimum-cli``'s.
 """
 
@@ -14,13 +14,11 @@ from typing import Any
 
 import nncf
 from huggingface_hub.constants import HUGGINGFACE_HUB_CACHE
-from openvino_tokenizers import convert_tokenizer as convert_to_openvino
 from optimum.commands.export.openvino import (
     no_compression_parameter_provided,
     prepare_wc_config,
 )
 from optimum.exporters.openvino.__main__ import _main_quantize, main_export
-from optimum.exporters.openvino.convert import export_tokenizer
 from optimum.exporters.tasks import TasksManager
 from optimum.intel.openvino.configuration import (
     _DEFAULT_4BIT_WQ_CONFIG,
@@ -30,17 +28,16 @@ from optimum.intel.openvino.configuration import (
     get_default_quantization_config,
 )
 from optimum.intel.utils.import_utils import is_transformers_version
-from transformers import AutoConfig, AutoTokenizer, PretrainedConfig
+from transformers import AutoConfig, PretrainedConfig
 from transformers import __version__ as transformers_version
 
-from ov_kvcrush.errors import ConfigError, ExportError, last_line
+from ov_kvcrush.errors import ConfigError, ExportError, OVKVCrushError, first_line, last_line
 from ov_kvcrush.export.options import TASK, ExportOptions
-from ov_kvcrush.export.texts.hub_text import require_datasets
+from ov_kvcrush.export.texts.hub_text import require_data_set, require_known
 from ov_kvcrush.export.texts.text_file import is_file_name, read_samples
 
 _LIBRARY = "transformers"
 _ON_THE_FLY = "auto"  # calibration text the model writes itself
-_TOKENIZER_FILES = "Copy tokenizer.json and tokenizer_config.json into the model's folder."
 _OTHER_HEADS = (
     "ForSequenceClassification",
     "ForTokenClassification",
@@ -57,7 +54,7 @@ def read_config(options: ExportOptions, folder: Path) -> PretrainedConfig:
     """
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=options.trust_remote_code)
-    except (ValueError, KeyError, OSError, TypeError, ImportError) as error:
+    except Exception as error:  # of json, transformers, and of values that it does not check
         if "trust_remote_code" in str(error):
             raise ExportError(
                 f"{options.model} comes with Python code of its own, which the export would run",
@@ -70,9 +67,15 @@ def read_config(options: ExportOptions, folder: Path) -> PretrainedConfig:
                 "A newer release of the export packages may know it.",
             ) from error
         raise ExportError(
-            f"the configuration of {options.model} cannot be read: {last_line(error)}",
-            "Download the model again.",
+            f"the configuration of {options.model} cannot be read: {first_line(error)}",
+            "Correct config.json, or download the model again.",
         ) from error
+    architectures = config.architectures or []
+    if not isinstance(architectures, list) or not all(isinstance(a, str) for a in architectures):
+        raise ExportError(
+            f"architectures is {architectures!r} in config.json, not a list of names",
+            "Correct config.json, or download the model again.",
+        )
     model_type = getattr(config, "export_model_type", config.model_type)
     if not _is_supported(model_type):
         raise ExportError(
@@ -80,7 +83,7 @@ def read_config(options: ExportOptions, folder: Path) -> PretrainedConfig:
             "Decoder-only text models can be exported: Llama, Qwen, Mistral, Phi, Gemma, …",
         )
     _check_transformers_release(config, model_type)
-    heads = [name for name in config.architectures or [] if name.endswith(_OTHER_HEADS)]
+    heads = [name for name in architectures if name.endswith(_OTHER_HEADS)]
     if heads:
         raise ExportError(
             f"{options.model} is a {heads[0]}: it has no head that predicts the next token",
@@ -133,6 +136,8 @@ def compression(options: ExportOptions) -> OVConfig | None:
     if options.dataset and is_file_name(options.dataset):
         samples = read_samples(options.dataset, options.num_samples)
         options = dataclasses.replace(options, dataset=samples)  # type: ignore[arg-type]
+    elif options.dataset is not None:
+        require_known(options.dataset)
     try:
         config = OVConfig(quantization_config=_compression_settings(options))
     except ValueError as error:
@@ -158,10 +163,9 @@ def _compression_settings(options: ExportOptions) -> dict[str, Any]:
 
 def _check_dataset(options: ExportOptions, config: Any) -> None:
     dataset = getattr(config, "dataset", None)
-    needs_hub = isinstance(dataset, str) and dataset != _ON_THE_FLY
-    if needs_hub:
+    if isinstance(dataset, str) and dataset != _ON_THE_FLY:
         whose = "" if options.dataset else f" (Optimum's default for {options.model})"
-        require_datasets(f"{dataset}{whose}")
+        require_data_set(dataset, whose)
 
 
 def ignores_dataset(config: OVConfig | None) -> bool:
@@ -184,42 +188,6 @@ def compresses_afterwards(config: OVConfig | None) -> bool:
     settings = config and config.quantization_config
     # Optimum compresses gpt-oss within the export, in two passes.
     return settings is not None and not isinstance(settings, _GPTOSSQuantizationConfig)
-
-
-def convert_tokenizer(options: ExportOptions, source: Path, target: Path) -> None:
-    """Write tokenizer and detokenizer of the model in ``source`` as OpenVINO models to ``target``.
-
-    Raises:
-        ExportError: there is no tokenizer, or OpenVINO Tokenizers cannot convert it.
-    """
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(
-            source, trust_remote_code=options.trust_remote_code
-        )
-    except Exception as error:
-        raise ExportError(
-            f"the tokenizer of {options.model} cannot be loaded: {last_line(error)}",
-            _TOKENIZER_FILES,
-        ) from error
-    # transformers makes up an empty tokenizer where there is none.
-    vocabularies = {"tokenizer.json", *tokenizer.vocab_files_names.values()}
-    if not any((source / name).exists() for name in vocabularies):
-        raise ExportError(f"{options.model} holds no tokenizer", _TOKENIZER_FILES)
-    with _told_as(f"the tokenizer of {options.model} cannot be converted"):
-        export_tokenizer(tokenizer, target, task=TASK)
-        if not has_tokenizer(target):
-            # Optimum keeps the reason to itself.
-            convert_to_openvino(tokenizer, with_detokenizer=True)
-    if not has_tokenizer(target):
-        raise ExportError(
-            f"the tokenizer of {options.model} cannot be converted to OpenVINO",
-            "Give a model with a fast tokenizer (tokenizer.json).",
-        )
-
-
-def has_tokenizer(folder: Path) -> bool:
-    """Whether ``folder`` holds tokenizer and detokenizer."""
-    return all((folder / f"openvino_{part}tokenizer.xml").exists() for part in ("", "de"))
 
 
 def export(options: ExportOptions, model: str, config: OVConfig | None, target: Path) -> None:
@@ -269,12 +237,18 @@ def compress(options: ExportOptions, config: OVConfig, target: Path) -> None:
 def _told_as(what: str) -> Iterator[None]:
     try:
         yield
+    except OVKVCrushError:
+        raise
     except nncf.InvalidGroupSizeError as error:
         raise ExportError(
             f"{what}: the group size does not divide the width of some layers",
             "Give a smaller --group-size (64, 32), or --group-size-fallback adjust.",
         ) from error
     except Exception as error:
+        if "iostream error" in str(error):  # all that OpenVINO says when it cannot write a file
+            raise ExportError(
+                f"{what}: a file cannot be written", "See that the disk has room, and run it again."
+            ) from error
         raise ExportError(
             f"{what}: {last_line(error)}", "Run again with -v to see all that the libraries say."
         ) from error

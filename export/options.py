@@ -200,7 +200,7 @@ def _check_compression(options: ExportOptions) -> None:
         chosen = f"--weight-format {options.weight_format}" if options.weight_format else "none"
         raise ConfigError(
             f"{flags} compress weights, but the weight format is {chosen}",
-            f"Add --weight-format with one of {', '.join(COMPRESSED_FORMATS)}, or leave them out.",
+            "Add --weight-format int4, or leave them out.",
         )
     if options.ratio is not None and not 0 < options.ratio <= 1:
         raise ConfigError(

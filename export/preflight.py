@@ -10,15 +10,16 @@ from typing import TYPE_CHECKING, Any
 from huggingface_hub.constants import HF_HUB_CACHE
 
 from ov_kvcrush.errors import ExportError
-from ov_kvcrush.export.checkpoint.source import Source, find_source
+from ov_kvcrush.export.checkpoint.source import Source, find_source, model_folder
 from ov_kvcrush.export.kv_plan.plan_file import read_kv_file, require_layers
+from ov_kvcrush.export.output_folder import check_output, keep_apart, resolve_output
 from ov_kvcrush.export.texts.texts import Text, find_text
 from ov_kvcrush.export.value_balance.projections import ValueProjections
-from ov_kvcrush.export.workspace import check_output, nearest_folder
+from ov_kvcrush.export.workspace import nearest_folder
 
 if TYPE_CHECKING:
     from optimum.intel.openvino.configuration import OVConfig
-    from transformers import PretrainedConfig
+    from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
     from ov_kvcrush.export.options import ExportOptions
     from ov_kvcrush.plan import LayerGeometry
@@ -35,6 +36,7 @@ class Preflight:
     Attributes:
         source: where the model is.
         config: its configuration.
+        tokenizer: its tokenizer, with the chat template that will be exported.
         compression: Optimum's configuration of the weights; None leaves it to Optimum.
         layers: estimated attention geometry; empty if the configuration does not tell.
         precisions: of the KV cache by layer, where a file names them; else empty.
@@ -43,10 +45,13 @@ class Preflight:
         weight_bytes: estimated size of the finished weights.
         compressed_format: what the weights are compressed to, for the user to read; empty where
             they are not.
+        weights_fit: whether the weights are known to be those of the configuration; else it is
+            found out when they are loaded.
     """
 
     source: Source
     config: PretrainedConfig
+    tokenizer: PreTrainedTokenizerBase
     compression: OVConfig | None
     layers: tuple[LayerGeometry, ...]
     precisions: tuple[LayerPrecision, ...]
@@ -54,6 +59,7 @@ class Preflight:
     projections: ValueProjections | None
     weight_bytes: int
     compressed_format: str
+    weights_fit: bool
 
 
 def check(options: ExportOptions, progress: Progress) -> Preflight:
@@ -63,9 +69,9 @@ def check(options: ExportOptions, progress: Progress) -> Preflight:
         ConfigError: options that contradict each other or the model.
         ExportError: the model, the output folder or a disk does not allow the export.
     """
-    output = options.output.resolve()
+    output = resolve_output(options.output)
+    keep_apart(output, model_folder(options), options)
     check_output(output, options.overwrite)
-    _keep_model_and_output_apart(Path(options.model), output)
     from_file = options.kv_plan and options.kv_plan != "auto"
     precisions = read_kv_file(str(options.kv_plan)) if from_file else ()
     source = find_source(options)
@@ -74,22 +80,18 @@ def check(options: ExportOptions, progress: Progress) -> Preflight:
     # Optimum takes seconds to import: not before the quick checks have passed.
     from ov_kvcrush.export import optimum
     from ov_kvcrush.export.checkpoint import estimate
+    from ov_kvcrush.export.checkpoint.generation_settings import check_generation_settings
+    from ov_kvcrush.export.tokenizer import load_checkpoint_tokenizer
 
     config = optimum.read_config(options, source.folder)
     compression = optimum.compression(options)
-    if optimum.ignores_dataset(compression):
-        progress.note("--dataset has no effect: no option that looks at data was given with it")
+    for note in _without_effect(options, optimum.ignores_dataset(compression)):
+        progress.note(note)
     layers = estimate.estimate_layers(config)
     if layers and precisions:
         require_layers(precisions, len(layers))
     projections = _value_projections(options, source, config, layers)
     estimate.check_group_sizes(layers, options.value_cache_group_size)
-    if options.key_cache_group_size:
-        progress.note(
-            "--key-cache-group-size is written into the model, but OpenVINO's CPU plugin does not "
-            "use it on the paged cache: it gives keys one scale per channel and page"
-        )
-
     settings = _compression_settings(compression, source)
     before = estimate.exported_bytes(source.checkpoint, options)
     after = estimate.compressed_bytes(source.checkpoint, settings) if settings else 0
@@ -98,11 +100,16 @@ def check(options: ExportOptions, progress: Progress) -> Preflight:
     if source.download_bytes:
         cache = Path(options.cache_dir or HF_HUB_CACHE).resolve()
         _require_space(nearest_folder(cache), source.download_bytes, "the download")
+    vocab_size = estimate.vocab_size(config)
+    tokenizer = load_checkpoint_tokenizer(options, source.folder, vocab_size, progress)
+    check_generation_settings(source.folder)
+    weights_fit = _check_weights(options, source, config, progress)
     kind = settings.get("dtype") or options.weight_format if settings else ""
     weight_bytes = after or before
     return Preflight(
         source,
         config,
+        tokenizer,
         compression,
         layers,
         precisions,
@@ -110,7 +117,40 @@ def check(options: ExportOptions, progress: Progress) -> Preflight:
         projections,
         weight_bytes,
         kind or "",
+        weights_fit,
     )
+
+
+def _without_effect(options: ExportOptions, ignores_dataset: bool) -> list[str]:
+    """Sentences about options that are taken and do little, or nothing."""
+    notes = []
+    if ignores_dataset:
+        notes.append("--dataset has no effect: no option that looks at data was given with it")
+    if options.key_cache_group_size:
+        notes.append(
+            "--key-cache-group-size is written into the model, but OpenVINO's CPU plugin does not "
+            "use it on the paged cache: it gives keys one scale per channel and page"
+        )
+    if options.pad_token_id is not None:
+        notes.append("--pad-token-id has no effect: Optimum uses it for text classification alone")
+    if options.model_kwargs:
+        notes.append("--model-kwargs is passed to Optimum, which uses it for few text models")
+    return notes
+
+
+def _check_weights(
+    options: ExportOptions, source: Source, config: PretrainedConfig, progress: Progress
+) -> bool:
+    """Whether it is known already that the weights are those of the configuration."""
+    from ov_kvcrush.export.checkpoint.completeness import compare
+    from ov_kvcrush.export.checkpoint.weight_files import tensor_shapes
+
+    fit = compare(config, tensor_shapes(source.weights), options.trust_remote_code)
+    if fit is None or source.downloads:
+        return False
+    for note in fit.require(options.model, config):
+        progress.note(note)
+    return True
 
 
 def _value_projections(
@@ -138,19 +178,12 @@ def _compression_settings(compression: OVConfig | None, source: Source) -> dict[
     return dict(compression.quantization_config.to_dict())
 
 
-def _keep_model_and_output_apart(model: Path, output: Path) -> None:
-    if model.is_dir() and output in (model.resolve(), *model.resolve().parents):
-        raise ExportError(
-            f"the output {output} would replace the model it is made from",
-            "Choose another output folder.",
-        )
-
-
 def _require_space(folder: Path, num_bytes: int, what: str) -> None:
     free = shutil.disk_usage(folder).free
-    if free < num_bytes + _RESERVE:
+    needed = num_bytes + _RESERVE
+    if free < needed:
         raise ExportError(
-            f"not enough disk: {what} needs about {num_bytes / 1e6:,.0f} MB in {folder}, "
+            f"not enough disk: {what} needs about {needed / 1e6:,.0f} MB in {folder}, "
             f"{free / 1e6:,.0f} MB are free",
             "Free some space, or choose a folder on another disk.",
         )

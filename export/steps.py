@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from functools import partial
 
 from ov_kvcrush.export import optimum
+from ov_kvcrush.export.checkpoint.completeness import loading_required_to_fit
 from ov_kvcrush.export.checkpoint.estimate import context_length
+from ov_kvcrush.export.checkpoint.generation_settings import keep_generation_settings
 from ov_kvcrush.export.checkpoint.source import download
 from ov_kvcrush.export.ir import forget_calibration_text, write_kv_precision
 from ov_kvcrush.export.kv_plan.calibration import plan_precisions
@@ -19,6 +21,7 @@ from ov_kvcrush.export.layer_shares import measure_layer_shares
 from ov_kvcrush.export.options import ExportOptions
 from ov_kvcrush.export.plan_writer import write_plan
 from ov_kvcrush.export.preflight import Preflight
+from ov_kvcrush.export.tokenizer import convert_tokenizer
 from ov_kvcrush.export.trial import can_try_out, geometry, try_on_paged_cache
 from ov_kvcrush.export.value_balance.balance import balance_values
 from ov_kvcrush.export.value_balance.projections import ValueProjections
@@ -104,8 +107,8 @@ class ExportSteps:
         download(self._options, self._checked.source, self._progress)
 
     def _convert_tokenizer(self) -> None:
-        source = self._checked.source.folder
-        optimum.convert_tokenizer(self._options, source, self._workspace.model)
+        tokenizer = self._checked.tokenizer
+        convert_tokenizer(self._options, tokenizer, self._workspace.model, self._progress)
 
     def _balance(self, projections: ValueProjections) -> None:
         self._origin, self._value_basis = balance_values(
@@ -120,7 +123,10 @@ class ExportSteps:
 
     def _export(self) -> None:
         compression = self._checked.compression
-        optimum.export(self._options, self._origin, compression, self._workspace.model)
+        with loading_required_to_fit(self._options.model) as notes:
+            optimum.export(self._options, self._origin, compression, self._workspace.model)
+        for note in () if self._checked.weights_fit else notes:
+            self._progress.note(note)
 
     def _compress(self) -> None:
         optimum.compress(self._options, self._checked.compression, self._workspace.model)
@@ -129,6 +135,7 @@ class ExportSteps:
         folder, precision = self._workspace.model, self._options.kv_precision
         write_kv_precision(folder, precision)
         forget_calibration_text(folder)
+        keep_generation_settings(self._checked.source.folder, self._checked.config, folder)
         if can_try_out(precision):
             self._model = try_on_paged_cache(folder, precision, self._progress)
             self._layers = self._model.layers

@@ -1,4 +1,4 @@
-"""Where an export is made: hidden beside its output, and moved into place when it is whole."""
+"""Where an export is made: hidden near its output, and moved into place when it is whole."""
 
 from __future__ import annotations
 
@@ -13,15 +13,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ov_kvcrush.errors import ExportError
-from ov_kvcrush.model_folder import GRAPH_FILE
-from ov_kvcrush.plan import PLAN_FILE
 
 
 @dataclass(frozen=True)
 class Workspace:
     """Folders of one export in the making, on the file system of ``output``.
 
-    ``model`` becomes ``output``; ``scratch`` is the temporary folder of the libraries meanwhile.
+    A new ``output`` is made beside its place, and is then renamed. One that exists stays the folder
+    it is, which may be a mount point or somebody's current folder: the model is made inside it, and
+    its files take the places of those that were there. ``scratch`` is the temporary folder of the
+    libraries meanwhile.
     """
 
     output: Path
@@ -39,21 +40,41 @@ class Workspace:
 
     @property
     def replaced(self) -> Path:
-        """What was at ``output`` before, while the new model moves in."""
+        """What was in ``output`` before; goes back there, unless all of it came here."""
         return self.root / "replaced"
 
+    @property
+    def discarded(self) -> Path:
+        """What was in ``output`` before, once all of it is here: now the model goes there."""
+        return self.root / "discarded"
+
     def publish(self) -> None:
-        """Move the model to ``output``."""
-        self.output.parent.mkdir(parents=True, exist_ok=True)
-        if self.output.exists():
-            os.rename(self.output, self.replaced)
-        os.rename(self.model, self.output)
+        """Move the model to ``output``.
+
+        Raises:
+            OSError: it cannot be moved there; :meth:`remove` restores what was there.
+        """
+        if self.root.parent != self.output:
+            self.output.parent.mkdir(parents=True, exist_ok=True)
+            os.rename(self.model, self.output)
+            return
+        self.replaced.mkdir()
+        for path in self.output.iterdir():
+            if not is_workspace(path):
+                os.rename(path, self.replaced / path.name)
+        os.rename(self.replaced, self.discarded)
+        self._move_in(self.model)
 
     def remove(self) -> None:
-        """Delete all that is left; puts back what was at ``output`` if nothing new came there."""
-        if self.replaced.exists() and not self.output.exists():
-            os.rename(self.replaced, self.output)
+        """Delete all that is left; ``output`` holds either what it held before, or the model."""
+        self._move_in(self.model if self.discarded.exists() else self.replaced)
         shutil.rmtree(self.root, ignore_errors=True)
+
+    def _move_in(self, folder: Path) -> None:
+        if folder.exists():
+            self.output.mkdir(exist_ok=True)
+            for path in folder.iterdir():
+                os.rename(path, self.output / path.name)
 
 
 @contextmanager
@@ -66,7 +87,8 @@ def open_workspace(output: Path) -> Iterator[Workspace]:
     Raises:
         ExportError: nothing can be written there.
     """
-    workspace = _workspace(output, os.getpid())
+    parent = nearest_folder(output)
+    workspace = Workspace(output, parent / _name(output, os.getpid()))
     former = tempfile.tempdir
     try:
         reclaim(output)
@@ -76,8 +98,7 @@ def open_workspace(output: Path) -> Iterator[Workspace]:
         workspace.scratch.mkdir()
     except OSError as error:
         raise ExportError(
-            f"cannot write in {workspace.root.parent}: {error.strerror}",
-            "Choose another output folder.",
+            f"cannot write in {parent}: {error.strerror}", "Choose another output folder."
         ) from error
     try:
         tempfile.tempdir = str(workspace.scratch)
@@ -91,48 +112,44 @@ def open_workspace(output: Path) -> Iterator[Workspace]:
 def reclaim(output: Path) -> None:
     """Clear up after all exports to ``output`` (an absolute path) whose processes are dead.
 
-    One that was killed while it put the new model in place of the old one gives that back.
+    One that was killed while it put the new model in place of the old one is undone, or finished if
+    the old one was already away.
     """
-    name = re.compile(rf"\.{re.escape(output.name)}\.partial-\d+")
-    with suppress(OSError):  # a folder that cannot be listed is refused elsewhere
-        for root in nearest_folder(output).iterdir():
-            if name.fullmatch(root.name) and _is_abandoned(root):
-                Workspace(output, root).remove()
+    for folder in _places(output):
+        with suppress(OSError):  # a folder that cannot be listed is refused elsewhere
+            for root in folder.iterdir():
+                if is_workspace(root, output) and _is_abandoned(root):
+                    Workspace(output, root).remove()
 
 
 def remove_workspace(output: Path, process: int | None) -> None:
     """Clear up after a process that died while it exported to ``output``."""
-    if process is not None:
-        _workspace(output, process).remove()
-
-
-def check_output(output: Path, overwrite: bool) -> None:
-    """Refuse an output folder that cannot, or must not, be written.
-
-    Raises:
-        ExportError: it is a file, holds something, or lies where nothing can be written.
-    """
-    if output.exists():
-        if not output.is_dir():
-            raise ExportError(f"{output} is a file", "Give the name of a folder to make.")
-        if any(output.iterdir()):
-            _check_replaceable(output, overwrite)
-    folder = nearest_folder(output)
-    if not folder.is_dir():
-        raise ExportError(
-            f"{folder} is a file: no folder can be made in it", "Choose another output folder."
-        )
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise ExportError(f"no permission to write in {folder}", "Choose another output folder.")
+    if process is None:
+        return
+    for folder in _places(output):
+        root = folder / _name(output, process)
+        if root.exists():
+            Workspace(output, root).remove()
 
 
 def nearest_folder(output: Path) -> Path:
-    """The closest parent of ``output`` that exists."""
-    return next(parent for parent in output.parents if parent.exists())
+    """``output`` if it exists, else the closest parent that does."""
+    return next(folder for folder in (output, *output.parents) if folder.exists())
 
 
-def _workspace(output: Path, process: int) -> Workspace:
-    return Workspace(output, nearest_folder(output) / f".{output.name}.partial-{process}")
+def _places(output: Path) -> tuple[Path, Path]:
+    """Where a workspace for ``output`` may be: in it, or where it was made before that existed."""
+    return output, nearest_folder(output.parent)
+
+
+def _name(output: Path, process: int) -> str:
+    return f".{output.name}.partial-{process}"
+
+
+def is_workspace(path: Path, output: Path | None = None) -> bool:
+    """Whether ``path`` is a workspace, of any output or of one."""
+    name = re.escape(output.name) if output else ".*"
+    return re.fullmatch(rf"\.{name}\.partial-\d+", path.name) is not None
 
 
 def _open_lock(root: Path) -> int:
@@ -158,15 +175,3 @@ def _is_abandoned(root: Path) -> bool:
     finally:
         os.close(descriptor)
     return True
-
-
-def _check_replaceable(output: Path, overwrite: bool) -> None:
-    if not overwrite:
-        raise ExportError(
-            f"{output} exists and is not empty", "Choose another folder, or add --overwrite."
-        )
-    if not any((output / name).exists() for name in (GRAPH_FILE, PLAN_FILE)):
-        raise ExportError(
-            f"{output} holds something other than an exported model, which is not overwritten",
-            "Choose another folder, or delete this one yourself.",
-        )

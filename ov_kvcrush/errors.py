@@ -90,6 +90,12 @@ def last_line(error: BaseException) -> str:
     return lines[-1].strip() if lines else type(error).__name__
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of its message: Python's libraries put the sentence that helps there."""
+    lines = str(error).strip().splitlines()
+    return lines[0].strip() if lines else type(error).__name__
+
+
 def did_you_mean(name: str, known: Iterable[str], others: Iterable[str] = ()) -> str:
     """Hint for an unknown ``name``: the closest known one, else all of them.
 

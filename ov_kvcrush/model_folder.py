@@ -17,6 +17,7 @@ WEIGHTS_FILE = "openvino_model.bin"
 TOKENIZER_FILES = ("openvino_tokenizer.xml", "openvino_detokenizer.xml")
 GENERATION_FILE = "generation_config.json"
 CONFIG_FILE = "config.json"
+TEMPLATE_FILE = "chat_template.jinja"
 
 # As the models' own configurations call it.
 _CONTEXT_LENGTH = ("max_position_embeddings", "n_positions", "max_sequence_length", "seq_length")

@@ -7,7 +7,7 @@ from typing import Any
 
 from transformers import PretrainedConfig
 
-from ov_kvcrush.errors import ConfigError
+from ov_kvcrush.errors import ConfigError, ExportError
 from ov_kvcrush.export.checkpoint.weight_files import Checkpoint
 from ov_kvcrush.export.options import ExportOptions
 from ov_kvcrush.plan import LayerGeometry
@@ -21,18 +21,22 @@ _DEFAULT_GROUP_SIZE = {"int4": 128, "nf4": 64, "cb4": 64, "mxfp4": 32}
 
 
 def estimate_layers(config: PretrainedConfig) -> tuple[LayerGeometry, ...]:
-    """Attention geometry by layer; empty where the configuration does not tell in the usual way."""
+    """Attention geometry by layer; empty where the configuration does not tell in the usual way.
+
+    Raises:
+        ExportError: it tells something that cannot be.
+    """
     text = config.get_text_config()
-    num_layers = getattr(text, "num_hidden_layers", None)
-    num_heads = getattr(text, "num_attention_heads", None)
-    if not isinstance(num_layers, int) or not isinstance(num_heads, int):
+    num_layers = _size(text, "num_hidden_layers")
+    num_heads = _size(text, "num_attention_heads")
+    if not num_layers or not num_heads:
         return ()
-    head_size = getattr(text, "head_dim", None) or text.hidden_size // num_heads
+    head_size = _size(text, "head_dim") or _size(text, "hidden_size") // num_heads
     windows = _sliding_windows(text, num_layers)
     return tuple(
         LayerGeometry(
             num_query_heads=num_heads,
-            num_kv_heads=getattr(text, "num_key_value_heads", None) or num_heads,
+            num_kv_heads=_size(text, "num_key_value_heads") or num_heads,
             key_head_size=head_size,
             value_head_size=head_size,
             sliding_window=window,
@@ -42,7 +46,7 @@ def estimate_layers(config: PretrainedConfig) -> tuple[LayerGeometry, ...]:
 
 
 def _sliding_windows(text: PretrainedConfig, num_layers: int) -> list[int]:
-    window = getattr(text, "sliding_window", None)
+    window = _size(text, "sliding_window")
     if not window or getattr(text, "use_sliding_window", True) is False:
         return [0] * num_layers
     kinds = getattr(text, "layer_types", None) or ["sliding_attention"] * num_layers
@@ -51,8 +55,25 @@ def _sliding_windows(text: PretrainedConfig, num_layers: int) -> list[int]:
 
 def context_length(config: PretrainedConfig) -> int:
     """Tokens the model was trained to read; 0 where the configuration does not say."""
-    length = getattr(config.get_text_config(), "max_position_embeddings", None)
-    return length if isinstance(length, int) else 0
+    return _size(config.get_text_config(), "max_position_embeddings")
+
+
+def vocab_size(config: PretrainedConfig) -> int:
+    """Tokens that have an embedding; 0 where the configuration does not say."""
+    return _size(config.get_text_config(), "vocab_size")
+
+
+def _size(text: PretrainedConfig, name: str) -> int:
+    """A number of the configuration; 0 where it is not told, or layer by layer."""
+    value = getattr(text, name, None)
+    if value is None or isinstance(value, list | tuple | dict):
+        return 0
+    if type(value) is not int or value < 0:
+        raise ExportError(
+            f"{name} is {value!r} in config.json, not a whole number",
+            "Correct config.json, or download the model again.",
+        )
+    return value
 
 
 def check_group_sizes(layers: tuple[LayerGeometry, ...], value_group_size: int) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
+from errno import EACCES
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +19,21 @@ from huggingface_hub.errors import (
 from tqdm.auto import tqdm  # type: ignore[import-untyped]
 
 from ov_kvcrush.errors import ExportError
-from ov_kvcrush.export.checkpoint.weight_files import Checkpoint, read_checkpoint, weight_files
+from ov_kvcrush.export.checkpoint.weight_files import (
+    Checkpoint,
+    listed_files,
+    read_checkpoint,
+    weight_files,
+)
 from ov_kvcrush.export.options import ExportOptions
 from ov_kvcrush.model_folder import GRAPH_FILE
 from ov_kvcrush.progress import Progress
 
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+_FILE_SUFFIXES = (".gguf", ".safetensors", ".bin", ".xml", ".json")
 _SMALL_FILES = ["*.json", "*.jinja", "*.model", "*.txt", "*.py", "*.tiktoken"]
 _HOW_TO_NAME = "--model takes a folder with config.json and weights, or an id such as org/name."
+_NO_GGUF = "Give the Hugging Face model that it was made from (config.json and safetensors)."
 
 
 @dataclass(frozen=True)
@@ -34,11 +43,13 @@ class Source:
     Attributes:
         folder: its configuration and tokenizer, and its weights unless they have to be downloaded.
         checkpoint: sizes of its weights.
+        weights: its weight files; empty where they have to be downloaded.
         downloads: files still to be fetched, and their bytes.
     """
 
     folder: Path
     checkpoint: Checkpoint
+    weights: tuple[Path, ...] = ()
     downloads: tuple[str, ...] = ()
     download_bytes: int = 0
 
@@ -49,15 +60,49 @@ def find_source(options: ExportOptions) -> Source:
     Raises:
         ExportError: there is no such model, or it is not a Hugging Face model with weights.
     """
-    folder = Path(options.model)
-    if folder.is_dir():
+    folder = model_folder(options)
+    if folder is not None:
         return _from_folder(folder, options.variant)
-    if folder.exists():
-        what = "a GGUF file" if folder.suffix == ".gguf" else "a file"
-        raise ExportError(f"{options.model} is {what}, not a Hugging Face model", _HOW_TO_NAME)
-    if not _HUB_ID.fullmatch(options.model) or options.model.startswith("."):
-        raise ExportError(f"no such folder: {options.model}", _HOW_TO_NAME)
+    names_a_file = Path(options.model).suffix in _FILE_SUFFIXES
+    if names_a_file or not _HUB_ID.fullmatch(options.model) or options.model.startswith("."):
+        what = "file" if names_a_file else "folder"
+        raise ExportError(f"no such {what}: {options.model}", _HOW_TO_NAME)
     return _from_hub(options)
+
+
+def model_folder(options: ExportOptions) -> Path | None:
+    """The folder that ``options.model`` is; None where it can only be an id of the hub.
+
+    Raises:
+        ExportError: it is a file, or a folder that cannot be read.
+    """
+    folder = Path(options.model)
+    try:
+        if folder.is_dir():
+            str(folder.resolve()).encode()
+            os.listdir(folder)
+            return folder
+        if folder.is_file() and is_gguf(folder):
+            raise ExportError(f"{options.model} is a GGUF file, which is not exported", _NO_GGUF)
+        if folder.exists():
+            raise ExportError(f"{options.model} is a file, not a Hugging Face model", _HOW_TO_NAME)
+    except UnicodeEncodeError as error:
+        raise ExportError(
+            f"the model {options.model} is not a path in UTF-8, which the libraries need",
+            "Rename the folder.",
+        ) from error
+    except OSError as error:
+        hint = "See that you may read it." if error.errno == EACCES else _HOW_TO_NAME
+        raise ExportError(
+            f"the model {options.model} cannot be read: {error.strerror}", hint
+        ) from error
+    return None
+
+
+def is_gguf(path: Path) -> bool:
+    """Whether the file ``path`` is one of llama.cpp's, which holds a whole model."""
+    with path.open("rb") as stream:
+        return path.suffix == ".gguf" or stream.read(4) == b"GGUF"
 
 
 def download(options: ExportOptions, source: Source, progress: Progress) -> None:
@@ -89,6 +134,7 @@ def download(options: ExportOptions, source: Source, progress: Progress) -> None
 
 
 def _from_folder(folder: Path, variant: str | None) -> Source:
+    """The model in ``folder``, all of whose files are there."""
     if not (folder / "config.json").exists():
         if (folder / "adapter_config.json").exists():
             raise ExportError(
@@ -96,7 +142,7 @@ def _from_folder(folder: Path, variant: str | None) -> Source:
                 "Merge it into its base model first (PEFT's merge_and_unload).",
             )
         if any(folder.glob("*.gguf")):
-            raise ExportError(f"{folder} holds GGUF files", _HOW_TO_NAME)
+            raise ExportError(f"{folder} holds GGUF files, which are not exported", _NO_GGUF)
         raise ExportError(f"{folder} holds no Hugging Face model (config.json)", _HOW_TO_NAME)
     files = weight_files((path.name for path in folder.iterdir()), variant)
     if not files:
@@ -104,12 +150,17 @@ def _from_folder(folder: Path, variant: str | None) -> Source:
             raise ExportError(
                 f"{folder} is an OpenVINO model already", "Give the model it was exported from."
             )
-        of_variant = f" of the variant {variant!r}" if variant else ""
+        if variant:
+            raise ExportError(
+                f"{folder} holds no weights of the variant {variant!r}",
+                "Leave --variant out, or download that variant of the model.",
+            )
         raise ExportError(
-            f"{folder} holds no weights{of_variant} (model*.safetensors or pytorch_model*.bin)",
+            f"{folder} holds no weights (model*.safetensors or pytorch_model*.bin)",
             "Download the model again, weights included.",
         )
-    return Source(folder, read_checkpoint(folder / name for name in files))
+    paths = [folder / name for name in listed_files(folder, files, variant)]
+    return Source(folder, read_checkpoint(paths), weights=tuple(paths))
 
 
 def _from_hub(options: ExportOptions) -> Source:
@@ -121,13 +172,16 @@ def _from_hub(options: ExportOptions) -> Source:
     sizes = {file.filename: file.file_size for file in found}
     files = weight_files(sizes, options.variant)
     if not files:
+        if any(name.endswith(".gguf") for name in sizes):
+            raise ExportError(f"{options.model} holds GGUF files, which are not exported", _NO_GGUF)
         raise ExportError(f"{options.model} has no weights that transformers loads", _HOW_TO_NAME)
     missing = {file.filename for file in found if file.will_download} & set(files)
     if not missing:
         return _from_folder(folder, options.variant)
     total = sum(sizes[name] for name in files)
     checkpoint = Checkpoint(total, total // 2)
-    return Source(folder, checkpoint, tuple(files), sum(sizes[name] for name in missing))
+    downloads = sum(sizes[name] for name in missing)
+    return Source(folder, checkpoint, downloads=tuple(files), download_bytes=downloads)
 
 
 def _small_files_from_hub(options: ExportOptions) -> Path:

@@ -5,8 +5,12 @@ from __future__ import annotations
 from importlib.util import find_spec
 from typing import Any
 
-from ov_kvcrush.errors import ConfigError, ExportError
-from ov_kvcrush.export.texts.text_file import DEFAULT_SAMPLES, SAMPLE_CHARACTERS
+from ov_kvcrush.errors import ConfigError, ExportError, first_line
+from ov_kvcrush.export.texts.text_file import (
+    DEFAULT_SAMPLES,
+    SAMPLE_CHARACTERS,
+    WHAT_IT_TAKES,
+)
 
 # Arguments of datasets.load_dataset. Training splits: the others are for judging models. WikiText-2
 # is 7 MB and then in the cache; C4's first file (0.3 GB) is streamed, as far as it is read.
@@ -18,6 +22,13 @@ HUB_TEXTS: dict[str, dict[str, Any]] = {
         "split": "train",
         "streaming": True,
     },
+}
+
+# Beside those, what Optimum reads of the hub itself.
+_CALIBRATION_DATA: dict[str, dict[str, Any]] = {
+    **HUB_TEXTS,
+    "c4-new": HUB_TEXTS["c4"],
+    "gsm8k": {"path": "openai/gsm8k", "name": "main"},
 }
 
 CHARACTERS = DEFAULT_SAMPLES * SAMPLE_CHARACTERS
@@ -45,12 +56,51 @@ def fetch_text(name: str) -> str:
             if size >= CHARACTERS:
                 break
     except Exception as error:  # of datasets, huggingface_hub, fsspec, httpx, pyarrow
-        path = HUB_TEXTS[name]["path"]
-        raise ExportError(
-            f"the data set {name} ({path}) cannot be fetched: {_reason(error)}",
-            "Check the connection, or give a text file of yours.",
-        ) from error
+        raise _not_fetched(name, HUB_TEXTS[name]["path"], error) from error
     return "\n\n".join(parts)[:CHARACTERS]
+
+
+def require_known(dataset: str) -> None:
+    """Refuse a name that is none of Optimum's data sets.
+
+    Raises:
+        ConfigError: it is not known.
+    """
+    if dataset.split(":")[0] not in ("auto", *_CALIBRATION_DATA):
+        raise ConfigError(
+            f"--dataset {dataset!r} is neither a file nor a data set known here", WHAT_IT_TAKES
+        )
+
+
+def require_data_set(dataset: str, whose: str = "") -> None:
+    """Refuse one of Optimum's data sets that cannot be had: Optimum asks for it after the export.
+
+    Args:
+        dataset: its name, and after a colon Optimum's options for it.
+        whose: is said behind the name in errors.
+
+    Raises:
+        ConfigError: the package that reads data sets is missing.
+        ExportError: the hub cannot be reached, or does not give it.
+    """
+    require_datasets(f"{dataset}{whose}")
+    from datasets import load_dataset_builder
+
+    arguments = _CALIBRATION_DATA.get(dataset.split(":")[0])
+    if arguments is None:
+        return
+    named = {key: arguments[key] for key in ("path", "name", "data_files") if key in arguments}
+    try:
+        load_dataset_builder(**named)
+    except Exception as error:  # of datasets, huggingface_hub, fsspec, httpx
+        raise _not_fetched(f"{dataset}{whose}", named["path"], error) from error
+
+
+def _not_fetched(name: str, path: str, error: Exception) -> ExportError:
+    return ExportError(
+        f"the data set {name} ({path}) cannot be fetched: {_reason(error)}",
+        "Check the connection, or give a text file of yours.",
+    )
 
 
 def require_datasets(name: str) -> None:
@@ -70,4 +120,4 @@ def _reason(error: Exception) -> str:
     # The hub's client raises RuntimeError ("client has been closed") when a retry fails.
     if isinstance(error, ConnectionError | RuntimeError):
         return "the hub cannot be reached"
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    return first_line(error)

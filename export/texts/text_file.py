@@ -18,9 +18,9 @@ DEFAULT_SAMPLES = 128
 SAMPLE_CHARACTERS = 2000
 """Longest sample: some 500 tokens. The methods keep activations of all samples in memory."""
 
-_WHAT_IT_TAKES = (
-    "--dataset takes a text file, a .jsonl file, or auto, wikitext2, c4, c4-new, gsm8k."
-)
+WHAT_IT_TAKES = "--dataset takes a text file, a .jsonl file, or auto, wikitext2, c4, c4-new, gsm8k."
+"""A sentence for hints."""
+
 _WHAT_A_LINE_IS = 'Each line is a string or an object such as {"text": "..."}.'
 
 
@@ -31,7 +31,7 @@ def is_file_name(dataset: str) -> bool:
 
 
 def read_samples(
-    path: str | Path, num_samples: int | None = None, takes: str = _WHAT_IT_TAKES
+    path: str | Path, num_samples: int | None = None, takes: str = WHAT_IT_TAKES
 ) -> list[str]:
     """Samples from the file, evenly spread over it: at most ``num_samples`` (default 128).
 

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from ov_kvcrush.config import KVCacheConfig
 from ov_kvcrush.errors import ConfigError
 from ov_kvcrush.plan import LayerGeometry
-from ov_kvcrush.runtime.pages.layout import PAGE_SIZE, CacheLayout
+from ov_kvcrush.precisions import LayerPrecision
+from ov_kvcrush.runtime.pages.layout import PAGE_SIZE, CacheLayout, kv_bytes_per_token
 from ov_kvcrush.runtime.sequences.sequence import Cut
 from ov_kvcrush.selection import (
     IMPORTANCE_METHODS,
@@ -168,3 +169,20 @@ def buy_tokens(
             "Give more, or make those smaller.",
         )
     return config.with_tokens(config.start_size + config.recent_size + middle)
+
+
+def budgeted_bytes(
+    layers: SequenceOf[LayerGeometry],
+    precisions: SequenceOf[LayerPrecision],
+    tokens: int,
+    budget: int,
+) -> float:
+    """Bytes that the cache of ``tokens`` tokens takes with a budget of ``budget`` of them.
+
+    A layer with a sliding window is not cut to the budget: it holds its window.
+    """
+    num_bytes = 0.0
+    for layer, precision in zip(layers, precisions, strict=True):
+        most = layer.sliding_window + PAGE_SIZE if layer.sliding_window else budget
+        num_bytes += min(tokens, most) * kv_bytes_per_token([layer], [precision])
+    return num_bytes

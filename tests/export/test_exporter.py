@@ -212,9 +212,39 @@ def test_settings_without_effect_are_told(tiny_source_dir: Path, tmp_path: Path)
         weight_format="int8",
         dataset=str(tmp_path / "notes.txt"),
         key_cache_group_size=16,
+        pad_token_id=0,
+        model_kwargs={"nonsense": 1},
     )
     estimate_model(chosen, progress)
-    assert [note.split()[0] for note in progress.notes] == ["--dataset", "--key-cache-group-size"]
+    assert [note.split()[0] for note in progress.notes] == [
+        "--dataset",
+        "--key-cache-group-size",
+        "--pad-token-id",
+        "--model-kwargs",
+    ]
+
+
+def test_a_model_stops_where_its_checkpoint_says(tiny_source_dir: Path, tmp_path: Path) -> None:
+    """The shape that Llama 2 was published in: transformers does not save it."""
+    source = shutil.copytree(tiny_source_dir, tmp_path / "source")
+    settings = {"eos_token_id": [2, 7], "temperature": 0.6, "max_length": 300}
+    (source / "generation_config.json").write_text(json.dumps(settings))
+    export_model(options(source, tmp_path / "model", weight_format="int8"))
+    assert json.loads((tmp_path / "model" / "generation_config.json").read_text()) == settings
+    pipeline = openvino_genai.LLMPipeline(str(tmp_path / "model"), "CPU")
+    assert pipeline.get_generation_config().stop_token_ids == {2, 7}
+
+
+def test_weights_that_are_seen_only_when_they_load_stop_the_export(tmp_path: Path) -> None:
+    """transformers merges the experts of this architecture while it loads them."""
+    source = make_model(tmp_path / "source", "Mixtral", num_local_experts=2, sliding_window=None)
+    config = json.loads((source / "config.json").read_text())
+    (source / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 3}))
+    progress = Recorder()
+    with pytest.raises(ExportError, match=r"lacks weights .*model\.layers\.2\."):
+        export_model(options(source, tmp_path / "model"), progress)
+    assert progress.steps[-1] == "2/4 Export to OpenVINO"
+    assert os.listdir(tmp_path) == ["source"]
 
 
 def test_a_failed_compression_leaves_nothing_behind(tiny_source_dir: Path, tmp_path: Path) -> None:
@@ -258,6 +288,23 @@ def test_a_model_without_tokenizer_fails_first(tiny_source_dir: Path, tmp_path: 
     with pytest.raises(ExportError, match="holds no tokenizer"):
         export_model(options(source, tmp_path / "model"))
     assert os.listdir(tmp_path) == ["source"]
+
+
+def test_a_folder_that_appears_meanwhile_is_left_alone(
+    tiny_source_dir: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "model"
+
+    class Meanwhile(Recorder):
+        def step(self, number: int, total: int, title: str) -> None:
+            if number == total:
+                output.mkdir()
+                (output / "somebody's").touch()
+
+    with pytest.raises(ExportError, match="'Move the model into place': Directory not empty"):
+        export_model(options(tiny_source_dir, output), Meanwhile())
+    assert os.listdir(tmp_path) == ["model"]
+    assert os.listdir(output) == ["somebody's"]
 
 
 def test_overwriting_replaces_the_whole_model(tiny_source_dir: Path, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ov_kvcrush.errors import ExportError
-from ov_kvcrush.export.workspace import check_output, open_workspace, reclaim, remove_workspace
+from ov_kvcrush.export.workspace import open_workspace, reclaim, remove_workspace
 
 
 def exported(folder: Path, content: str = "old") -> Path:
@@ -47,13 +47,64 @@ def test_publishing_replaces_the_old_model(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["model"]
 
 
-def test_a_process_that_died_while_it_published_loses_no_model(tmp_path: Path) -> None:
+def test_the_folder_that_was_there_stays_the_one_it_is(tmp_path: Path) -> None:
+    """A mount point, or somebody's current folder, cannot be renamed."""
     output = exported(tmp_path / "model")
-    root = tmp_path / ".model.partial-12345"
+    same = output.stat().st_ino
+    with open_workspace(output) as workspace:
+        (workspace.model / "openvino_model.xml").write_text("new")
+        workspace.publish()
+    assert output.stat().st_ino == same
+
+
+def died_while_it_published(output: Path, until: str) -> Path:
+    """The workspace of a process that was killed when ``until`` was there; its two files differ."""
+    exported(output)
+    (output / "old.txt").touch()
+    root = output / ".model.partial-12345"
     (root / "model").mkdir(parents=True)
-    output.rename(root / "replaced")
+    (root / "model" / "openvino_model.xml").write_text("new")
+    (root / "model" / "new.txt").touch()
+    (root / until).mkdir()
+    (output / "openvino_model.xml").rename(root / until / "openvino_model.xml")
+    if until == "discarded":
+        (output / "old.txt").rename(root / until / "old.txt")
+        (root / "model" / "new.txt").rename(output / "new.txt")
+    return output
+
+
+def test_a_process_that_died_before_the_old_model_was_away_is_undone(tmp_path: Path) -> None:
+    output = died_while_it_published(tmp_path / "model", until="replaced")
     remove_workspace(output, 12345)
-    assert os.listdir(tmp_path) == ["model"]
+    assert sorted(os.listdir(output)) == ["old.txt", "openvino_model.xml"]
+    assert (output / "openvino_model.xml").read_text() == "old"
+
+
+def test_a_process_that_died_after_the_old_model_was_away_is_finished(tmp_path: Path) -> None:
+    output = died_while_it_published(tmp_path / "model", until="discarded")
+    reclaim(output)
+    assert sorted(os.listdir(output)) == ["new.txt", "openvino_model.xml"]
+    assert (output / "openvino_model.xml").read_text() == "new"
+
+
+def test_a_model_that_cannot_be_moved_in_leaves_the_old_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = exported(tmp_path / "model")
+    (output / "stale.txt").touch()
+    rename = os.rename
+
+    def refuse(source: Path, target: Path) -> None:
+        if Path(source) == output / "stale.txt":
+            raise PermissionError(source)
+        rename(source, target)
+
+    with open_workspace(output) as workspace:
+        (workspace.model / "openvino_model.xml").write_text("new")
+        monkeypatch.setattr("os.rename", refuse)
+        with pytest.raises(PermissionError):
+            workspace.publish()
+    assert sorted(os.listdir(output)) == ["openvino_model.xml", "stale.txt"]
     assert (output / "openvino_model.xml").read_text() == "old"
 
 
@@ -64,7 +115,9 @@ def test_the_next_export_clears_up_after_one_whose_process_died(tmp_path: Path) 
     assert os.listdir(tmp_path) == [".model.partial-12345.partial-9"]
 
 
-def test_the_next_export_gives_back_the_model_that_was_moved_aside(tmp_path: Path) -> None:
+def test_the_next_export_gives_back_the_model_that_an_older_release_moved_aside(
+    tmp_path: Path,
+) -> None:
     output = exported(tmp_path / "model")
     root = tmp_path / ".model.partial-12345"
     (root / "model").mkdir(parents=True)
@@ -88,43 +141,6 @@ def test_temporary_files_lie_beside_the_output_meanwhile(tmp_path: Path) -> None
     with open_workspace(tmp_path / "model") as workspace, tempfile.TemporaryDirectory() as folder:
         assert Path(folder).parent == workspace.scratch
     assert tempfile.gettempdir() == former
-
-
-def test_an_empty_or_missing_output_can_be_written(tmp_path: Path) -> None:
-    check_output(tmp_path, overwrite=False)
-    check_output(tmp_path / "new" / "model", overwrite=False)
-
-
-def test_an_exported_model_is_replaced_only_on_demand(tmp_path: Path) -> None:
-    output = exported(tmp_path / "model")
-    with pytest.raises(ExportError, match="exists and is not empty") as caught:
-        check_output(output, overwrite=False)
-    assert "--overwrite" in caught.value.hint
-    check_output(output, overwrite=True)
-
-
-def test_a_folder_of_other_things_is_never_replaced(tmp_path: Path) -> None:
-    (tmp_path / "thesis.doc").touch()
-    with pytest.raises(ExportError, match="something other than an exported model"):
-        check_output(tmp_path, overwrite=True)
-
-
-def test_a_file_is_no_output_and_no_parent_of_one(tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    with pytest.raises(ExportError, match="is a file"):
-        check_output(tmp_path / "file", overwrite=True)
-    with pytest.raises(ExportError, match="no folder can be made in it"):
-        check_output(tmp_path / "file" / "model", overwrite=False)
-
-
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_folder_without_permission_is_refused(tmp_path: Path) -> None:
-    tmp_path.chmod(0o500)
-    try:
-        with pytest.raises(ExportError, match="no permission"):
-            check_output(tmp_path / "model", overwrite=False)
-    finally:
-        tmp_path.chmod(0o700)
 
 
 def test_a_folder_that_cannot_be_written_after_all_is_reported() -> None:

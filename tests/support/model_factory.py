@@ -15,7 +15,8 @@ from tests.support.paths import NEEDLE
 
 SLIDING_WINDOW = 48
 
-# What differs from the common settings below, by architecture (the name in transformers' classes).
+# Those that are exported, by their name in transformers' classes: what differs from the common
+# settings below.
 ARCHITECTURES: dict[str, dict[str, Any]] = {
     "Llama": {},
     "Qwen2": {},
@@ -50,7 +51,7 @@ def make_model(folder: Path, architecture: str = "Llama", seed: int = 0, **chang
         "max_position_embeddings": 512,
         "bos_token_id": 1,
         "eos_token_id": 2,
-        **ARCHITECTURES[architecture],
+        **ARCHITECTURES.get(architecture, {}),
         **changes,
     }
     config_class = settings.pop("config_class", f"{architecture}Config")

@@ -7,7 +7,9 @@ import sys
 from pathlib import Path
 from typing import Annotated, Any
 
+import click
 import typer
+from typer.core import TyperCommand
 
 from ov_kvcrush.cli.output.errors import Verbose
 from ov_kvcrush.errors import ConfigError
@@ -24,6 +26,24 @@ _REFUSED = {
 }
 
 
+class _Export(TyperCommand):
+    """Takes ``export openvino …`` as it is typed behind ``optimum-cli``, too."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Leave out the word ``openvino`` where the output follows later: else it is the output."""
+        if args[:1] == ["openvino"]:
+            _, unused, _ = self.make_parser(ctx).parse_args(list(args))
+            args = args[1:] if unused else args
+        return super().parse_args(ctx, args)
+
+
+def folder(text: str) -> Path:
+    """The path that is typed: an empty one would be the current folder."""
+    if not text:
+        raise typer.BadParameter("it is empty")
+    return Path(text)
+
+
 def _flag(help_text: str, *names: str) -> Any:
     return typer.Option(*names, help=help_text, rich_help_panel=_WEIGHTS, show_default=False)
 
@@ -38,12 +58,15 @@ def _hidden(*names: str) -> Any:
     return typer.Option(*names, hidden=True)
 
 
-@app.command()
+@app.command(cls=_Export)
 def export(
     model: Annotated[
         str, typer.Option("-m", "--model", help="Folder of a Hugging Face model, or its hub id.")
     ],
-    output: Annotated[Path, typer.Argument(help="Folder to make.", show_default=False)],
+    output: Annotated[
+        Path,
+        typer.Argument(help="To make.", show_default=False, parser=folder),
+    ],
     task: Annotated[
         str, typer.Option(help="Only text generation with a KV cache; auto means the same.")
     ] = "text-generation-with-past",
@@ -180,7 +203,8 @@ def export(
 ) -> None:
     """Export a Hugging Face model: OpenVINO model, tokenizer and KV plan.
 
-    The options are those of `optimum-cli export openvino`, with the KV cache's on top.
+    The options are those of `optimum-cli export openvino`, with the KV cache's on top; its command
+    line can be pasted.
 
     Examples:
 

@@ -10,8 +10,10 @@ from typing import Any
 from rich.table import Table
 
 from ov_kvcrush.cli.output.console import table_console
+from ov_kvcrush.model_folder import TEMPLATE_FILE
 from ov_kvcrush.plan import Calibration, KVPlan, ValueBasis
 from ov_kvcrush.precisions import LayerPrecision, ranges_of
+from ov_kvcrush.runtime.eviction.budgets import budgeted_bytes
 
 LENGTHS = (8192, 32768)
 BUDGET = 1024
@@ -23,8 +25,10 @@ def print_summary(plan: KVPlan, output: Path, is_estimate: bool) -> None:
     """Print what an export made, or would make, on stdout."""
     rows = _rows(plan)
     title = f"{output} (estimated, nothing was exported)" if is_estimate else str(output)
-    command = f"ov-kvcrush chat {shlex.quote(str(output))} --max-cache-size {BUDGET}"
-    following = "" if is_estimate else f"Next: {command}"
+    folder = shlex.quote(f"./{output}" if str(output).startswith("-") else str(output))
+    command = f"ov-kvcrush chat {folder} --max-cache-size {BUDGET}"
+    can_chat = not is_estimate and (output / TEMPLATE_FILE).exists()
+    following = f"Next: {command}" if can_chat else ""
     console = table_console()
     if console.is_terminal:
         table = Table(title=title, title_justify="left", show_header=False)
@@ -43,12 +47,18 @@ def print_summary(plan: KVPlan, output: Path, is_estimate: bool) -> None:
 
 
 def print_summary_as_json(plan: KVPlan, output: Path, is_estimate: bool) -> None:
-    """Print the same on stdout as one JSON object: the plan, and KV bytes by number of tokens."""
-    kv_bytes = {
-        str(tokens): round(plan.kv_bytes_per_token * tokens) for tokens in (BUDGET, *LENGTHS)
-    }
+    """Print the same on stdout as one JSON object: the plan, and KV bytes by number of tokens.
+
+    ``kv_bytes_at`` is without a budget, ``kv_bytes_with_budget`` with one of ``budget`` tokens.
+    """
     summary: dict[str, Any] = {"output": str(output), "is_estimate": is_estimate}
-    print(json.dumps(summary | plan.to_dict() | {"kv_bytes_at": kv_bytes}, indent=2))
+    kv_bytes = {
+        "kv_bytes_at": {n: plan.kv_bytes_per_token * n for n in (BUDGET, *LENGTHS)},
+        "kv_bytes_with_budget": {n: _with_budget(plan, n) for n in LENGTHS},
+    }
+    for name, sizes in kv_bytes.items():
+        summary[name] = {str(tokens): round(size) for tokens, size in sizes.items()}
+    print(json.dumps({**summary, "budget": BUDGET} | plan.to_dict(), indent=2))
 
 
 def precision_ranges(precisions: tuple[LayerPrecision, ...]) -> list[str]:
@@ -93,12 +103,11 @@ def _rows(plan: KVPlan) -> list[tuple[str, str]]:
         return [*rows, ("KV cache", "cannot be told from this model's configuration")]
     rows += [("KV cache", line) for line in precision_ranges(plan.precisions)]
     rows.append(("KV per token", f"{plan.kv_bytes_per_token / 1024:,.2f} KiB"))
-    with_budget = _size(BUDGET * plan.kv_bytes_per_token)
     rows += [
         (
             f"KV at {tokens:,} tokens",
             f"{_size(tokens * plan.kv_bytes_per_token)} in full, "
-            f"{with_budget} with a budget of {BUDGET:,} tokens",
+            f"{_size(_with_budget(plan, tokens))} with a budget of {BUDGET:,} tokens",
         )
         for tokens in LENGTHS
     ]
@@ -107,6 +116,11 @@ def _rows(plan: KVPlan) -> list[tuple[str, str]]:
     if plan.layer_shares:
         rows.append(("Layer budgets", budget_line(plan.layer_shares)))
     return rows
+
+
+def _with_budget(plan: KVPlan, tokens: int) -> float:
+    """Bytes that the cache of ``tokens`` tokens takes with a budget of ``BUDGET`` of them."""
+    return budgeted_bytes(plan.layers, plan.precisions, tokens, BUDGET)
 
 
 def _model(plan: KVPlan) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -69,6 +70,61 @@ def test_a_dry_run_shows_the_plan_and_writes_nothing(
 
 
 @pytest.mark.parametrize(
+    ("words", "output"),
+    [
+        (["openvino", "-m", "{model}", "new"], "new"),
+        (["openvino", "new", "-m", "{model}"], "new"),
+        (["openvino", "-m", "{model}"], "openvino"),
+        (["-m", "{model}", "openvino"], "openvino"),
+    ],
+)
+def test_a_command_line_of_optimum_can_be_pasted(
+    model: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    words: list[str],
+    output: str,
+) -> None:
+    here = lambda make, options, progress, verbose: make(options, progress)  # noqa: E731
+    monkeypatch.setattr("ov_kvcrush.export.child_process.run_in_child", here)
+    monkeypatch.chdir(tmp_path)
+    arguments = [word.format(model=model) for word in words]
+    assert run(["export", *arguments, "--dry-run"]) == 0
+    assert capsys.readouterr().out.startswith(f"{output} (estimated")
+
+
+def test_the_current_folder_is_filled_with_all_standard_streams_closed(
+    model: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "here").mkdir()
+    shell = 'cd "$1" && exec "$2" -m ov_kvcrush.cli export -m "$3" . <&- >&- 2>&-'
+    arguments = [str(tmp_path / "here"), sys.executable, str(model)]
+    process = subprocess.run(["sh", "-c", shell, "sh", *arguments])
+    assert process.returncode == 0
+    assert KVPlan.load(tmp_path / "here") is not None
+    assert not [name for name in os.listdir(tmp_path / "here") if "partial" in name]
+
+
+def test_a_full_disk_is_told_and_leaves_nothing(model: Path, tmp_path: Path) -> None:
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
+
+    process = subprocess.run(
+        [*COMMAND, "-m", str(model), str(tmp_path / "output")],
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=limit,
+    )
+    assert process.returncode == 2
+    message, hint = process.stderr.splitlines()[-2:]
+    assert message.endswith("a file cannot be written")
+    assert "disk" in hint
+    assert os.listdir(tmp_path) == ["model"]
+
+
+@pytest.mark.parametrize(
     ("number", "code"),
     [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)],
     ids=["Ctrl+C", "terminate", "closed terminal"],
@@ -91,10 +147,11 @@ def test_a_stopped_export_leaves_what_was_there(
     for line in process.stderr:
         if "Export to OpenVINO" in line:
             break
-    assert len(os.listdir(tmp_path)) == 3  # model, output, and the work in progress
+    assert len(os.listdir(output)) == 2  # the old model, and the work in progress
     process.send_signal(number)
     told = f"interrupted: nothing was written to {output}\n" if code == 130 else ""
     assert process.stderr.read() == told
     assert process.wait(timeout=30) == code
     assert sorted(os.listdir(tmp_path)) == ["model", "output"]
+    assert os.listdir(output) == ["openvino_model.xml"]
     assert (output / "openvino_model.xml").read_text() == "an old model"

@@ -85,6 +85,24 @@ class TestModelsThatCannotBeExported:
         assert "an adapter (LoRA)" in message
         assert "Merge" in hint
 
+    def test_a_folder_of_gguf_files(
+        self, refused: Callable[..., tuple[str, str]], tmp_path: Path
+    ) -> None:
+        (tmp_path / "whatever").write_bytes(b"GGUF....")
+        assert "is a GGUF file" in refused(tmp_path / "whatever")[0]
+        (tmp_path / "whatever").rename(tmp_path / "model.gguf")
+        message, hint = refused(tmp_path)
+        assert "holds GGUF files" in message
+        assert "safetensors" in hint
+
+    def test_a_file_that_does_not_exist(self, refused: Callable[..., tuple[str, str]]) -> None:
+        assert refused("model.gguf")[0] == "no such file: model.gguf"
+
+    def test_a_name_that_no_file_system_takes(
+        self, refused: Callable[..., tuple[str, str]]
+    ) -> None:
+        assert "File name too long" in refused("x" * 300)[0]
+
     def test_an_openvino_model(
         self, refused: Callable[..., tuple[str, str]], needle_int8_dir: Path
     ) -> None:
@@ -103,6 +121,55 @@ class TestModelsThatCannotBeExported:
     def test_damaged_weights(self, refused: Callable[..., tuple[str, str]], model: Path) -> None:
         (model / "model.safetensors").write_bytes(b"version https://git-lfs.github.com/spec/v1")
         assert "damaged or only partly downloaded" in refused(model)[0]
+
+    @pytest.mark.parametrize(
+        "header",
+        [b"[]", b"{}", b'{"a": 1}', b'{"a": {"shape": "x", "data_offsets": [0, 4]}}'],
+    )
+    def test_a_header_that_is_none(
+        self, refused: Callable[..., tuple[str, str]], model: Path, header: bytes
+    ) -> None:
+        content = len(header).to_bytes(8, "little") + header + bytes(64)
+        (model / "model.safetensors").write_bytes(content)
+        message, _ = refused(model)
+        assert "is damaged or only partly downloaded" in message or "holds no weights" in message
+
+    def test_missing_weights(self, refused: Callable[..., tuple[str, str]], model: Path) -> None:
+        config = json.loads((model / "config.json").read_text())
+        write_config(model, **config | {"num_hidden_layers": 3})
+        assert "lacks weights that its config.json asks for" in refused(model)[0]
+
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            {"dtype": "bflot16"},
+            {"architectures": 7},
+            {"architectures": [["LlamaForCausalLM"]]},
+            {"num_attention_heads": "4"},
+            {"sliding_window": 1.5},
+            {"hidden_act": "frobnicate"},
+            {"rope_parameters": {"rope_type": "frobnicate"}},
+        ],
+        ids=str,
+    )
+    def test_a_configuration_with_values_that_cannot_be(
+        self, refused: Callable[..., tuple[str, str]], model: Path, changes: dict[str, object]
+    ) -> None:
+        config = json.loads((model / "config.json").read_text())
+        write_config(model, **config | changes)
+        message, hint = refused(model)
+        assert "config" in message
+        assert "config.json" in hint
+
+    @pytest.mark.parametrize(
+        ("name", "content"),
+        [("tokenizer.json", "{"), ("tokenizer_config.json", "["), ("generation_config.json", "7")],
+    )
+    def test_files_that_are_broken(
+        self, refused: Callable[..., tuple[str, str]], model: Path, name: str, content: str
+    ) -> None:
+        (model / name).write_text(content)
+        assert "cannot be" in refused(model)[0]
 
     def test_an_architecture_without_text_generation(
         self, refused: Callable[..., tuple[str, str]], tmp_path: Path
@@ -164,6 +231,7 @@ class TestOptionsThatContradict:
             (["--weight-format", "int8", "--awq"], "AWQ algorithm is not supported", "optimum-cli"),
             (["--weight-format", "mxfp4", "--gptq"], "GPTQ algorithm is not", "optimum-cli"),
             (["--weight-format", "int4", "--group-size", "0"], "`group_size` must", "optimum-cli"),
+            (["--weight-format", "int4", "--dataset", "wiki"], "neither a file nor", "wikitext2"),
             (["--awq"], "the weight format is none", "--weight-format"),
             (["--weight-format", "int4", "--dataset", "./no.txt"], "No such file", "auto"),
             (["--value-cache-group-size", "24"], "does not divide the head size 16", "divisor"),
@@ -200,7 +268,7 @@ class TestPlacesThatCannotBeWritten:
         self, refused: Callable[..., tuple[str, str]], model: Path, tmp_path: Path
     ) -> None:
         (tmp_path / "taken").mkdir()
-        (tmp_path / "taken" / "file").touch()
+        (tmp_path / "taken" / "openvino_model.xml").touch()
         message, hint = refused(model, output=tmp_path / "taken")
         assert "exists and is not empty" in message
         assert "--overwrite" in hint
@@ -229,6 +297,16 @@ class TestPlacesThatCannotBeWritten:
         assert message.startswith("not enough disk: the export needs about")
         assert str(tmp_path) in message
         assert "another disk" in hint
+
+    def test_the_folder_around_the_model(
+        self, refused: Callable[..., tuple[str, str]], model: Path, tmp_path: Path
+    ) -> None:
+        assert "would replace the model" in refused(model, output=tmp_path)[0]
+        assert "/ would replace the model" in refused(model, output=Path("/"))[0]
+
+    def test_no_name(self, model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        assert run(["export", "-m", str(model), ""]) == 2
+        assert "it is empty" in capsys.readouterr().err
 
 
 def test_optimums_spelling_of_cache_dir_is_taken(

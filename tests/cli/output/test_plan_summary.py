@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 
-from ov_kvcrush.cli.output.plan_summary import basis_line, budget_line, precision_ranges
-from ov_kvcrush.plan import ValueBasis
+from ov_kvcrush.cli.output.plan_summary import (
+    basis_line,
+    budget_line,
+    precision_ranges,
+    print_summary,
+    print_summary_as_json,
+)
+from ov_kvcrush.model_folder import TEMPLATE_FILE
+from ov_kvcrush.plan import KVPlan, LayerGeometry, ValueBasis
 from ov_kvcrush.precisions import LayerPrecision
 
 
@@ -46,3 +56,35 @@ def test_the_layers_with_large_budgets_are_named(shares: tuple[float, ...], line
 )
 def test_the_basis_of_values_is_told(basis: ValueBasis, line: str) -> None:
     assert basis_line(basis) == line
+
+
+def plan_of(*windows: int) -> KVPlan:
+    """Layers that take 100 bytes a token each (20 + 5 numbers in f32), by sliding window."""
+    layers = tuple(LayerGeometry(1, 1, 20, 5, window) for window in windows)
+    precisions = (LayerPrecision("f32", "f32"),) * len(windows)
+    weights = {"format": "fp32", "size_bytes": 0}
+    return KVPlan("llama", "", layers, precisions, 100.0 * len(windows), 0, weights=weights)
+
+
+def test_a_sliding_window_bounds_what_a_layer_takes_with_a_budget(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    print_summary_as_json(plan_of(0, 128, 10_000), Path("model"), is_estimate=False)
+    summary = json.loads(capsys.readouterr().out)
+    assert summary["budget"] == 1024
+    assert summary["kv_bytes_at"] == {"1024": 307_200, "8192": 2_457_600, "32768": 9_830_400}
+    # The budget is for the first layer; the others hold their windows and a page that slides out.
+    assert summary["kv_bytes_with_budget"] == {
+        "8192": 100 * (1024 + 128 + 32 + 8192),
+        "32768": 100 * (1024 + 128 + 32 + 10_000 + 32),
+    }
+
+
+def test_chat_is_recommended_only_where_there_is_a_chat_template(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    print_summary(plan_of(0), tmp_path, is_estimate=False)
+    assert "Next:" not in capsys.readouterr().out
+    (tmp_path / TEMPLATE_FILE).touch()
+    print_summary(plan_of(0), tmp_path, is_estimate=False)
+    assert f"Next: ov-kvcrush chat {tmp_path} --max-cache-size 1024" in capsys.readouterr().out

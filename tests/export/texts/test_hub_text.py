@@ -152,12 +152,19 @@ def test_an_export_calibrates_on_a_data_set(hub_folder: Path, tmp_path: Path) ->
     assert plan.calibration.text["characters"] == CHARACTERS
 
 
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--kv-plan", "auto", "--kv-dataset", "wikitext2"],
+        ["--weight-format", "int4", "--awq", "--dataset", "c4-new"],
+    ],
+)
 def test_an_export_stops_at_once_where_the_hub_is_out_of_reach(
-    tiny_source_dir: Path, tmp_path: Path
+    tiny_source_dir: Path, tmp_path: Path, flags: list[str]
 ) -> None:
-    flags = ["--kv-plan", "auto", "--kv-dataset", "wikitext2", str(tmp_path / "model")]
+    arguments = ["-m", str(tiny_source_dir), *flags, str(tmp_path / "model")]
     process = subprocess.run(
-        [sys.executable, "-m", "ov_kvcrush.cli", "export", "-m", str(tiny_source_dir), *flags],
+        [sys.executable, "-m", "ov_kvcrush.cli", "export", *arguments],
         cwd=ROOT,
         env={**os.environ, **hub_environment("http://127.0.0.1:9", tmp_path / "home")},
         capture_output=True,
