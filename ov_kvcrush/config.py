@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ov_kvcrush.errors import ConfigError, did_you_mean
+from ov_kvcrush.errors import ConfigError, OVKVCrushError, did_you_mean
+from ov_kvcrush.files import read_json
 from ov_kvcrush.precisions import KV_PRECISIONS
 from ov_kvcrush.selection import (
     ANCHORS,
@@ -271,11 +271,9 @@ class KVCacheConfig:
     def from_file(cls, path: str | Path) -> KVCacheConfig:
         """Read a JSON object of settings from ``path``."""
         try:
-            settings = json.loads(Path(path).read_text(encoding="utf-8"))
-        except OSError as error:
-            raise ConfigError(f"cannot read the config file {path}: {error.strerror}") from error
-        except ValueError as error:
-            raise ConfigError(f"{path} is not valid JSON: {error}") from error
+            settings = read_json(Path(path))
+        except OVKVCrushError as error:
+            raise ConfigError(error.message) from error
         if not isinstance(settings, dict):
             raise ConfigError(f"{path} holds a {type(settings).__name__}, not a JSON object")
         return cls.from_dict(settings)

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ov_kvcrush.errors import ConfigError, ModelError
-from ov_kvcrush.files import replacing
+from ov_kvcrush.errors import ConfigError, ModelError, OVKVCrushError
+from ov_kvcrush.files import read_json, replacing
 from ov_kvcrush.model_folder import fingerprint
 from ov_kvcrush.precisions import LayerPrecision, by_layer, ranges_of
 
@@ -215,10 +215,10 @@ class KVPlan:
         if not path.exists():
             return None
         try:
-            stored = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+            stored = read_json(path)
+        except OVKVCrushError as error:
             raise ModelError(
-                f"the KV plan {path} cannot be read: {error}",
+                f"the KV plan cannot be read: {error.message}",
                 "Export the model again, or delete the file to run without a plan.",
             ) from error
         if not isinstance(stored, dict):

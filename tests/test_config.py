@@ -76,7 +76,7 @@ def test_a_bad_config_file_is_refused(tmp_path: Path, text: str, message: str) -
 
 
 def test_a_missing_config_file_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="cannot read the config file"):
+    with pytest.raises(ConfigError, match=r"cannot read .*none\.json"):
         KVCacheConfig.from_file(tmp_path / "none.json")
 
 

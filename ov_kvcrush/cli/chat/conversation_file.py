@@ -48,7 +48,7 @@ def read_conversation(path: Path) -> tuple[list[dict[str, str]], dict[str, Any]]
     text = read_text(path)
     try:
         content = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise _not_a_conversation(path, f"it is not valid JSON ({error})") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise _not_a_conversation(path, f'it has no "format": "{FORMAT}"')

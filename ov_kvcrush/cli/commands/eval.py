@@ -17,7 +17,7 @@ from ov_kvcrush.cli.options.model import (
     Properties,
     parse_properties,
 )
-from ov_kvcrush.cli.output.console import table_console
+from ov_kvcrush.cli.output.console import print_json, table_console
 from ov_kvcrush.cli.output.errors import Verbose
 from ov_kvcrush.cli.output.progress import StepProgress
 from ov_kvcrush.errors import ConfigError, did_you_mean
@@ -215,9 +215,9 @@ def evaluate(
     }
     outcomes: list[Outcome] = []
 
-    def figures(with_examples: bool) -> str:
+    def figures(with_examples: bool) -> dict[str, Any]:
         body = facts | {"complete": len(outcomes) == len(configurations)}
-        return json.dumps(body | summary(outcomes, compare, with_examples), indent=2)
+        return body | summary(outcomes, compare, with_examples)
 
     try:
         with StepProgress("Counting tokens …") as progress:
@@ -229,12 +229,13 @@ def evaluate(
             for outcome in evaluation.compare(configurations, examples, progress):
                 outcomes.append(outcome)
                 if output is not None:
-                    write_text(output, f"{figures(with_examples=True)}\n")
+                    text = json.dumps(figures(with_examples=True), ensure_ascii=False, indent=2)
+                    write_text(output, f"{text}\n")
     finally:
         # After Ctrl+C or a failure too: what was finished took long to run.
         if outcomes:
             if as_json:
-                print(figures(with_examples=False))
+                print_json(figures(with_examples=False), indent=2)
             else:
                 _print_tables(outcomes, by_task, compare)
             if plot is not None:
