@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from openvino_genai import ChatHistory, GenerationConfig
@@ -25,6 +26,7 @@ class Chat:
         messages: role and content of each message so far.
         session: its cache.
         prefix: cached prefix it begins behind, if any.
+        files: session files it was loaded from or saved to, and the digest each had then.
     """
 
     def __init__(
@@ -36,6 +38,7 @@ class Chat:
         self.prefix = prefix
         system_message = prefix.system_message if prefix is not None else system_message
         self.session = Session()
+        self.files: dict[Path, str] = {}
         self.messages: list[dict[str, str]] = []
         if system_message:
             self.messages.append({"role": "system", "content": system_message})

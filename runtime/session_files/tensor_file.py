@@ -28,13 +28,14 @@ class TensorFile:
 
     Attributes:
         metadata: without the digest.
+        digest: of all it says, as the file has it; :meth:`prove` compares.
         names: of its tensors.
     """
 
     def __init__(self, opened: Any) -> None:
         self._opened = opened
         self.metadata: dict[str, str] = dict(opened.metadata() or {})
-        self._digest = self.metadata.pop(DIGEST, "")
+        self.digest = self.metadata.pop(DIGEST, "")
         self.names: list[str] = sorted(opened.keys())
 
     def read(self, name: str) -> NDArray[Any]:
@@ -66,7 +67,7 @@ class TensorFile:
             DamagedFileError: the digest is of something else.
         """
         tensors = ((name, self.read(name)) for name in self.names)
-        if _digest(self.metadata, tensors) != self._digest:
+        if _digest(self.metadata, tensors) != self.digest:
             raise DamagedFileError("it was altered: its content does not match its digest")
 
 

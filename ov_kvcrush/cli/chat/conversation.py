@@ -130,6 +130,7 @@ class Conversation:
     def replace_chat(self, chat: Chat) -> None:
         """Go on with ``chat``; the cache of the one before is freed, the settings stay."""
         self.clear()
+        chat.files = {**self.chat.files, **chat.files}  # who goes on has seen these
         self.chat = chat
 
     def describe_settings(self) -> dict[str, Any]:

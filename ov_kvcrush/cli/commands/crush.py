@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import sys
 from pathlib import Path
@@ -13,12 +12,15 @@ import typer
 from ov_kvcrush.cli.chat.session_file import check_session_file
 from ov_kvcrush.cli.options.cache import cache_options, spell_cache_options
 from ov_kvcrush.cli.options.model import ModelDir, Properties, load_pipeline, parse_properties
+from ov_kvcrush.cli.output.console import print_json
 from ov_kvcrush.cli.output.errors import Verbose
 from ov_kvcrush.cli.output.progress import StepProgress
 from ov_kvcrush.cli.output.stats_line import megabytes
+from ov_kvcrush.cli.process import describe_document, read_document
 from ov_kvcrush.config import KVCacheConfig
 from ov_kvcrush.errors import ConfigError, OVKVCrushError, PromptError, SessionError
 from ov_kvcrush.plan import KVPlan
+from ov_kvcrush.runtime.session_files.session_lock import session_lock
 
 if TYPE_CHECKING:
     from ov_kvcrush.pipeline.cached_prefix import CachedPrefix
@@ -26,8 +28,6 @@ if TYPE_CHECKING:
     from ov_kvcrush.pipeline.saving import SessionSummary
 
 app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
-
-_STDIN = "-"
 
 
 @app.command()
@@ -81,47 +81,30 @@ def crush(
             "nothing says how far to crush the document", "Add --max-cache-size TOKENS."
         )
     check_session_file(output)
-    text = _read_document(document)
-    _check_output(output, overwrite)
-    pipeline = load_pipeline(
-        model_dir, "CPU", "paged", kv_cache_config, parse_properties(properties or [])
-    )
-    _require_context(pipeline, model_dir, text)
-    try:
-        with StepProgress("Prepare") as progress:
-            progress.step(1, 2, f"Read and crush {_name(document)}")
-            # As a file that a chat's /read attaches stands before its question.
-            prefix = pipeline.cache_prefix(f"{text}\n\n", system, progress.advance)
-            progress.step(2, 2, f"Write {output}")
-            summary = pipeline.save_session(output, prefix, overwrite=overwrite)
-    except KeyboardInterrupt:
-        print(f"interrupted: nothing was written to {output}", file=sys.stderr)
-        raise
+    text = read_document(document)
+    with session_lock(output):
+        _check_output(output, overwrite)
+        pipeline = load_pipeline(
+            model_dir, "CPU", "paged", kv_cache_config, parse_properties(properties or [])
+        )
+        _require_context(pipeline, model_dir, text)
+        try:
+            with StepProgress("Prepare") as progress:
+                progress.step(1, 2, f"Read and crush {describe_document(document)}")
+                # As a file that a chat's /read attaches stands before its question.
+                prefix = pipeline.cache_prefix(f"{text}\n\n", system, progress.advance)
+                progress.step(2, 2, f"Write {output}")
+                summary = pipeline.save_session(output, prefix, overwrite=overwrite)
+        except KeyboardInterrupt:
+            print(f"interrupted: nothing was written to {output}", file=sys.stderr)
+            raise
     command = ["ov-kvcrush", "chat", str(model_dir), "--session", str(output)]
     following = shlex.join([*command, *spell_cache_options(kv_cache_config)])
-    show = _print_json if as_json else _print_summary
-    show(_figures(pipeline, prefix, summary, document, output, following))
-
-
-def _read_document(document: str) -> str:
-    """The text, without what is blank around it.
-
-    Raises:
-        OVKVCrushError: it cannot be read, is empty, or is not UTF-8.
-    """
-    from ov_kvcrush.files import read_text
-
-    if document == _STDIN:
-        try:
-            text = sys.stdin.read()
-        except UnicodeDecodeError as error:
-            raise PromptError("what is piped in is not text in UTF-8") from error
+    figures = _figures(pipeline, prefix, summary, document, output, following)
+    if as_json:
+        print_json(figures, indent=2)
     else:
-        text = read_text(Path(document))
-    text = text.strip()
-    if not text:
-        raise PromptError(f"{_name(document)} is empty", "Give a text to read.")
-    return text
+        _print_summary(figures)
 
 
 def _check_output(output: Path, overwrite: bool) -> None:
@@ -183,10 +166,6 @@ def _figures(
     }
 
 
-def _print_json(figures: dict[str, Any]) -> None:
-    print(json.dumps(figures, indent=2))
-
-
 def _print_summary(figures: dict[str, Any]) -> None:
     evicted = figures["num_tokens"] - figures["num_kept"]
     kept = (
@@ -207,7 +186,3 @@ def _print_summary(figures: dict[str, Any]) -> None:
     for name, value in rows.items():
         print(f"  {name:<{width}}  {value}")
     print(f"Next: {figures['next']}")
-
-
-def _name(document: str) -> str:
-    return "what is piped in" if document == _STDIN else document
