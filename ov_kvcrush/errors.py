@@ -58,6 +58,10 @@ class ExportError(OVKVCrushError):
     """An export that cannot start or did not finish."""
 
 
+class OVKVCrushWarning(UserWarning):
+    """Something that was asked for and is not done, where all else goes on. One line."""
+
+
 def last_line(error: BaseException) -> str:
     """The last line of its message: OpenVINO's C++ checks put the sentence that helps there."""
     lines = str(error).strip().splitlines()

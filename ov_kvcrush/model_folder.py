@@ -1,4 +1,4 @@
-"""An exported model's folder: its files by name, what is missing, tokenizer and settings."""
+"""An exported model's folder: its files by name, what is missing, and its tokenizer."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from ov_kvcrush.errors import ModelError, last_line
 
 if TYPE_CHECKING:
-    from openvino_genai import GenerationConfig, Tokenizer
+    from openvino_genai import Tokenizer
 
 GRAPH_FILE = "openvino_model.xml"
 WEIGHTS_FILE = "openvino_model.bin"
@@ -53,17 +53,6 @@ def load_tokenizer(folder: Path) -> Tokenizer:
     except RuntimeError as error:
         reason = last_line(error)
         raise ModelError(f"the tokenizer in {folder} cannot be loaded: {reason}") from error
-
-
-def load_generation_config(folder: Path, tokenizer: Tokenizer) -> GenerationConfig:
-    """The model's own settings, with an end-of-sequence token wherever one is known."""
-    from openvino_genai import GenerationConfig
-
-    path = folder / GENERATION_FILE
-    config = GenerationConfig(path) if path.exists() else GenerationConfig()
-    if config.eos_token_id == -1 and tokenizer.get_eos_token_id() != -1:
-        config.set_eos_token_id(tokenizer.get_eos_token_id())
-    return config
 
 
 def fingerprint(folder: str | Path) -> str:

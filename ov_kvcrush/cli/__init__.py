@@ -16,7 +16,12 @@ import typer
 from typer.core import TyperGroup
 from typer.main import get_command
 
-from ov_kvcrush.cli.output.errors import is_verbose, print_error, set_verbose
+from ov_kvcrush.cli.output.errors import (
+    is_verbose,
+    print_error,
+    set_verbose,
+    warnings_as_notes,
+)
 from ov_kvcrush.cli.process import (
     check_arguments,
     check_environment,
@@ -94,7 +99,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
     try:
         check_arguments(sys.argv[1:] if arguments is None else arguments)
         check_environment()
-        outcome = app(args=arguments, prog_name="ov-kvcrush", standalone_mode=False)
+        with warnings_as_notes():
+            outcome = app(args=arguments, prog_name="ov-kvcrush", standalone_mode=False)
         return outcome if isinstance(outcome, int) else 0
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from openvino_genai import ChatHistory, GenerationConfig, StreamingStatus, Tokenizer
 
 from ov_kvcrush.errors import ConfigError
-from ov_kvcrush.model_folder import load_generation_config, load_tokenizer
+from ov_kvcrush.model_folder import load_tokenizer
 from ov_kvcrush.pipeline.prompt_reader import PromptReader
 from ov_kvcrush.pipeline.results import DecodedResults, EncodedResults, decoded, encoded, ranked
 from ov_kvcrush.pipeline.streaming import (
@@ -22,6 +22,7 @@ from ov_kvcrush.pipeline.streaming import (
     as_streamer,
     deferred_signals,
 )
+from ov_kvcrush.runtime.generation.model_settings import load_model_settings
 from ov_kvcrush.runtime.generation.request import Generation, Request, share_read
 from ov_kvcrush.runtime.generation.settings import resolve_generation_config
 from ov_kvcrush.runtime.interface import EngineLimits, make_engine
@@ -74,7 +75,7 @@ class LoadedModel:
         self.engine = make_engine(
             engine, folder, self.tokenizer, device, config, properties, limits, decode_precision
         )
-        self._settings = load_generation_config(folder, self.tokenizer)
+        self._settings = load_model_settings(folder, self.tokenizer)
         self.reader = PromptReader(self.tokenizer, self.engine.close_session)
         self.lock = threading.Lock()
         self.last: list[Generation] = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import reprlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -58,6 +59,7 @@ REFUSED = {
 }
 
 _DEFAULTS = GenerationConfig()
+_NUMBERS = sorted(name for name in SERVED if isinstance(getattr(_DEFAULTS, name), float))
 _TAKES = {
     bool: "True or False",
     float: "a number",
@@ -92,14 +94,22 @@ def resolve_generation_config(
     changes = {**({} if replaces or config is None else config), **kwargs}
 
     refuse_unsupported(base)
-    resolved = GenerationConfig()
-    for name in SERVED:
-        setattr(resolved, name, getattr(base, name))
+    resolved = copy_of(base)
     for name, value in changes.items():
-        _set(resolved, name, value)
+        change(resolved, name, value)
+    if not replaces:
+        _let_the_caller_win(resolved, changes)
     _complete_stop_tokens(resolved, default)
-    _validate(resolved)
+    validate(resolved)
     return resolved
+
+
+def copy_of(config: GenerationConfig) -> GenerationConfig:
+    """Another config with the served settings of ``config``."""
+    copy = GenerationConfig()
+    for name in SERVED:
+        setattr(copy, name, getattr(config, name))
+    return copy
 
 
 def refuse_unsupported(config: GenerationConfig) -> None:
@@ -138,25 +148,49 @@ def _refuse(name: str, value: Any) -> None:
     if value == default or (not value and not default):
         return
     raise UnsupportedError(
-        f"{name} is {value!r}: this engine does not serve {REFUSED[name]}",
+        f"{name} is {reprlib.repr(value)}: this engine does not serve {REFUSED[name]}",
         f"Leave {name} at its default, {default!r}, or use openvino_genai's own pipelines.",
     )
 
 
-def _set(config: GenerationConfig, name: str, value: Any) -> None:
+def change(config: GenerationConfig, name: str, value: Any) -> None:
+    """Give ``config`` one setting, whatever the others are.
+
+    Raises:
+        ConfigError: the name is unknown, or the value of another type.
+        UnsupportedError: this engine does not serve it.
+    """
     if name in REFUSED:
         return _refuse(name, value)
     if name not in SERVED:
         raise ConfigError(
             f"unknown generation setting {name!r}", did_you_mean(name, SERVED | REFUSED.keys())
         )
-    kind = type(getattr(_DEFAULTS, name))
+    kind, given = type(getattr(_DEFAULTS, name)), reprlib.repr(value)
     try:
         if kind is set:
             value = {value} if isinstance(value, str) else set(value)
+        _require_no_bools(kind, value)
         setattr(config, name, value)
     except TypeError:
-        raise ConfigError(f"{name} is {value!r}; it takes {_TAKES[kind]}") from None
+        raise ConfigError(f"{name} is {given}; it takes {_TAKES[kind]}") from None
+
+
+def _require_no_bools(kind: type, value: Any) -> None:
+    # To pybind11 a bool is a number, and None is False.
+    is_bool = isinstance(value, bool) or (kind is set and any(type(one) is bool for one in value))
+    if (is_bool and kind is not bool) or (value is None and kind is bool):
+        raise TypeError
+
+
+def _let_the_caller_win(config: GenerationConfig, changes: Mapping[str, object]) -> None:
+    """Where a length that is the default's contradicts the caller's, it gives way."""
+    if config.min_new_tokens <= config.max_new_tokens:
+        return
+    if "min_new_tokens" not in changes:
+        config.min_new_tokens = config.max_new_tokens
+    elif "max_new_tokens" not in changes:
+        config.max_new_tokens = config.min_new_tokens
 
 
 def _complete_stop_tokens(config: GenerationConfig, default: GenerationConfig) -> None:
@@ -170,7 +204,12 @@ def _complete_stop_tokens(config: GenerationConfig, default: GenerationConfig) -
         config.stop_token_ids = config.stop_token_ids | {default.eos_token_id}
 
 
-def _validate(config: GenerationConfig) -> None:
+def validate(config: GenerationConfig) -> None:
+    """Refuse values that are out of range, or contradict one another.
+
+    Raises:
+        ConfigError: says which.
+    """
     try:
         config.validate()
     except RuntimeError as error:
@@ -178,8 +217,12 @@ def _validate(config: GenerationConfig) -> None:
         raise ConfigError(last_line(error)) from None
     if "" in config.stop_strings:
         raise ConfigError("stop_strings holds an empty string, which every text contains")
-    if config.do_sample and not math.isfinite(config.temperature):
-        raise ConfigError(
-            f"temperature is {config.temperature}, which is not a finite number",
-            "Values between 0.1 and 2 are usual; 1 leaves the model's own distribution.",
-        )
+    if config.max_length == 0:
+        raise ConfigError("max_length is 0, which leaves nothing to generate")
+    for name in _NUMBERS:
+        value = getattr(config, name)
+        if not math.isfinite(value):
+            raise ConfigError(
+                f"{name} is {value}, which is not a finite number",
+                f"It does nothing at its default, {getattr(_DEFAULTS, name)}.",
+            )

@@ -19,6 +19,7 @@ import pytest
 from ov_kvcrush import LLMPipeline
 from tests.support.answers import decoded, encoded
 from tests.support.engines import F32
+from tests.support.folders import linked
 from tests.support.pipelines import BUDGET, TEXT
 from tests.support.texts import document
 
@@ -142,10 +143,8 @@ def test_calls_from_several_threads_take_turns(ours: LLMPipeline) -> None:
 def test_a_folder_without_plan_runs_as_a_plain_export(
     needle_f32_dir: Path, tmp_path: Path, ours: LLMPipeline
 ) -> None:
-    for path in needle_f32_dir.iterdir():
-        if path.name != "ov_kvcrush.json":
-            (tmp_path / path.name).symlink_to(path)
-    plain = LLMPipeline(tmp_path, "CPU", F32)
+    folder = linked(needle_f32_dir, tmp_path, without="ov_kvcrush.json")
+    plain = LLMPipeline(folder, "CPU", F32)
     assert plain.generate(TEXT) == ours.generate(TEXT)
 
 

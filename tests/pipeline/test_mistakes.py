@@ -11,6 +11,7 @@ import pytest
 
 from ov_kvcrush import KVCacheConfig, LLMPipeline
 from ov_kvcrush.errors import ConfigError, DeviceError, ModelError, PromptError, UnsupportedError
+from tests.support.folders import linked
 from tests.support.pipelines import TEXT
 from tests.support.texts import document
 
@@ -60,11 +61,9 @@ def test_an_ir_without_tokenizer_is_refused(needle_f32_dir: Path, tmp_path: Path
 def test_a_plan_that_does_not_fit_is_refused(
     needle_f32_dir: Path, tmp_path: Path, change: Callable[[str], str], message: str
 ) -> None:
-    for path in needle_f32_dir.iterdir():
-        if path.name == "ov_kvcrush.json":
-            (tmp_path / path.name).write_text(change(path.read_text()))
-        else:
-            (tmp_path / path.name).symlink_to(path)
+    linked(needle_f32_dir, tmp_path, without="ov_kvcrush.json")
+    plan = (needle_f32_dir / "ov_kvcrush.json").read_text()
+    (tmp_path / "ov_kvcrush.json").write_text(change(plan))
     with pytest.raises(ModelError, match=message):
         LLMPipeline(tmp_path)
 

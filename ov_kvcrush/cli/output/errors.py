@@ -1,13 +1,18 @@
-"""What every subcommand shares: the -v option, and how an error looks on stderr."""
+"""What every subcommand shares: the -v option, and how errors and notes look on stderr."""
 
 from __future__ import annotations
 
 import shutil
 import sys
 import textwrap
-from typing import Annotated
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated, Any
 
 import typer
+
+from ov_kvcrush.errors import OVKVCrushWarning
 
 _verbose = False
 
@@ -48,3 +53,22 @@ def _fitted(text: str) -> str:
     lines = text.splitlines()
     whole = {"break_long_words": False, "break_on_hyphens": False}
     return "\n".join("\n".join(textwrap.wrap(line, width, **whole)) for line in lines)
+
+
+@contextmanager
+def warnings_as_notes() -> Iterator[None]:
+    """Print this package's warnings as lines on stderr, without the code that gave them."""
+    with warnings.catch_warnings():
+        show_others = warnings.showwarning
+
+        def show(
+            message: Warning | str, category: type[Warning], *args: Any, **kwargs: Any
+        ) -> None:
+            if issubclass(category, OVKVCrushWarning):
+                print(f"note: {message}", file=sys.stderr)
+            else:
+                show_others(message, category, *args, **kwargs)
+
+        warnings.simplefilter("always", OVKVCrushWarning)
+        warnings.showwarning = show
+        yield

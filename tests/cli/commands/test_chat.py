@@ -17,6 +17,7 @@ from ov_kvcrush.cli import run
 from ov_kvcrush.pipeline.chat import Chat
 from ov_kvcrush.runtime.interface import ENGINES
 from tests.support.commands import fails, stats
+from tests.support.folders import linked
 from tests.support.texts import rooms
 
 COMMAND = [sys.executable, "-m", "ov_kvcrush.cli", "chat"]
@@ -111,6 +112,20 @@ def test_json_is_utf8_with_the_characters_themselves(needle_int8_dir: Path) -> N
     )
     assert json.loads(done.stdout)["generation_config"]["stop_strings"] == ["naïve 🙂"]
     assert "naïve 🙂".encode() in done.stdout
+
+
+def test_what_the_models_own_settings_ask_for_in_vain_is_one_line(
+    needle_int8_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], no_stdin: None
+) -> None:
+    folder = linked(needle_int8_dir, tmp_path, without="generation_config.json")
+    settings = folder / "generation_config.json"
+    settings.write_text('{"num_beams": 4, "no_repeat_ngram_size": 3}')
+    arguments = ["--json", "--prompt", "Hello", "--max-new-tokens", "2"]
+    assert run(["chat", str(folder), *arguments]) == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out)["answer"]
+    (line,) = err.splitlines()
+    assert line.startswith(f"note: {settings}: left out: num_beams is 4")
 
 
 def test_ctrl_c_in_a_pipe_is_130(needle_int8_dir: Path) -> None:
