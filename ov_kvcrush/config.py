@@ -183,7 +183,9 @@ class KVCacheConfig:
             self.window_size <= self.recent_size,
             f"window_size {self.window_size} exceeds recent_size {self.recent_size}: the queries "
             "that score the cache have to be among the tokens that stay",
-            f"Set window_size to {self.recent_size} or less, or raise recent_size.",
+            f"Set window_size to {self.recent_size} or less, or raise recent_size."
+            if self.recent_size
+            else f"Set recent_size to {self.window_size} or more.",
         )
         _require(
             not self.prefill_budget or self.prefill_budget >= self.max_cache_size,
@@ -223,12 +225,22 @@ class KVCacheConfig:
         for name in ("max_cache_size", "prefill_budget", "start_size", "recent_size"):
             value = getattr(self, name) or 0
             below = value // page_size * page_size
+            sizes = [size for size in (below, below + page_size) if self._allows(name, size)]
             _require(
                 value == below,
                 f"{name} {value} is not a multiple of the page size {page_size}, "
                 "which granularity 'page' needs",
-                f"Use {below} or {below + page_size}, or granularity 'token'.",
+                f"Use {' or '.join(map(str, sizes))}, or granularity 'token'."
+                if sizes
+                else "Use granularity 'token'.",
             )
+
+    def _allows(self, name: str, value: int) -> bool:
+        try:
+            dataclasses.replace(self, **{name: value})
+        except ConfigError:
+            return False
+        return True
 
     def selector(self, page_size: int) -> Selector:
         """The policy these settings describe, for pages of ``page_size`` tokens."""

@@ -44,9 +44,24 @@ def read_json(path: Path) -> Any:
     """The JSON value in ``path``. Errors as :func:`read_text`, and one for what is not JSON."""
     text = read_text(path)
     try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
+        return parse_json(text)
+    except ValueError as error:
         raise OVKVCrushError(f"{path} is not valid JSON: {error}") from error
+
+
+def parse_json(text: str) -> Any:
+    """The JSON value that ``text`` says.
+
+    Raises:
+        ValueError: it says none, one nested too deeply, or one with half a character in a text.
+    """
+    try:
+        value = json.loads(text)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+    # JSON can spell lone surrogates, which are no text that could be tokenized or written.
+    json.dumps(value, ensure_ascii=False).encode()
+    return value
 
 
 def write_text(path: Path, text: str) -> None:

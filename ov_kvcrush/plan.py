@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -212,7 +213,7 @@ class KVPlan:
             ModelError: the plan cannot be read, or was written for another IR.
         """
         path = Path(folder) / PLAN_FILE
-        if not path.exists():
+        if not os.path.exists(path):
             return None
         try:
             stored = read_json(path)

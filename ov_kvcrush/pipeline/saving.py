@@ -52,7 +52,7 @@ def save(engine: Engine, path: Path, what: Chat | CachedPrefix, overwrite: bool)
     if what.session.busy:
         raise SessionError("the session is still answering", "Save it when the answer has ended.")
     with session_lock(path), _saving:
-        if path.exists() and not overwrite:
+        if os.path.exists(path) and not overwrite:
             _require_replaceable(path, what, about["kind"])
         engine.save_session(what.session, path, about)
         if isinstance(what, Chat):

@@ -23,7 +23,11 @@ from ov_kvcrush.errors import ModelError, OVKVCrushError, UnsupportedError, last
 from ov_kvcrush.model_folder import require_graph
 from ov_kvcrush.plan import KVPlan
 from ov_kvcrush.runtime.engine_metrics import EndedSequences, EngineMetrics
-from ov_kvcrush.runtime.genai.eviction import GenaiEviction
+from ov_kvcrush.runtime.genai.eviction import (
+    GenaiEviction,
+    in_place_of_defaults,
+    tell_what_gave_way,
+)
 from ov_kvcrush.runtime.genai.page_bytes import PageBytes
 from ov_kvcrush.runtime.genai.running import Running, too_long
 from ov_kvcrush.runtime.genai.settings import (
@@ -93,9 +97,11 @@ class GenaiEngine(Engine):
         self._tokenizer = tokenizer
         self._device = require_device(device)
         self._page_size = page_size_of(self._device)
-        self.eviction = (
-            GenaiEviction.of(self.config, self._page_size) if self.config.evicts else None
-        )
+        self.eviction = None
+        if self.config.evicts:
+            asked, self.config = self.config, in_place_of_defaults(self.config, self._page_size)
+            self.eviction = GenaiEviction.of(self.config, self._page_size)
+            tell_what_gave_way(asked, self.config)
         require_graph(Path(folder))
         plan = KVPlan.load(folder)
         properties = plugin_properties(properties or {}, self.config, plan)
@@ -109,7 +115,9 @@ class GenaiEngine(Engine):
             )
         except RuntimeError as error:
             raise ModelError(
-                f"openvino_genai could not load the model: {last_line(error)}"
+                f"openvino_genai could not load the model: {last_line(error)}",
+                "If its files are damaged, export it again; else try the paged engine "
+                "(engine='paged').",
             ) from error
         self._running: dict[int, Running] = {}
         self._num_requests = 0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +15,7 @@ from openvino_genai import (
 )
 
 from ov_kvcrush.config import KVCacheConfig
-from ov_kvcrush.errors import UnsupportedError
+from ov_kvcrush.errors import ConfigError, OVKVCrushWarning, UnsupportedError
 
 _ANCHORS = {
     "alternate": KVCrushAnchorPointMode.ALTERNATING,
@@ -59,7 +61,7 @@ class GenaiEviction:
             UnsupportedError: a setting openvino_genai's eviction cannot obey.
         """
         _refuse_what_it_cannot_obey(config, block_size)
-        config.require_page_multiples(block_size)
+        _require_whole_blocks(config, block_size)
         middle = (config.max_cache_size - config.start_size - config.recent_size) // block_size
         share = 0.0 if config.representatives == "none" else config.representative_share
         representatives = round(share * middle)
@@ -125,6 +127,35 @@ class GenaiEviction:
         return length - evicted
 
 
+def in_place_of_defaults(config: KVCacheConfig, block_size: int) -> KVCacheConfig:
+    """``config`` with openvino_genai's own values where it is at a default that cannot be obeyed.
+
+    Nobody asked for a default, so it gives way; :func:`tell_what_gave_way` says so.
+    """
+    default = KVCacheConfig()
+    changes = {
+        name: instead
+        for name, (allowed, _, instead) in _limits(block_size).items()
+        if getattr(config, name) == getattr(default, name) not in allowed
+    }
+    return dataclasses.replace(config, **changes)
+
+
+def tell_what_gave_way(asked: KVCacheConfig, config: KVCacheConfig) -> None:
+    """Warn once of all in which ``config`` is not what was ``asked`` for."""
+    before = asked.to_dict()
+    changed = [
+        f"{name} {value}" for name, value in config.to_dict().items() if value != before[name]
+    ]
+    if changed:
+        warnings.warn(
+            "openvino_genai's eviction cannot obey all of our defaults; its own count instead: "
+            f"{', '.join(changed)}",
+            OVKVCrushWarning,
+            stacklevel=3,
+        )
+
+
 def _refuse_what_it_cannot_obey(config: KVCacheConfig, block_size: int) -> None:
     refused = [
         (f"{name} {getattr(config, name)!r} (it {does})", f"{name}={instead!r}")
@@ -140,6 +171,18 @@ def _refuse_what_it_cannot_obey(config: KVCacheConfig, block_size: int) -> None:
             f"openvino_genai's eviction does not do {', '.join(what)}",
             f"Set {', '.join(instead)}; or use the paged engine (engine='paged').",
         )
+
+
+def _require_whole_blocks(config: KVCacheConfig, block_size: int) -> None:
+    for name in ("max_cache_size", "start_size", "recent_size"):
+        value = getattr(config, name)
+        below = value // block_size * block_size
+        if value != below:
+            raise ConfigError(
+                f"{name} {value} is not a multiple of the page size {block_size}, and "
+                "openvino_genai evicts whole pages",
+                f"Use {below} or {below + block_size}." if below else f"Use {block_size}.",
+            )
 
 
 def _limits(block_size: int) -> dict[str, tuple[tuple[Any, ...], str, Any]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -117,7 +118,7 @@ def open_tensors(path: Path) -> Iterator[TensorFile]:
         OSError: it cannot be read.
         DamagedFileError: it is not a safetensors file, or not all of one.
     """
-    if path.exists() and not path.is_file():
+    if os.path.exists(path) and not os.path.isfile(path):
         raise DamagedFileError("it is not a file")
     with path.open("rb"):  # the library does not tell a missing permission
         pass

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ov_kvcrush.errors import OVKVCrushError
-from ov_kvcrush.files import read_text, write_text
+from ov_kvcrush.files import parse_json, read_text, write_text
 from ov_kvcrush.pipeline.saving import are_messages
 
 FORMAT = "ov-kvcrush-conversation"
@@ -23,7 +24,7 @@ def write_conversation(
     Raises:
         OVKVCrushError: ``path`` is another kind of file, or cannot be written.
     """
-    if path.exists():
+    if os.path.exists(path):
         try:
             read_conversation(path)
         except OVKVCrushError:
@@ -47,8 +48,8 @@ def read_conversation(path: Path) -> tuple[list[dict[str, str]], dict[str, Any]]
     """
     text = read_text(path)
     try:
-        content = json.loads(text)
-    except (ValueError, RecursionError) as error:
+        content = parse_json(text)
+    except ValueError as error:
         raise _not_a_conversation(path, f"it is not valid JSON ({error})") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise _not_a_conversation(path, f'it has no "format": "{FORMAT}"')

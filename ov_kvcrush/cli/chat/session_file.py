@@ -43,7 +43,7 @@ def check_session_file(path: Path, engine: str = "paged", is_written: bool = Tru
             f"{path} is not named like a session file", f"Choose a name that ends in {_SUFFIX}."
         )
     folder = Path(os.path.realpath(path)).parent
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         raise SessionError(f"there is no folder {folder} for {path.name}", "Make it first.")
     if is_written and not os.access(folder, os.W_OK):
         raise SessionError(f"nothing can be written in {folder}", "Choose another folder.")
@@ -192,6 +192,6 @@ def _is_document(path: Path) -> bool:
     from ov_kvcrush.pipeline.saving import PREFIX, saved_kind
 
     try:
-        return path.exists() and saved_kind(path) == PREFIX
+        return os.path.exists(path) and saved_kind(path) == PREFIX
     except OVKVCrushError:
         return False

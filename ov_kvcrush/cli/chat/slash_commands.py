@@ -16,7 +16,7 @@ from ov_kvcrush.cli.options.generation import imply_sampling
 from ov_kvcrush.cli.output.stats_line import megabytes
 from ov_kvcrush.config import KVCacheConfig
 from ov_kvcrush.errors import ConfigError, OVKVCrushError, PromptError, did_you_mean
-from ov_kvcrush.files import read_text
+from ov_kvcrush.files import parse_json, read_text
 
 if TYPE_CHECKING:
     from ov_kvcrush.pipeline.results import DecodedResults
@@ -212,7 +212,7 @@ def _value(text: str) -> Any:
     if text.lower() in ("true", "false"):
         return text.lower() == "true"
     try:
-        return json.loads(text)
+        return parse_json(text)
     except ValueError:
         return text
 

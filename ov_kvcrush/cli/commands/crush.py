@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 from pathlib import Path
@@ -111,9 +112,9 @@ def _check_output(output: Path, overwrite: bool) -> None:
     """Refuse, before a document is read for minutes, what would not be replaced in the end."""
     from ov_kvcrush.pipeline.saving import PREFIX, saved_kind
 
-    if output.is_dir():
+    if os.path.isdir(output):
         raise SessionError(f"{output} is a folder", "Give the name of a file.")
-    if not output.exists() or overwrite:
+    if not os.path.exists(output) or overwrite:
         return
     try:
         kind = saved_kind(output)

@@ -244,10 +244,10 @@ def evaluate(
 
 def _check_writable(path: Path) -> None:
     """Refuse before anything runs a file that could not be written in the end."""
-    folder = path.resolve().parent
-    if not folder.is_dir():
+    folder = Path(os.path.realpath(path)).parent
+    if not os.path.isdir(folder):
         raise ConfigError(f"{path} cannot be written: there is no such folder")
-    if path.exists() and not path.is_file():
+    if os.path.exists(path) and not os.path.isfile(path):
         raise ConfigError(f"{path} cannot be written: it is not a file", "Give the name of a file.")
     if not os.access(folder, os.W_OK):
         raise ConfigError(f"{path} cannot be written: its folder is read-only")
