@@ -237,7 +237,7 @@ class KVCacheConfig:
 
     def _allows(self, name: str, value: int) -> bool:
         try:
-            dataclasses.replace(self, **{name: value})
+            KVCacheConfig(**{**self.to_dict(), name: value})
         except ConfigError:
             return False
         return True

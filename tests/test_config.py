@@ -64,7 +64,7 @@ def numbers(hint: str) -> list[int]:
 
 @pytest.mark.parametrize("recent_size", [0, 1, 8, 15])
 def test_the_hint_of_a_window_that_is_too_wide_helps(recent_size: int) -> None:
-    given = {"max_cache_size": 256, "recent_size": recent_size}
+    given: dict[str, Any] = {"max_cache_size": 256, "recent_size": recent_size}
     hint = hint_of(**given)
     name = "window_size" if recent_size else "recent_size"
     assert f"Set {name} to" in hint
@@ -111,7 +111,7 @@ def test_the_sizes_that_a_hint_names_can_be_used(change: dict[str, int]) -> None
     ],
     ids=str,
 )
-def test_the_number_in_a_hint_is_enough(given: dict[str, int]) -> None:
+def test_the_number_in_a_hint_is_enough(given: dict[str, Any]) -> None:
     name, number = list(given)[-1], numbers(hint_of(**given))[0]
     more = number + 1 if "more than" in hint_of(**given) else number
     assert KVCacheConfig(**{**given, name: more})

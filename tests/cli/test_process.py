@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -20,10 +21,10 @@ COMMAND = f"{sys.executable} -m ov_kvcrush"
 
 
 def in_shell(
-    command: str, cwd: Path = ROOT, **variables: str
+    command: str, cwd: Path = ROOT, variables: Mapping[str, str] | None = None
 ) -> subprocess.CompletedProcess[bytes]:
     """``command``, in which $CLI is ours."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "CLI": COMMAND, **variables}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "CLI": COMMAND, **(variables or {})}
     return subprocess.run(
         ["bash", "-c", command], cwd=cwd, env=environment, capture_output=True, timeout=120
     )
@@ -46,7 +47,9 @@ def test_what_cannot_be_written_is_said_with_code_2(
 
 @pytest.mark.parametrize("arguments", ["--version", "--help"])
 def test_a_reader_that_has_gone_ends_a_command_as_sigpipe_does(arguments: str) -> None:
-    done = in_shell(f"$CLI {arguments} | true; exit ${{PIPESTATUS[0]}}", PYTHONUNBUFFERED="1")
+    done = in_shell(
+        f"$CLI {arguments} | true; exit ${{PIPESTATUS[0]}}", variables={"PYTHONUNBUFFERED": "1"}
+    )
     # true may be gone before or after the command has written
     assert done.returncode in (0, 141)
     assert done.stderr == b""
@@ -90,7 +93,7 @@ def test_no_file_takes_the_place_of_a_closed_stream(needle_int8_dir: Path, tmp_p
 )
 def test_a_character_that_stdout_does_not_have_costs_no_answer(variables: dict[str, str]) -> None:
     code = "from ov_kvcrush.cli.process import *; prepare_streams(); print('a\\U0001f642')"
-    done = in_shell(f'{sys.executable} -c "{code}"', **variables)
+    done = in_shell(f'{sys.executable} -c "{code}"', variables=variables)
     assert done.returncode == 0
     assert done.stdout.strip() in (b"a\\U0001f642", "a🙂".encode())
 
@@ -122,7 +125,7 @@ def test_a_variable_that_a_library_would_fail_on_is_named(value: str) -> None:
     ],
 )
 def test_nonsense_in_other_variables_is_harmless(variables: dict[str, str]) -> None:
-    done = in_shell("$CLI --help", **variables)
+    done = in_shell("$CLI --help", variables=variables)
     assert (done.returncode, done.stderr) == (0, b"")
 
 

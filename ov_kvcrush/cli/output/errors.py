@@ -50,9 +50,8 @@ def print_error(message: str, hint: str = "") -> None:
 def _fitted(text: str) -> str:
     """``text`` in lines of the terminal's width; a path or a command is never broken."""
     width = shutil.get_terminal_size().columns
-    lines = text.splitlines()
-    whole = {"break_long_words": False, "break_on_hyphens": False}
-    return "\n".join("\n".join(textwrap.wrap(line, width, **whole)) for line in lines)
+    wrapper = textwrap.TextWrapper(width, break_long_words=False, break_on_hyphens=False)
+    return "\n".join(wrapper.fill(line) for line in text.splitlines())
 
 
 @contextmanager

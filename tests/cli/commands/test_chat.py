@@ -93,12 +93,10 @@ def test_what_is_asked_is_what_is_read_and_then_the_prompt(
     (tmp_path / "FILE").write_text("read\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "stdin", io.StringIO("piped\n"))
-    chats: list[Chat] = []
-    monkeypatch.setattr(
-        shared, "chat", lambda *given: chats.append(Chat(shared.loaded_model, *given)) or chats[-1]
-    )
+    chat = Chat(shared.loaded_model)
+    monkeypatch.setattr(shared, "chat", lambda *_: chat)
     assert run(["chat", "model", *arguments, "--max-new-tokens", "1"]) == 0
-    assert chats[0].messages[0]["content"] == asked
+    assert chat.messages[0]["content"] == asked
 
 
 def test_json_is_utf8_with_the_characters_themselves(needle_int8_dir: Path) -> None:
