@@ -224,16 +224,18 @@ class KVCacheConfig:
             return
         for name in ("max_cache_size", "prefill_budget", "start_size", "recent_size"):
             value = getattr(self, name) or 0
-            below = value // page_size * page_size
-            sizes = [size for size in (below, below + page_size) if self._allows(name, size)]
-            _require(
-                value == below,
-                f"{name} {value} is not a multiple of the page size {page_size}, "
-                "which granularity 'page' needs",
-                f"Use {' or '.join(map(str, sizes))}, or granularity 'token'."
-                if sizes
-                else "Use granularity 'token'.",
-            )
+            if value % page_size:
+                usable = [*map(str, self.multiples_near(name, page_size)), "granularity 'token'"]
+                raise ConfigError(
+                    f"{name} {value} is not a multiple of the page size {page_size}, "
+                    "which granularity 'page' needs",
+                    f"Use {' or '.join(usable)}.",
+                )
+
+    def multiples_near(self, name: str, page_size: int) -> list[int]:
+        """The multiples of ``page_size`` below and above the setting that the others allow."""
+        below = (getattr(self, name) or 0) // page_size * page_size
+        return [size for size in (below, below + page_size) if self._allows(name, size)]
 
     def _allows(self, name: str, value: int) -> bool:
         try:

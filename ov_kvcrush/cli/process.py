@@ -137,7 +137,8 @@ def check_arguments(arguments: Sequence[str]) -> None:
             text.encode()
         except UnicodeEncodeError:
             raise ConfigError(
-                f"the argument {text!r} is not text in UTF-8", "Rename the file, or its link."
+                f"the argument {text!r} is not text in UTF-8",
+                "Give it in UTF-8; a file with such a name has to be renamed.",
             ) from None
 
 

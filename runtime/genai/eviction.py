@@ -69,7 +69,9 @@ class GenaiEviction:
             raise UnsupportedError(
                 f"representative_share {config.representative_share} leaves none of the {middle} "
                 "blocks between start and recent to importance, and openvino_genai wants one",
-                "Lower representative_share, or raise max_cache_size.",
+                "Lower representative_share, or raise max_cache_size."
+                if config.representative_share < 1
+                else "Lower representative_share.",
             )
         return cls(
             start=config.start_size,
@@ -158,30 +160,36 @@ def tell_what_gave_way(asked: KVCacheConfig, config: KVCacheConfig) -> None:
 
 def _refuse_what_it_cannot_obey(config: KVCacheConfig, block_size: int) -> None:
     refused = [
-        (f"{name} {getattr(config, name)!r} (it {does})", f"{name}={instead!r}")
+        (f"{name} {getattr(config, name)!r} (it {does})", _advice(name, instead))
         for name, (allowed, does, instead) in _limits(block_size).items()
         if getattr(config, name) not in allowed
     ]
     for name in ("start_size", "recent_size"):
         if getattr(config, name) == 0:
-            refused.append((f"{name} 0 (it wants a page at least)", f"{name}={block_size}"))
+            refused.append((f"{name} 0 (it wants a page at least)", _advice(name, block_size)))
     if refused:
         what, instead = zip(*refused, strict=True)
         raise UnsupportedError(
             f"openvino_genai's eviction does not do {', '.join(what)}",
-            f"Set {', '.join(instead)}; or use the paged engine (engine='paged').",
+            f"Give {', '.join(instead)}; or use the paged engine (engine='paged').",
         )
+
+
+def _advice(name: str, instead: Any) -> str:
+    if name == "kv_budget_mb":
+        return "max_cache_size in place of kv_budget_mb"
+    return f"no {name}" if instead is None else f"{name}={instead!r}"
 
 
 def _require_whole_blocks(config: KVCacheConfig, block_size: int) -> None:
     for name in ("max_cache_size", "start_size", "recent_size"):
         value = getattr(config, name)
-        below = value // block_size * block_size
-        if value != below:
+        if value % block_size:
+            sizes = [size for size in config.multiples_near(name, block_size) if size]
             raise ConfigError(
                 f"{name} {value} is not a multiple of the page size {block_size}, and "
                 "openvino_genai evicts whole pages",
-                f"Use {below} or {below + block_size}." if below else f"Use {block_size}.",
+                f"Use {' or '.join(map(str, sizes))}." if sizes else "Raise max_cache_size.",
             )
 
 

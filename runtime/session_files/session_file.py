@@ -216,7 +216,8 @@ def read_about(path: Path) -> tuple[dict[str, Any], str]:
 def _read_content(path: Path, file: TensorFile) -> dict[str, Any]:
     if file.metadata.get("format") != FORMAT:
         raise SessionError(
-            f"{path} is a safetensors file, but not a saved session", "Give a file made by /save."
+            f"{path} is a safetensors file, but not a saved session",
+            "Give one that was saved from a chat or by ov-kvcrush crush.",
         )
     if file.metadata.get("version") != str(VERSION):
         raise SessionError(

@@ -63,7 +63,7 @@ def test_all_that_is_refused_is_said_at_once() -> None:
     change = {"kernel_size": 5, "decode_slack": 64}
     with pytest.raises(UnsupportedError, match=r"kernel_size 5.* decode_slack 64") as refused:
         GenaiEviction.of(KVCacheConfig(**{**GENAI_EVICTING.to_dict(), **change}), PAGE)
-    hint = dict(part.split("=") for part in refused.value.hint[4:].split(";")[0].split(", "))
+    hint = dict(part.split("=") for part in refused.value.hint[5:].split(";")[0].split(", "))
     followed = {**change, **{name: int(value) for name, value in hint.items()}}
     assert GenaiEviction.of(KVCacheConfig(**{**GENAI_EVICTING.to_dict(), **followed}), PAGE)
 
@@ -98,3 +98,25 @@ def test_sizes_that_are_no_multiples_of_the_page_are_refused(name: str) -> None:
         GenaiEviction.of(config, PAGE)
     size = getattr(GENAI_EVICTING, name)
     assert refused.value.hint == f"Use {size} or {size + PAGE}."
+
+
+def test_only_sizes_that_leave_something_to_choose_are_suggested() -> None:
+    config = KVCacheConfig(**{**GENAI_EVICTING.to_dict(), "max_cache_size": 100})
+    with pytest.raises(ConfigError) as refused:
+        GenaiEviction.of(config, PAGE)
+    assert refused.value.hint == "Use 128."
+
+
+@pytest.mark.parametrize(
+    ("change", "hint"),
+    [
+        ({"representative_share": 1.0}, "Lower representative_share."),
+        ({"max_cache_size": 0, "kv_budget_mb": 4.0}, "max_cache_size in place of kv_budget_mb"),
+        ({"prefill_representative_share": 0.5}, "Give no prefill_representative_share"),
+    ],
+    ids=str,
+)
+def test_hints_name_what_there_is_to_do(change: dict[str, Any], hint: str) -> None:
+    with pytest.raises(UnsupportedError) as refused:
+        GenaiEviction.of(KVCacheConfig(**{**GENAI_EVICTING.to_dict(), **change}), PAGE)
+    assert hint in refused.value.hint
