@@ -191,6 +191,7 @@ class KVPlan:
             body["calibration"] = Calibration.from_dict(calibration) if calibration else None
             body["value_basis"] = ValueBasis.from_dict(basis) if basis else None
             plan = cls(**body)
+            _check_types(plan)
         except (KeyError, TypeError, AttributeError, ConfigError) as error:
             reason = error.message if isinstance(error, ConfigError) else error
             raise ModelError(
@@ -238,6 +239,28 @@ class KVPlan:
                 "Export the model again, or delete the file to run without a plan.",
             )
         return plan
+
+
+def _check_types(plan: KVPlan) -> None:
+    """TypeError for what is not a number or a text where the rest of the program counts on it."""
+    kinds: dict[str, tuple[type, ...]] = {
+        "model_type": (str,),
+        "fingerprint": (str,),
+        "kv_bytes_per_token": (int, float),
+        "context_length": (int,),
+        "weights": (dict,),
+        "made_with": (dict,),
+    }
+    for name, kind in kinds.items():
+        if not isinstance(getattr(plan, name), kind):
+            raise TypeError(f"{name} is {getattr(plan, name)!r}")
+    for layer in plan.layers:
+        for name, value in dataclasses.asdict(layer).items():
+            if not isinstance(value, int) or value < 0:
+                raise TypeError(f"{name} of a layer is {value!r}")
+    for share in plan.layer_shares:
+        if not isinstance(share, (int, float)):
+            raise TypeError(f"one of layer_shares is {share!r}")
 
 
 def _read_precisions(stored: Any) -> tuple[LayerPrecision, ...]:

@@ -26,7 +26,7 @@ class Chat:
         messages: role and content of each message so far.
         session: its cache.
         prefix: cached prefix it begins behind, if any.
-        files: session files it was loaded from or saved to, and the digest each had then.
+        files: what it was loaded from or saved to, and the digest each file had then.
     """
 
     def __init__(

@@ -168,7 +168,8 @@ def _save(screen: Screen, file: str) -> None:
     if is_session_name(path):
         screen.note(save_chat(conversation, path))
         return
-    write_conversation(path, conversation.chat.messages, conversation.settings)
+    chat = conversation.chat
+    write_conversation(path, chat.messages, conversation.settings, chat.files)
     screen.note(f"Saved {count_messages(conversation.chat)} to {path}. The KV cache is not saved.")
 
 
@@ -179,7 +180,7 @@ def _load(screen: Screen, file: str) -> None:
         screen.conversation.replace_chat(chat)
         screen.note(note)
         return
-    messages, settings = read_conversation(path)
+    messages, settings = read_conversation(path, screen.conversation.chat.files)
     screen.conversation.restore(messages, settings)
     screen.note(
         f"Loaded {count_messages(screen.conversation.chat)} from {path}. "
