@@ -189,7 +189,7 @@ def evaluate(
         )
     for path in (output, plot):
         if path is not None:
-            _check_writable(path)
+            _check_writable(path, data)
     if plot is not None:
         require_plot(plot)
     configurations = make_configurations(
@@ -242,8 +242,10 @@ def evaluate(
                 save_plot(outcomes, plot)
 
 
-def _check_writable(path: Path) -> None:
-    """Refuse before anything runs a file that could not be written in the end."""
+def _check_writable(path: Path, data: Path) -> None:
+    """Refuse before anything runs a file that could not, or should not, be written in the end."""
+    if os.path.realpath(path) == os.path.realpath(data):
+        raise ConfigError(f"{path} is the data itself", "Give the name of another file.")
     folder = Path(os.path.realpath(path)).parent
     if not os.path.isdir(folder):
         raise ConfigError(f"{path} cannot be written: there is no such folder")

@@ -104,6 +104,8 @@ def test_ctrl_c_shows_what_was_finished(needle_int8_dir: Path, two: Path) -> Non
         (["--compare", "h2p"], "--compare 'h2p' is not one of the policies"),
         (["--output", "no/such/file.json"], "no/such/file.json cannot be written"),
         (["--output", "."], ". cannot be written: it is not a file"),
+        (["--output", str(DATA)], f"{DATA} is the data itself"),
+        (["--plot", f"{DATA.parent}/../data/{DATA.name}"], f"{DATA.parent}/../data/{DATA.name} is"),
         (["--property", "THREADS"], "--property 'THREADS' is not KEY=VALUE"),
     ],
 )
