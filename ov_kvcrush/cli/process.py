@@ -6,7 +6,7 @@ import io
 import os
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import MutableMapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -142,15 +142,19 @@ def check_arguments(arguments: Sequence[str]) -> None:
             ) from None
 
 
-def check_environment(variables: Mapping[str, str] = os.environ) -> None:
+def check_environment(variables: MutableMapping[str, str] = os.environ) -> None:
     """Refuse variables that libraries fail on, without a word of which one it was.
+
+    One that is empty is removed: that is what was meant.
 
     Raises:
         ConfigError: one is not a number above 0.
     """
     for name in _COUNTS:
         value = variables.get(name)
-        if value and not (value.isdecimal() and int(value) > 0):
+        if value == "":
+            del variables[name]
+        elif value is not None and not (value.isdecimal() and int(value) > 0):
             raise ConfigError(
                 f"the environment variable {name} is {value!r}, not a number above 0",
                 f"Set it to one, or: unset {name}",

@@ -112,7 +112,9 @@ def test_an_argument_that_is_not_text_is_refused(
 def test_a_variable_that_a_library_would_fail_on_is_named(value: str) -> None:
     with pytest.raises(ConfigError, match=f"NUMBA_NUM_THREADS is '{value}'"):
         check_environment({"NUMBA_NUM_THREADS": value})
-    check_environment({"NUMBA_NUM_THREADS": "2", "TERMINAL_WIDTH": ""})
+    variables = {"NUMBA_NUM_THREADS": "2", "TERMINAL_WIDTH": ""}
+    check_environment(variables)
+    assert variables == {"NUMBA_NUM_THREADS": "2"}
 
 
 @pytest.mark.parametrize(

@@ -113,6 +113,7 @@ def evaluate(
             _CACHE,
             metavar="TOKENS",
             min=1,
+            max=2**31 - 1,
         ),
     ] = None,
     compare: Annotated[
