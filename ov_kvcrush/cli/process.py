@@ -138,7 +138,7 @@ def check_arguments(arguments: Sequence[str]) -> None:
         except UnicodeEncodeError:
             raise ConfigError(
                 f"the argument {text!r} is not text in UTF-8",
-                "Give it in UTF-8; a file with such a name has to be renamed.",
+                "Give it in UTF-8, in a locale that has it, such as LC_ALL=C.UTF-8.",
             ) from None
 
 
