@@ -39,6 +39,28 @@ class PromptError(OVKVCrushError, ValueError):
     """A prompt that cannot be read: empty, or longer than the KV cache can hold."""
 
 
+class ContextError(PromptError):
+    """A prompt that leaves no room in the context the model was made for.
+
+    Attributes:
+        num_tokens: of the prompt.
+        limit: tokens of the context.
+    """
+
+    def __init__(self, num_tokens: int, limit: int) -> None:
+        super().__init__(
+            f"the prompt has {num_tokens:,} tokens, and with its answer must stay within the "
+            f"{limit:,} that the model was made to read",
+            "Shorten it, or go beyond on purpose with a larger context_length (0 is unbounded).",
+        )
+        self.num_tokens = num_tokens
+        self.limit = limit
+
+    def __reduce__(self) -> tuple[type[ContextError], tuple[int, int]]:
+        """Its two numbers make it anew, in another process too."""
+        return type(self), (self.num_tokens, self.limit)
+
+
 class UnsupportedError(OVKVCrushError, NotImplementedError):
     """A feature of the wider ecosystem that this engine does not offer."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import stat
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +17,10 @@ GRAPH_FILE = "openvino_model.xml"
 WEIGHTS_FILE = "openvino_model.bin"
 TOKENIZER_FILES = ("openvino_tokenizer.xml", "openvino_detokenizer.xml")
 GENERATION_FILE = "generation_config.json"
+CONFIG_FILE = "config.json"
+
+# As the models' own configurations call it.
+_CONTEXT_LENGTH = ("max_position_embeddings", "n_positions", "max_sequence_length", "seq_length")
 
 _EXPORT_AGAIN = "Export the model again with: ov-kvcrush export -m MODEL OUTPUT"
 
@@ -84,6 +89,21 @@ def load_tokenizer(folder: Path) -> Tokenizer:
         raise ModelError(
             f"the tokenizer in {folder} cannot be loaded: {reason}", _EXPORT_AGAIN
         ) from error
+
+
+def context_length(folder: Path) -> int:
+    """Tokens the model in ``folder`` was made to read, as its config says; 0 where it does not."""
+    try:
+        config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):  # made without one; the graph needs none
+        return 0
+    config = config if isinstance(config, dict) else {}
+    text = config.get("text_config")
+    for part in (text if isinstance(text, dict) else {}, config):
+        for name in _CONTEXT_LENGTH:
+            if isinstance(length := part.get(name), int) and length > 0:
+                return length
+    return 0
 
 
 def fingerprint(folder: str | Path) -> str:

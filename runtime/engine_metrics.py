@@ -6,9 +6,14 @@ from bisect import bisect_left
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import accumulate
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from openvino_genai import GenerationFinishReason
 
 from ov_kvcrush.runtime.generation.metrics import GenerationMetrics
+
+if TYPE_CHECKING:
+    from ov_kvcrush.runtime.generation.request import Request
 
 # vLLM's, so that dashboards made for it fit. Seconds.
 TTFT_BOUNDS = (
@@ -111,6 +116,32 @@ class EndedSequences:
             self.tpot.add(metrics.tpot)
 
 
+@dataclass
+class EndedRequests:
+    """How requests have ended; one with several return sequences is one.
+
+    Attributes:
+        num_finished: those whose sequences came to their end.
+        num_cancelled: those that were ended from outside.
+        num_failed: those that something of their own ended.
+    """
+
+    num_finished: int = 0
+    num_cancelled: int = 0
+    num_failed: int = 0
+
+    def add(self, request: Request) -> None:
+        """Take in a request that has ended."""
+        reasons = {generation.finish_reason for generation in request.generations}
+        is_cancelled = GenerationFinishReason.NONE in reasons
+        if request.error is not None:
+            self.num_failed += 1
+        elif is_cancelled:
+            self.num_cancelled += 1
+        else:
+            self.num_finished += 1
+
+
 @dataclass(frozen=True)
 class EngineMetrics:
     """One look at an engine. None is what an engine does not tell.
@@ -123,8 +154,10 @@ class EngineMetrics:
             each owner.
         num_running: sequences that run.
         num_waiting: those that wait for pages or for their turn.
+        num_requests: that have not ended.
         num_prefix_hits: sequences that began with a cached prefix since the engine was made.
-        ended: sums over those that have ended since then; a copy.
+        ended: sums over the sequences that have ended since then; a copy.
+        ended_requests: how requests have ended since then; a copy.
     """
 
     used_bytes: int
@@ -132,12 +165,14 @@ class EngineMetrics:
     owners: Mapping[str, int]
     num_running: int
     num_waiting: int
+    num_requests: int
     num_prefix_hits: int | None
     ended: EndedSequences
+    ended_requests: EndedRequests
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values, grouped."""
-        ended = self.ended
+        ended, requests = self.ended, self.ended_requests
         return {
             "kv_cache": {
                 "used_bytes": self.used_bytes,
@@ -145,6 +180,12 @@ class EngineMetrics:
                 **{f"{kind}_bytes": held for kind, held in self.owners.items()},
             },
             "requests": {
+                "open": self.num_requests,
+                "finished": requests.num_finished,
+                "cancelled": requests.num_cancelled,
+                "failed": requests.num_failed,
+            },
+            "sequences": {
                 "running": self.num_running,
                 "waiting": self.num_waiting,
                 "finished": ended.num_finished,

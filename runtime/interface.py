@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from openvino_genai import GenerationFinishReason
+
 from ov_kvcrush.errors import ConfigError, did_you_mean
 from ov_kvcrush.runtime.engine_metrics import EngineMetrics
 from ov_kvcrush.runtime.generation.request import Request
@@ -33,11 +35,27 @@ class EngineLimits:
         max_num_seqs: sequences that run at once.
         pool_bytes: size of the page pool where ``KVCacheConfig.pool_size`` does not say it; 0 is
             automatic.
+        context_length: tokens of a prompt and its answer; 0 does not bound them.
     """
 
     max_num_batched_tokens: int = 2048
     max_num_seqs: int = 64
     pool_bytes: int = 0
+    context_length: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be counted.
+
+        Raises:
+            ConfigError: a limit is not a whole number, or nothing could ever run.
+        """
+        least = {"max_num_batched_tokens": 1, "max_num_seqs": 1}
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, bool) or not isinstance(value, int):
+                raise ConfigError(f"{field.name} is {value!r}; it takes a whole number")
+            if value < least.get(field.name, 0):
+                raise ConfigError(f"{field.name} is {value}, below {least.get(field.name, 0)}")
 
 
 DEFAULT_LIMITS = EngineLimits()
@@ -57,6 +75,7 @@ class EngineDescription:
         page_size: tokens of a page.
         pool_tokens: tokens of whole sequences that the pool holds; None where it grows.
         max_num_batched_tokens: tokens of one inference.
+        context_length: tokens of a prompt and its answer; 0 where they are not bounded.
         kv_cache_config: what the cache may hold.
     """
 
@@ -68,6 +87,7 @@ class EngineDescription:
     page_size: int
     pool_tokens: int | None
     max_num_batched_tokens: int
+    context_length: int
     kv_cache_config: KVCacheConfig
 
     def to_dict(self) -> dict[str, Any]:
@@ -112,6 +132,7 @@ class Engine(ABC):
         config: GenerationConfig,
         session: Session | None = None,
         prefix: Session | None = None,
+        owner: str = "",
     ) -> Request:
         """Queue a prompt; its generations fill while ``step`` is called.
 
@@ -120,9 +141,13 @@ class Engine(ABC):
             config: settings of the generation.
             session: chat whose cache is continued, and kept afterwards.
             prefix: parked cache of the prompt's beginning, where ``session`` has none.
+            owner: whose it is, where ``session`` does not say it: what is kept of its prompt is
+                found by requests of the same owner only.
 
         Raises:
-            PromptError: the prompt is empty, can never fit, or does not begin with ``prefix``.
+            PromptError: the prompt is empty, has ids that are not the model's, can never fit, or
+                does not begin with ``prefix``.
+            ContextError: it leaves no room for an answer in the model's context.
             UnsupportedError: ``config`` asks for what this engine does not offer.
         """
 
@@ -135,12 +160,21 @@ class Engine(ABC):
         """Whether ``step`` has anything to do."""
 
     @abstractmethod
-    def cancel(self, request: Request) -> None:
-        """Stop ``request`` where it is; its tokens so far stay."""
+    def cancel(
+        self,
+        request: Request,
+        reason: GenerationFinishReason = GenerationFinishReason.NONE,
+    ) -> None:
+        """Stop ``request`` where it is; its tokens so far stay.
+
+        Args:
+            request: nothing happens where it has ended.
+            reason: why; NONE is that nobody wants it any more.
+        """
 
     @abstractmethod
     def close_session(self, session: Session) -> None:
-        """Free what ``session`` holds."""
+        """Free what ``session`` holds, or is left by the request that runs on it."""
 
     @abstractmethod
     def save_session(self, session: Session, path: Path, about: Mapping[str, Any]) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from openvino_genai import ChatHistory, SchedulerConfig, Tokenizer
+from openvino_genai import SchedulerConfig
 
 from ov_kvcrush.errors import ConfigError
 from ov_kvcrush.evaluation.configurations import Configuration
@@ -15,7 +15,8 @@ from ov_kvcrush.evaluation.dataset import Example
 from ov_kvcrush.evaluation.results import Outcome, Record, ScoredAnswer
 from ov_kvcrush.model_folder import load_tokenizer
 from ov_kvcrush.pipeline.llm_pipeline import LLMPipeline
-from ov_kvcrush.pipeline.prompts import encode_continuing
+from ov_kvcrush.pipeline.prompt_encoder import PromptEncoder
+from ov_kvcrush.pipeline.special_tokens import added_tokens
 from ov_kvcrush.progress import Progress
 
 
@@ -67,8 +68,8 @@ class Evaluation:
         Raises:
             ModelError: there is no tokenizer.
         """
-        tokenizer = load_tokenizer(self.model_dir)
-        return [_document(tokenizer, example) for example in examples]
+        encoder = PromptEncoder(load_tokenizer(self.model_dir), added_tokens(self.model_dir))
+        return [_document(encoder, example) for example in examples]
 
     def check(self, configuration: Configuration, documents: Sequence[Document]) -> None:
         """Refuse before anything runs what some document would be refused for later.
@@ -164,7 +165,7 @@ class Evaluation:
         )
 
 
-def _document(tokenizer: Tokenizer, example: Example) -> Document:
+def _document(encoder: PromptEncoder, example: Example) -> Document:
     messages = [
         {"role": role, "content": content}
         for turn in example.turns
@@ -172,10 +173,9 @@ def _document(tokenizer: Tokenizer, example: Example) -> Document:
     ]
 
     def count(history: list[dict[str, str]], is_open: bool) -> int:
-        text = tokenizer.apply_chat_template(ChatHistory(history), add_generation_prompt=is_open)
-        return len(encode_continuing(tokenizer, text, []))
+        return len(encoder.encode(encoder.render(history, add_generation_prompt=is_open)))
 
-    rights = [len(encode_continuing(tokenizer, right, [])) for _, right in example.turns]
+    rights = [len(encoder.encode_rest(encoder.plain(right))) for _, right in example.turns]
     return Document(
         example,
         prompt_tokens=count(messages[:1], is_open=True),

@@ -4,25 +4,34 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Mapping, Sequence
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any, TypeVar
 
-from openvino_genai import ChatHistory, GenerationConfig, TextStreamer, Tokenizer
+from openvino_genai import ChatHistory, GenerationConfig, Tokenizer
 
-from ov_kvcrush.errors import ConfigError, PromptError
+from ov_kvcrush.errors import ConfigError
 from ov_kvcrush.pipeline.cached_prefix import CachedPrefix, reading_config
 from ov_kvcrush.pipeline.chat import Chat
+from ov_kvcrush.pipeline.deltas import Delta, DeltaReader
 from ov_kvcrush.pipeline.llm_pipeline import LLMPipeline
 from ov_kvcrush.pipeline.loaded_model import LoadedModel
-from ov_kvcrush.pipeline.prompts import Prompt
+from ov_kvcrush.pipeline.messages import texts_in
+from ov_kvcrush.pipeline.prompts import Prompt, require_token_ids
 from ov_kvcrush.pipeline.results import DecodedResults
 from ov_kvcrush.pipeline.saving import SessionSummary, load, save
+from ov_kvcrush.runtime.engine_metrics import EngineMetrics
 from ov_kvcrush.runtime.generation.request import Request
 from ov_kvcrush.runtime.interface import Engine, EngineDescription
 from ov_kvcrush.runtime.sequences.session import Session
 from ov_kvcrush.runtime.serving.async_engine import AsyncEngine, AsyncRequest
+from ov_kvcrush.runtime.serving.engine_thread import EngineHealth
 
 T = TypeVar("T")
+
+# Characters from which templating and encoding a text takes longer than an event loop should wait:
+# 6 ms for these on a Xeon's core.
+_LONG_TEXT = 100_000
 
 
 class AsyncLLMPipeline:
@@ -62,33 +71,51 @@ class AsyncLLMPipeline:
         *,
         session: Session | None = None,
         prefix: CachedPrefix | None = None,
+        owner: str = "",
         **kwargs: Any,
     ) -> Answer:
         """Queue a text, a chat history or token ids, and return at once; from any thread.
 
         A text goes through the chat template as in :meth:`LLMPipeline.generate`. A history's cache
-        is kept, and found again when a longer history begins with it.
+        is kept, and found again when a longer history begins with it. Long texts are made into
+        tokens in a thread of their own, so that an event loop goes on.
 
         Args:
             inputs: what to continue.
             generation_config: replaces the pipeline's, or a mapping that changes some of it.
             session: chat cache to go on from and to leave the answer in, for a history or ids.
             prefix: from :meth:`cache_prefix`: a text, or a history's first message, follows it.
+            owner: whose it is, any text. What is kept of histories and prompts is found by requests
+                of the same owner only: by how quick an answer is nobody learns what others asked.
             kwargs: fields of ``GenerationConfig``.
 
         Raises:
             ConfigError, PromptError, UnsupportedError: where they show at once; what only the
-                engine sees, such as a prompt longer than the pool, is raised by the answer.
-            EngineClosedError: after :meth:`close`.
+                engine sees, such as a prompt longer than the pool, and what is wrong with a long
+                text, is raised where the answer is awaited or accepted.
+            EngineClosedError: after :meth:`close`, and while it drains.
         """
         config = self._model.settings(generation_config, kwargs)
-        add = self._adder(inputs, config, session, prefix)
-        return Answer(self._model, self._engine.submit(add))
 
-    async def cache_prefix(self, text: str, system_message: str = "") -> CachedPrefix:
-        """As :meth:`LLMPipeline.cache_prefix`; other requests go on meanwhile."""
+        def prepare() -> Callable[[Engine], Request]:
+            return self._adder(inputs, config, session, prefix, owner)
+
+        if _length(inputs) > _LONG_TEXT:
+            return Answer(self._model, self._engine.submit_later(prepare))
+        return Answer(self._model, self._engine.submit(prepare()))
+
+    async def cache_prefix(
+        self, text: str, system_message: str = "", owner: str = ""
+    ) -> CachedPrefix:
+        """As :meth:`LLMPipeline.cache_prefix`; other requests go on meanwhile.
+
+        Found unasked by requests of the same ``owner`` only, as :meth:`generate` has it.
+        """
         model = self._model
-        prefix = CachedPrefix(model.tokenizer, model.close_session, text, system_message)
+        prefix = await asyncio.to_thread(
+            CachedPrefix, model.reader.encoder, model.close_session, text, system_message
+        )
+        prefix.session.owner = owner
         request = self._engine.submit(
             lambda engine: engine.add_request(prefix.token_ids, reading_config(), prefix.session)
         )
@@ -106,27 +133,29 @@ class AsyncLLMPipeline:
         config: GenerationConfig,
         session: Session | None,
         prefix: CachedPrefix | None,
+        owner: str,
     ) -> Callable[[Engine], Request]:
         model = self._model
         if isinstance(inputs, ChatHistory):
-            text = model.tokenizer.apply_chat_template(inputs, add_generation_prompt=True)
+            rendered = model.reader.encoder.render(inputs)
 
             def add(engine: Engine) -> Request:
                 # Which sessions are free to go on from is known in the engine's thread only.
-                prompt = model.reader.read_history(text, config, session, prefix)
-                return engine.add_request(prompt.ids, config, prompt.session, prompt.prefix)
+                prompt = model.reader.read_history(rendered, config, session, prefix, owner)
+                return engine.add_request(prompt.ids, config, prompt.session, prompt.prefix, owner)
 
             return add
         if isinstance(inputs, str):
             prompt = model.reader.read_text(inputs, config, prefix)
-        elif isinstance(inputs, Sequence) and all(isinstance(one, int) for one in inputs):
-            prompt = Prompt(list(inputs), prefix=None if prefix is None else prefix.session)
         else:
-            raise PromptError(
-                "inputs is neither a text, a ChatHistory nor token ids",
-                "Give a str, a ChatHistory or a list of int; each prompt is a call of its own.",
-            )
-        return lambda engine: engine.add_request(prompt.ids, config, session, prompt.prefix)
+            ids = require_token_ids(inputs)
+            prompt = Prompt(ids, prefix=None if prefix is None else prefix.session)
+        return lambda engine: engine.add_request(prompt.ids, config, session, prompt.prefix, owner)
+
+    @property
+    def context_length(self) -> int:
+        """Tokens that a prompt and its answer may have together; 0 where they are not bounded."""
+        return self._model.context_length
 
     def get_generation_config(self) -> GenerationConfig:
         """A copy of the settings that apply where a call gives none."""
@@ -151,8 +180,24 @@ class AsyncLLMPipeline:
         return await self.call(lambda _: load(self._model, Path(path)))
 
     async def get_metrics(self) -> dict[str, Any]:
-        """As :meth:`LLMPipeline.get_metrics`, between two steps."""
+        """As :meth:`LLMPipeline.get_metrics`, between two steps; :meth:`snapshot` does not wait."""
         return await self.call(lambda _: self._model.metrics())
+
+    def snapshot(self) -> EngineMetrics:
+        """What the engine holds and has done, at most 0.2 seconds and a step ago; no waiting."""
+        return self._engine.snapshot
+
+    def health(self) -> EngineHealth:
+        """Whether the engine can be relied on; no waiting."""
+        return self._engine.health()
+
+    async def drain(self, seconds: float) -> None:
+        """Take no more requests, let those there are end, and close.
+
+        Args:
+            seconds: after so many those that still run are cancelled, with the text they have.
+        """
+        await self._engine.drain(seconds)
 
     async def close_session(self, session: Session) -> None:
         """Free what ``session`` holds."""
@@ -178,6 +223,8 @@ class AsyncLLMPipeline:
 class Answer:
     """An answer on its way. Iterate over it, once, for pieces of text; await it for the results.
 
+    :meth:`deltas` gives the pieces with their tokens and log probabilities instead.
+
     An iteration that is broken off, a task cancelled while it awaits either, and an answer that
     nobody holds any more end the request.
     """
@@ -195,26 +242,36 @@ class Answer:
         """End it within a step, with the text it has; from any thread."""
         self._request.cancel()
 
-    async def pieces(self) -> AsyncGenerator[str, None]:
-        """Text as it comes: whole characters, none empty, together the answer.
+    async def accepted(self) -> None:
+        """Wait until the engine has the request, which from then on only its own end can end.
+
+        Raises:
+            PromptError, ConfigError: what is wrong with it.
+            Exception: what else ended it before.
+        """
+        await self._request.accepted()
+
+    async def deltas(self) -> AsyncGenerator[Delta, None]:
+        """The answer as it comes: text with its tokens, and what was likely in their place.
+
+        All texts together are the awaited answer's text, all tokens its tokens.
 
         Raises:
             ConfigError: it has several sequences, or is read elsewhere.
             Exception: what ended the request.
         """
-        ready: list[str] = []
-        streamer = TextStreamer(self._model.tokenizer, ready.append)
-        tokens = self._request.tokens()
-        try:
-            async for new in tokens:
-                streamer.write(new)
-                if text := _taken(ready):
-                    yield text
-        finally:
-            await tokens.aclose()
-        streamer.end()
-        if text := _taken(ready):
-            yield text
+        reader = DeltaReader(self._model.tokenizer)
+        async with aclosing(self._request.progress()) as news:
+            async for progress in news:
+                if (delta := reader.read(progress)) is not None:
+                    yield delta
+
+    async def pieces(self) -> AsyncGenerator[str, None]:
+        """The texts of :meth:`deltas`, none empty. Errors as there."""
+        async with aclosing(self.deltas()) as deltas:
+            async for delta in deltas:
+                if delta.text:
+                    yield delta.text
 
     def __aiter__(self) -> AsyncIterator[str]:
         """The same as :meth:`pieces`."""
@@ -233,7 +290,10 @@ class Answer:
         return self.result().__await__()
 
 
-def _taken(ready: list[str]) -> str:
-    text = "".join(ready)
-    ready.clear()
-    return text
+def _length(inputs: object) -> int:
+    """Characters of a text or of a history's messages; 0 of what is neither."""
+    if isinstance(inputs, str):
+        return len(inputs)
+    if not isinstance(inputs, ChatHistory):
+        return 0
+    return sum(map(len, texts_in(inputs.get_messages())))

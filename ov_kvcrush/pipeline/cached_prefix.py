@@ -7,15 +7,14 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from openvino_genai import ChatHistory, GenerationConfig
+from openvino_genai import GenerationConfig
 
 from ov_kvcrush.errors import PromptError
-from ov_kvcrush.pipeline.prompts import encode_continuing, require_utf8
+from ov_kvcrush.pipeline.prompt_encoder import PromptEncoder, require_text
+from ov_kvcrush.pipeline.rendered_text import RenderedText
 from ov_kvcrush.runtime.sequences.session import Session
 
 if TYPE_CHECKING:
-    from openvino_genai import Tokenizer
-
     from ov_kvcrush.runtime.generation.metrics import GenerationMetrics
 
 # Ends the text where it is put into the chat template, so that what comes before it can be told.
@@ -32,55 +31,53 @@ class CachedPrefix:
         text: that was read.
         system_message: that was read before it.
         metrics: what reading it cost.
-        spelled: the beginning of the templated prompt, up to the end of the text.
+        beginning: of the templated prompt, up to the end of the text.
         token_ids: its tokens.
         session: its cache.
     """
 
     def __init__(
         self,
-        tokenizer: Tokenizer,
+        encoder: PromptEncoder,
         close_session: Callable[[Session], None],
         text: str,
         system_message: str = "",
         token_ids: list[int] | None = None,
     ) -> None:
-        if not text:
-            raise PromptError("the text of a prefix is empty", "Give it at least one character.")
-        require_utf8(text, system_message)
+        require_text(text, "the text of a prefix")
         self._close_session = close_session
         self.text, self.system_message = text, system_message
-        spelled = self.spell(tokenizer, _END)
-        self.spelled = spelled[: spelled.rindex(_END)]
-        self.token_ids = token_ids or encode_continuing(tokenizer, self.spelled, [])
+        rendered = self.render(encoder, _END)
+        self.beginning, _ = rendered.split(rendered.text.rindex(_END))
+        self.token_ids = token_ids or encoder.encode(self.beginning)
         self.session = Session(pinned=True, is_prefix=True)
         self.metrics: GenerationMetrics | None = None
         # Not closed: this may happen anywhere, also while the engine is at work.
         weakref.finalize(self, _unpin, self.session)
 
-    def spell(self, tokenizer: Tokenizer, question: str) -> str:
+    def render(self, encoder: PromptEncoder, question: str) -> RenderedText:
         """The prompt, through the chat template, whose one message is the text and ``question``."""
         content = self.text + question
-        if not tokenizer.chat_template:
-            return content
+        if not encoder.has_template and not self.system_message:
+            return encoder.plain(content)
         messages = [{"role": "user", "content": content}]
         if self.system_message:
             messages.insert(0, {"role": "system", "content": self.system_message})
-        return str(tokenizer.apply_chat_template(ChatHistory(messages), add_generation_prompt=True))
+        return encoder.render(messages)
 
-    def continue_with(self, tokenizer: Tokenizer, prompt: str) -> list[int]:
+    def continue_with(self, encoder: PromptEncoder, prompt: RenderedText) -> list[int]:
         """Token ids of a templated ``prompt`` that begins with the prefix.
 
         Raises:
             PromptError: it does not.
         """
-        if not prompt.startswith(self.spelled):
+        if not prompt.marked.startswith(self.beginning.marked):
             raise PromptError(
                 "the prompt does not begin with the cached prefix",
                 "A prefix opens the first message, after the system message it was made with.",
             )
-        rest = encode_continuing(tokenizer, prompt[len(self.spelled) :], [])
-        return [*self.token_ids, *rest]
+        _, rest = prompt.split(len(self.beginning.text))
+        return [*self.token_ids, *encoder.encode_rest(rest)]
 
     def close(self) -> None:
         """Free its pages; it cannot be used any more."""

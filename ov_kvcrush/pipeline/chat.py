@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from openvino_genai import ChatHistory, GenerationConfig
+from openvino_genai import GenerationConfig, GenerationFinishReason
 
 from ov_kvcrush.errors import ConfigError, PromptError
-from ov_kvcrush.pipeline.prompts import require_utf8
+from ov_kvcrush.pipeline.prompt_encoder import require_text
 from ov_kvcrush.runtime.sequences.session import Session
 
 if TYPE_CHECKING:
@@ -39,6 +41,7 @@ class Chat:
         system_message = prefix.system_message if prefix is not None else system_message
         self.session = Session()
         self.files: dict[Path, str] = {}
+        self._turn = threading.Lock()
         self.messages: list[dict[str, str]] = []
         if system_message:
             self.messages.append({"role": "system", "content": system_message})
@@ -53,26 +56,45 @@ class Chat:
         """Add a user message and generate the answer, which joins the conversation.
 
         Arguments beside ``message`` and errors are those of :meth:`LLMPipeline.generate`. An answer
-        broken off by an error or Ctrl+C leaves the conversation as it was.
+        that is broken off by an error or Ctrl+C, or that a streamer cancels, leaves the
+        conversation as it was; one that a streamer stops joins it as far as it went.
         """
+        require_text(message, "the message")
         if not message.strip():
             raise PromptError("the message is empty", "Type a question.")
         asked = [*self.messages, {"role": "user", "content": self._read_before + message}]
-        require_utf8(*(m["content"] for m in asked))
         config = self._model.settings(generation_config, kwargs)
-        results = self._model.answer(
-            ChatHistory(asked), config, streamer, self.session, self.prefix
-        )
-        self.messages = [*asked, {"role": "assistant", "content": results.texts[0]}]
+        with self._one_at_a_time():
+            results = self._model.answer(asked, config, streamer, self.session, self.prefix)
+            if results.finish_reasons[0] == GenerationFinishReason.NONE:  # cancelled: taken back
+                return results
+            self.messages = [*asked, {"role": "assistant", "content": results.texts[0]}]
         return results
+
+    @contextmanager
+    def _one_at_a_time(self) -> Iterator[None]:
+        """Refuse what a streamer, or another thread, would change under an answer's feet."""
+        if not self._turn.acquire(blocking=False):
+            raise ConfigError(
+                "the chat is still answering", "Call this when it has answered, or use another one."
+            )
+        try:
+            yield
+        finally:
+            self._turn.release()
 
     def replace_messages(self, messages: Sequence[Mapping[str, str]]) -> None:
         """Replace the conversation; what differs from what is cached is read anew in the next turn.
 
         Args:
             messages: role and content of each; copied.
+
+        Raises:
+            PromptError: one cannot be read; nothing has changed then.
         """
-        self.messages = [dict(message) for message in messages]
+        read = self._model.reader.encoder.read(messages) if messages else []
+        with self._one_at_a_time():
+            self.messages = read
 
     def take_back(self) -> str:
         """Remove the last question and its answer; returns the question.
@@ -82,7 +104,8 @@ class Chat:
         """
         if len(self.messages) < 2 or self.messages[-1]["role"] != "assistant":
             raise PromptError("there is no answer to take back", "Ask something first.")
-        *self.messages, question, _ = self.messages
+        with self._one_at_a_time():
+            *self.messages, question, _ = self.messages
         return question["content"].removeprefix(self._read_before)
 
     @property
@@ -93,8 +116,9 @@ class Chat:
 
     def clear(self) -> None:
         """Forget all messages but the system message, and free the cache."""
-        self.messages = [m for m in self.messages if m["role"] == "system"]
-        self.close()
+        with self._one_at_a_time():
+            self.messages = [m for m in self.messages if m["role"] == "system"]
+            self.close()
 
     def set_system_message(self, system_message: str) -> None:
         """Replace the system message, or remove it if empty; the next turn reads all anew.
@@ -106,7 +130,8 @@ class Chat:
             raise _system_message_of_prefix()
         rest = [m for m in self.messages if m["role"] != "system"]
         first = [{"role": "system", "content": system_message}] if system_message else []
-        self.messages = first + rest
+        with self._one_at_a_time():
+            self.messages = first + rest
 
     def close(self) -> None:
         """Free the cache. The conversation stays, and would be read anew."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +18,12 @@ from openvino_genai import (
 )
 
 from ov_kvcrush.config import KVCacheConfig
-from ov_kvcrush.errors import SessionError
+from ov_kvcrush.errors import PromptError, SessionError
 from ov_kvcrush.pipeline.cached_prefix import CachedPrefix, reading_config
 from ov_kvcrush.pipeline.chat import Chat
 from ov_kvcrush.pipeline.genai_arguments import read_positional, read_scheduler_config
-from ov_kvcrush.pipeline.loaded_model import LoadedModel
+from ov_kvcrush.pipeline.loaded_model import LoadedModel, model_context_length
+from ov_kvcrush.pipeline.prompt_reader import MAX_KEPT_HISTORIES
 from ov_kvcrush.pipeline.prompts import Prompt, require_texts, token_rows
 from ov_kvcrush.pipeline.results import DecodedResults, EncodedResults
 from ov_kvcrush.pipeline.saving import SessionSummary, load, save
@@ -45,6 +48,16 @@ class LLMPipeline:
         decode_precision: ``"f32"`` compiles the model a second time, to decode in f32: on CPUs
             whose own choice is bf16, compressed weights decode in about two thirds of the time so
             (docs/decoding.md says why), and take their memory twice.
+        parse_special: let what messages and documents spell be special tokens, as openvino_genai
+            does: ``<|im_end|>`` in a text then ends the turn. Otherwise it is text like any other.
+        context_length: tokens that a prompt and its answer may have together, instead of what the
+            model was made for; 0 does not bound them. A longer prompt is refused, and an answer
+            ends there.
+        max_num_batched_tokens: tokens of one step, so the size of a prefill chunk, and how long a
+            short request waits beside a long prompt; instead of ``scheduler_config``'s.
+        max_num_seqs: sequences that run at once; instead of ``scheduler_config``'s.
+        max_kept_histories: conversations given as ``ChatHistory`` whose cache is kept to go on
+            from, the last ones.
         properties: more plugin properties.
 
     Raises:
@@ -62,6 +75,11 @@ class LLMPipeline:
         scheduler_config: SchedulerConfig | None = None,
         engine: str = "paged",
         decode_precision: str | None = None,
+        parse_special: bool = False,
+        context_length: int | None = None,
+        max_num_batched_tokens: int | None = None,
+        max_num_seqs: int | None = None,
+        max_kept_histories: int = MAX_KEPT_HISTORIES,
         **properties: Any,
     ) -> None:
         tokenizer, device, config = read_positional(args, tokenizer, device, config)
@@ -70,6 +88,17 @@ class LLMPipeline:
         cache, limits = kv_cache_config or KVCacheConfig(), EngineLimits()
         if scheduler_config is not None:
             cache, limits = read_scheduler_config(scheduler_config, cache)
+        given = {
+            "context_length": context_length,
+            "max_num_batched_tokens": max_num_batched_tokens,
+            "max_num_seqs": max_num_seqs,
+        }
+        limits = dataclasses.replace(
+            limits, **{name: limit for name, limit in given.items() if limit is not None}
+        )
+        if context_length is None:
+            known = model_context_length(Path(models_path))
+            limits = dataclasses.replace(limits, context_length=known)
         self._model = LoadedModel(
             Path(models_path),
             tokenizer,
@@ -79,6 +108,8 @@ class LLMPipeline:
             properties=properties,
             engine=engine,
             decode_precision=decode_precision,
+            parse_special=parse_special,
+            max_kept_histories=max_kept_histories,
         )
         self._chat: Chat | None = None
 
@@ -114,6 +145,7 @@ class LLMPipeline:
 
         Raises:
             ConfigError, PromptError, UnsupportedError: before anything runs.
+            ContextError: the prompt leaves no room for an answer in the model's context.
             KeyboardInterrupt: Ctrl+C, after the current step; everything is released.
         """
         model = self._model
@@ -160,6 +192,20 @@ class LLMPipeline:
         """What it runs, for others that are to share it, such as ``AsyncLLMPipeline``."""
         return self._model
 
+    @property
+    def has_chat_template(self) -> bool:
+        """Whether the model reads conversations; without a chat template it continues texts."""
+        return self._model.reader.encoder.has_template
+
+    def check_chat_template(self) -> None:
+        """Render a short conversation with it, before anybody types one.
+
+        Raises:
+            ModelError: there is no chat template, or it is at fault.
+        """
+        with suppress(PromptError):  # some want another beginning
+            self._model.reader.encoder.render([{"role": "user", "content": "Hello"}])
+
     def chat(self, system_message: str = "", prefix: CachedPrefix | None = None) -> Chat:
         """A conversation that keeps its compressed cache between turns.
 
@@ -186,7 +232,7 @@ class LLMPipeline:
             UnsupportedError: this engine keeps no prefixes.
         """
         model = self._model
-        prefix = CachedPrefix(model.tokenizer, model.close_session, text, system_message)
+        prefix = CachedPrefix(model.reader.encoder, model.close_session, text, system_message)
         prompt = Prompt(prefix.token_ids, prefix.session)
         try:
             (generation,) = model.run([prompt], reading_config(), progress=progress)
@@ -237,6 +283,11 @@ class LLMPipeline:
         """
         with self._model.lock:
             return load(self._model, Path(path))
+
+    @property
+    def context_length(self) -> int:
+        """Tokens that a prompt and its answer may have together; 0 where they are not bounded."""
+        return self._model.context_length
 
     def describe(self) -> EngineDescription:
         """What was really compiled, and what the cache may hold."""

@@ -2,31 +2,39 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from openvino_genai import ChatHistory, GenerationConfig, StreamingStatus, Tokenizer
+from openvino_genai import (
+    GenerationConfig,
+    GenerationFinishReason,
+    StreamingStatus,
+    Tokenizer,
+)
 
 from ov_kvcrush.errors import ConfigError
-from ov_kvcrush.model_folder import load_tokenizer
-from ov_kvcrush.pipeline.prompt_reader import PromptReader
+from ov_kvcrush.model_folder import context_length, load_tokenizer
+from ov_kvcrush.pipeline.prompt_encoder import Conversation, PromptEncoder
+from ov_kvcrush.pipeline.prompt_reader import MAX_KEPT_HISTORIES, PromptReader
 from ov_kvcrush.pipeline.results import DecodedResults, EncodedResults, decoded, encoded, ranked
+from ov_kvcrush.pipeline.special_tokens import added_tokens
 from ov_kvcrush.pipeline.streaming import (
+    AnswerStream,
     DeferredSignals,
     Streamer,
-    TokenStream,
-    as_streamer,
     deferred_signals,
+    open_stream,
 )
+from ov_kvcrush.plan import KVPlan
 from ov_kvcrush.runtime.generation.model_settings import load_model_settings
 from ov_kvcrush.runtime.generation.request import Generation, Request, share_read
 from ov_kvcrush.runtime.generation.settings import resolve_generation_config
 from ov_kvcrush.runtime.interface import EngineLimits, make_engine
 from ov_kvcrush.runtime.sequences.session import Session
+from ov_kvcrush.runtime.serving.engine_lock import EngineLock
 
 if TYPE_CHECKING:
     from ov_kvcrush.config import KVCacheConfig
@@ -46,12 +54,15 @@ class LoadedModel:
         properties: of the plugin.
         engine: name of the engine.
         decode_precision: as of :class:`ov_kvcrush.LLMPipeline`.
+        parse_special: as of :class:`ov_kvcrush.LLMPipeline`.
+        max_kept_histories: likewise.
 
     Attributes:
         engine: runs the prompts; for whoever holds ``lock`` alone.
         lock: held during a step and whatever else is done with the engine.
         tokenizer: of the model.
         reader: makes prompts of texts and histories.
+        context_length: tokens that a prompt and its answer may have; 0 where they are not bounded.
         last: sequences of the last call.
 
     Raises:
@@ -69,6 +80,8 @@ class LoadedModel:
         properties: Mapping[str, Any],
         engine: str,
         decode_precision: str | None,
+        parse_special: bool = False,
+        max_kept_histories: int = MAX_KEPT_HISTORIES,
     ) -> None:
         begun = time.perf_counter()
         self.tokenizer = tokenizer or load_tokenizer(folder)
@@ -76,8 +89,10 @@ class LoadedModel:
             engine, folder, self.tokenizer, device, config, properties, limits, decode_precision
         )
         self._settings = load_model_settings(folder, self.tokenizer)
-        self.reader = PromptReader(self.tokenizer, self.engine.close_session)
-        self.lock = threading.Lock()
+        encoder = PromptEncoder(self.tokenizer, added_tokens(folder), parse_special)
+        self.reader = PromptReader(encoder, self.engine.close_session, max_kept_histories)
+        self.context_length = limits.context_length
+        self.lock = EngineLock()
         self.last: list[Generation] = []
         self._load_ms = 1e3 * (time.perf_counter() - begun)
 
@@ -99,17 +114,19 @@ class LoadedModel:
 
     def answer(
         self,
-        history: ChatHistory,
+        conversation: Conversation,
         config: GenerationConfig,
         streamer: Streamer | None = None,
         session: Session | None = None,
         prefix: CachedPrefix | None = None,
     ) -> DecodedResults:
-        """Answer a chat history, going on from ``session`` or from ``prefix``."""
-        text = self.tokenizer.apply_chat_template(history, add_generation_prompt=True)
-        with self.lock:
-            prompt = self.reader.read_history(text, config, session, prefix)
-        return self.decoded(self.run([prompt], config, streamer))
+        """Answer a conversation, going on from ``session`` or from ``prefix``."""
+        rendered = self.reader.encoder.render(conversation)
+
+        def read() -> list[Prompt]:
+            return [self.reader.read_history(rendered, config, session, prefix)]
+
+        return self.decoded(self._run(read, config, streamer))
 
     def run(
         self,
@@ -119,6 +136,9 @@ class LoadedModel:
         progress: Callable[[float], None] | None = None,
     ) -> list[Generation]:
         """Generate from ``prompts`` until all are finished; the sequences of each, best first.
+
+        Streamer and progress are called between two steps, with the engine at rest: they may call
+        whatever they like, another generation too, and Ctrl+C reaches them.
 
         Args:
             prompts: run together.
@@ -130,29 +150,40 @@ class LoadedModel:
             ConfigError, PromptError, UnsupportedError: before anything runs.
             KeyboardInterrupt: Ctrl+C, after the current step; everything is released.
         """
-        if streamer is not None and (len(prompts) > 1 or config.num_return_sequences > 1):
-            raise ConfigError(
-                "a streamer shows one sequence, and this call makes several",
-                "Give one prompt with num_return_sequences=1, or no streamer.",
-            )
+        return self._run(lambda: prompts, config, streamer, progress)
+
+    def _run(
+        self,
+        read: Callable[[], Sequence[Prompt]],
+        config: GenerationConfig,
+        streamer: Streamer | None = None,
+        progress: Callable[[float], None] | None = None,
+    ) -> list[Generation]:
+        """As :meth:`run`, of the prompts that ``read`` gives while nobody else begins a request."""
         requests: list[Request] = []
         # Signals wait until all has been given back; then whoever they are for gets them.
-        with self.lock, deferred_signals() as signals, ExitStack() as endings:
-            for prompt in prompts:
-                requests.append(
-                    self.engine.add_request(prompt.ids, config, prompt.session, prompt.prefix)
-                )
-                endings.callback(self._end, requests[-1])
+        with deferred_signals() as signals, ExitStack() as endings:
+            with self.lock:
+                prompts = read()
+                if streamer is not None and (len(prompts) > 1 or config.num_return_sequences > 1):
+                    raise ConfigError(
+                        "a streamer shows one sequence, and this call makes several",
+                        "Give one prompt with num_return_sequences=1, or no streamer.",
+                    )
+                for prompt in prompts:
+                    requests.append(
+                        self.engine.add_request(prompt.ids, config, prompt.session, prompt.prefix)
+                    )
+                    endings.callback(self._end, requests[-1])
             stream = None
             if streamer is not None:
-                sink = as_streamer(streamer, self.tokenizer)
-                stream = TokenStream(sink, requests[0].generations[0].checker)
+                stream = open_stream(streamer, requests[0].generations[0], self.tokenizer)
             self._drive(requests, stream, signals, progress)
         return self.ranked(requests)
 
     def close_session(self, session: Session) -> None:
         """Free what ``session`` holds."""
-        with self.lock:
+        with deferred_signals(), self.lock:
             self.engine.close_session(session)
 
     def ranked(self, requests: Sequence[Request]) -> list[Generation]:
@@ -180,23 +211,49 @@ class LoadedModel:
         }
 
     def _end(self, request: Request) -> None:
-        if not request.finished:
-            self.engine.cancel(request)
+        with self.lock:
+            if not request.finished:
+                self.engine.cancel(request)
 
     def _drive(
         self,
         requests: Sequence[Request],
-        stream: TokenStream | None,
+        stream: AnswerStream | None,
         signals: DeferredSignals,
         progress: Callable[[float], None] | None,
     ) -> None:
         while not all(request.finished for request in requests):
-            self.engine.step()
-            if progress is not None:
-                progress(sum(map(share_read, requests)) / len(requests))
+            with self.lock:
+                self.engine.step()
             if signals.have_come:
                 return
-            if stream is not None and stream.advance() != StreamingStatus.RUNNING:
-                break
+            if progress is None and stream is None:
+                continue
+            with signals.breaking_off():
+                if progress is not None:
+                    progress(sum(map(share_read, requests)) / len(requests))
+                if stream is not None and stream.advance() != StreamingStatus.RUNNING:
+                    break
         if stream is not None:
-            stream.end()
+            with signals.breaking_off():
+                stream.end()
+            with self.lock:
+                self._end_as_told(requests[0], stream.status)
+
+    def _end_as_told(self, request: Request, status: StreamingStatus) -> None:
+        """End what a streamer has stopped with STOP, what it has cancelled with NONE."""
+        if status == StreamingStatus.STOP:
+            self.engine.cancel(request, GenerationFinishReason.STOP)
+        elif status == StreamingStatus.CANCEL:
+            self.engine.cancel(request)
+            request.generations[0].finish_reason = GenerationFinishReason.NONE
+
+
+def model_context_length(folder: Path) -> int:
+    """Tokens the model in ``folder`` was made to read, as plan or config say; 0 where neither does.
+
+    Raises:
+        ModelError: its plan is damaged.
+    """
+    plan = KVPlan.load(folder)
+    return (plan.context_length if plan else 0) or context_length(folder)

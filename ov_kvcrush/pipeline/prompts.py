@@ -1,20 +1,23 @@
-"""From what a user gives to token ids."""
+"""What one request reads, and what a user may give in its place."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
+import numpy as np
 import openvino as ov
-from openvino_genai import ChatHistory, TokenizedInputs
+from openvino_genai import TokenizedInputs
 
 from ov_kvcrush.errors import PromptError
 
 if TYPE_CHECKING:
-    from openvino_genai import GenerationConfig, Tokenizer
-
     from ov_kvcrush.runtime.sequences.session import Session
+
+
+# To Python sequences of numbers, to a user something else.
+_BYTES = (str, bytes, bytearray, memoryview)
 
 
 @dataclass(frozen=True)
@@ -47,47 +50,23 @@ def require_texts(inputs: object) -> Sequence[str]:
     return texts
 
 
-def require_utf8(*texts: str) -> None:
-    """Raise PromptError for a text with half characters, as Python makes them of bad bytes."""
-    for text in texts:
-        try:
-            text.encode()
-        except UnicodeEncodeError as error:
-            raise PromptError(
-                f"the text cannot be written as UTF-8: half a character at position {error.start}",
-                "Check the encoding of what was read or typed, and the locale "
-                "(for instance LANG=C.UTF-8).",
-            ) from None
-
-
-def encode_prompt(tokenizer: Tokenizer, text: str, config: GenerationConfig) -> list[int]:
-    """Token ids of ``text`` as the user's one message, or as it is where nothing is templated.
+def require_token_ids(inputs: object) -> list[int]:
+    """``inputs`` as token ids: a sequence of whole numbers, of Python or NumPy.
 
     Raises:
-        PromptError: ``text`` is empty, or not text.
+        PromptError: it is something else.
     """
-    if not text:
-        raise PromptError("the prompt is empty", "Give it at least one character.")
-    require_utf8(text)
-    templated = config.apply_chat_template and bool(tokenizer.chat_template)
-    if templated:
-        message = ChatHistory([{"role": "user", "content": text}])
-        text = tokenizer.apply_chat_template(message, add_generation_prompt=True)
-    return _encode(tokenizer, text, add_special_tokens=not templated)
+    is_list = isinstance(inputs, (Sequence, np.ndarray)) and not isinstance(inputs, _BYTES)
+    if not (is_list and all(map(_is_token_id, cast("Sequence[object]", inputs)))):
+        raise PromptError(
+            "inputs is neither a text, a ChatHistory nor token ids",
+            "Give a str, a ChatHistory or a list of int; each prompt is a call of its own.",
+        )
+    return [int(token) for token in cast("Sequence[int]", inputs)]
 
 
-def encode_continuing(tokenizer: Tokenizer, text: str, cached: Sequence[int]) -> list[int]:
-    """Token ids of a templated ``text`` that continue ``cached`` ids where the texts agree.
-
-    What a model wrote is not always spelled as the tokenizer would spell it, so ids are compared by
-    their text: if ``cached`` reads like the beginning of ``text``, only the rest is encoded.
-    """
-    if cached:
-        spelled = tokenizer.decode(list(cached), skip_special_tokens=False)
-        if text.startswith(spelled):
-            rest = text[len(spelled) :]
-            return [*cached, *(_encode(tokenizer, rest) if rest else [])]
-    return _encode(tokenizer, text) if text else []
+def _is_token_id(value: object) -> bool:
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
 
 
 def token_rows(inputs: ov.Tensor | TokenizedInputs) -> list[list[int]]:
@@ -102,14 +81,13 @@ def token_rows(inputs: ov.Tensor | TokenizedInputs) -> list[list[int]]:
             f"token ids have shape {list(ids.shape)}, not [batch, length]",
             "Give a two-dimensional tensor of int64.",
         )
+    if not np.issubdtype(ids.data.dtype, np.integer):
+        raise PromptError(
+            f"token ids are whole numbers, not {ids.data.dtype}",
+            "Give a two-dimensional tensor of int64.",
+        )
     rows: list[list[int]] = ids.data.tolist()
     if isinstance(inputs, TokenizedInputs):
         masks = inputs.attention_mask.data.astype(bool)
         rows = [ids.data[n][mask].tolist() for n, mask in enumerate(masks)]
     return rows
-
-
-def _encode(tokenizer: Tokenizer, text: str, add_special_tokens: bool = False) -> list[int]:
-    encoded = tokenizer.encode(text, add_special_tokens=add_special_tokens)
-    ids: list[int] = encoded.input_ids.data[0].tolist()
-    return ids

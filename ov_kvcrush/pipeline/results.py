@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from ov_kvcrush.runtime.generation.metrics import GenerationMetrics
+from ov_kvcrush.runtime.generation.progress import TopTokens
 
 if TYPE_CHECKING:
     from openvino_genai import Tokenizer
@@ -71,12 +72,19 @@ class PerfMetrics:
 class EncodedResults:
     """Generated token ids.
 
+    Tokens are whole: the one in which a stop string begins is among them, if it begins with text
+    before it.
+
     Attributes:
         tokens: ids of each sequence.
         scores: sum of the log probabilities of each (0 for greedy, as in openvino_genai).
         finish_reasons: openvino_genai's ``GenerationFinishReason`` of each.
         perf_metrics: times and counts.
         metrics: what each sequence cost, KV cache included.
+        log_probs: of each sequence's tokens: the model's own where ``logprobs`` asks for them, else
+            as in ``scores``.
+        top: of each sequence, in place of each token, the ``logprobs`` likeliest ones and their log
+            probabilities, the likeliest first.
     """
 
     tokens: list[list[int]]
@@ -84,17 +92,26 @@ class EncodedResults:
     finish_reasons: list[Any]
     perf_metrics: PerfMetrics
     metrics: list[GenerationMetrics]
+    log_probs: list[list[float]] = field(default_factory=list)
+    top: list[list[TopTokens]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
 class DecodedResults:
-    """Generated texts; the other fields as :class:`EncodedResults`. ``str()`` gives the texts."""
+    """Generated texts; the other fields as :class:`EncodedResults`. ``str()`` gives the texts.
+
+    A text ends where a stop string begins, or behind it where ``include_stop_str_in_output`` is
+    set.
+    """
 
     texts: list[str]
     scores: list[float]
     finish_reasons: list[Any]
     perf_metrics: PerfMetrics
     metrics: list[GenerationMetrics]
+    tokens: list[list[int]] = field(default_factory=list)
+    log_probs: list[list[float]] = field(default_factory=list)
+    top: list[list[TopTokens]] = field(default_factory=list)
 
     def __str__(self) -> str:
         """The texts, one under the other."""
@@ -117,23 +134,25 @@ def decoded(
     tokenizer: Tokenizer, generations: Sequence[Generation], load_ms: float
 ) -> DecodedResults:
     """Their texts and what they cost."""
-    texts = [tokenizer.decode(g.tokens) for g in generations]
-    return DecodedResults(texts=texts, **_statistics(generations, load_ms))
+    texts = [tokenizer.decode(g.tokens)[: g.checker.text_end] for g in generations]
+    return DecodedResults(texts=texts, **_fields(generations, load_ms))
 
 
 def encoded(generations: Sequence[Generation], load_ms: float) -> EncodedResults:
     """Their token ids and what they cost."""
-    tokens = [list(g.tokens) for g in generations]
-    return EncodedResults(tokens=tokens, **_statistics(generations, load_ms))
+    return EncodedResults(**_fields(generations, load_ms))
 
 
-def _statistics(generations: Sequence[Generation], load_ms: float) -> dict[str, Any]:
+def _fields(generations: Sequence[Generation], load_ms: float) -> dict[str, Any]:
     metrics = [g.metrics for g in generations]
     return {
+        "tokens": [list(g.tokens) for g in generations],
         "scores": [g.score for g in generations],
         "finish_reasons": [g.finish_reason for g in generations],
         "perf_metrics": PerfMetrics(tuple(metrics), load_ms),
         "metrics": metrics,
+        "log_probs": [g.log_probs[: len(g.tokens)] for g in generations],
+        "top": [g.top[: len(g.tokens)] for g in generations],
     }
 
 

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 from ov_kvcrush.errors import ConfigError, OVKVCrushError, SessionError
 from ov_kvcrush.pipeline.cached_prefix import CachedPrefix
 from ov_kvcrush.pipeline.chat import Chat
-from ov_kvcrush.pipeline.prompts import encode_continuing
 from ov_kvcrush.runtime.session_files.session_file import (
     StoredSession,
     read_about,
@@ -164,11 +163,11 @@ def _read_prefix(model: LoadedModel, stored: StoredSession, path: Path) -> Cache
         raise unusable_session(path, "it does not say which text it is of")
     if stored.state is None or stored.state.num_cached != len(stored.token_ids):
         raise unusable_session(path, "its cache has not read all of its text")
-    tokenizer, close_session = model.tokenizer, model.close_session
-    prefix = CachedPrefix(tokenizer, close_session, text, system_message, stored.token_ids)
-    if encode_continuing(tokenizer, prefix.spelled, []) != prefix.token_ids:
+    encoder, close_session = model.reader.encoder, model.close_session
+    prefix = CachedPrefix(encoder, close_session, text, system_message, stored.token_ids)
+    if encoder.encode(prefix.beginning) != prefix.token_ids:
         raise SessionError(
             f"{path} was saved with another tokenizer or chat template: its text has other tokens",
-            "Load the model with the tokenizer it was saved with.",
+            "Load the model with the tokenizer, and parse_special as, it was saved with.",
         )
     return prefix

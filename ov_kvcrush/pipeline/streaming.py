@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import signal
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import TypeAlias
 
-from openvino_genai import StreamerBase, StreamingStatus, TextStreamer, Tokenizer
+from openvino_genai import StreamerBase, StreamingStatus, Tokenizer
 
 from ov_kvcrush.errors import ConfigError
-from ov_kvcrush.runtime.generation.stopping import StopChecker
+from ov_kvcrush.pipeline.deltas import DeltaReader
+from ov_kvcrush.runtime.generation.progress import Progress
+from ov_kvcrush.runtime.generation.request import Generation
 
 # SIGHUP: the terminal was closed. Windows has none.
 _ENDING = [signal.SIGINT, signal.SIGTERM] + ([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])
@@ -21,22 +24,19 @@ Streamer: TypeAlias = Callable[[str], object] | StreamerBase
 """Gets an answer's text piece by piece; what a callable returns says whether to stop."""
 
 
-def as_streamer(streamer: Streamer, tokenizer: Tokenizer) -> StreamerBase:
-    """A ``StreamerBase`` that calls ``streamer`` with text, or ``streamer`` itself if it is one."""
+def open_stream(streamer: Streamer, generation: Generation, tokenizer: Tokenizer) -> AnswerStream:
+    """What hands ``generation`` to ``streamer``: tokens to a StreamerBase, text to a callable.
+
+    Raises:
+        ConfigError: it is neither.
+    """
     if isinstance(streamer, StreamerBase):
-        return streamer
+        return TokenStream(streamer, generation)
     if not callable(streamer):
         raise ConfigError(
             f"a streamer is a callable or a StreamerBase, not a {type(streamer).__name__}"
         )
-
-    def forward(text: str) -> StreamingStatus:
-        answer = streamer(text)
-        if isinstance(answer, StreamingStatus):
-            return answer
-        return StreamingStatus.STOP if answer else StreamingStatus.RUNNING
-
-    return TextStreamer(tokenizer, forward)
+    return TextStream(streamer, generation, tokenizer)
 
 
 class DeferredSignals:
@@ -48,6 +48,7 @@ class DeferredSignals:
 
     def __init__(self) -> None:
         self.numbers: list[int] = []
+        self._breaks_off = False
 
     @property
     def have_come(self) -> bool:
@@ -57,6 +58,25 @@ class DeferredSignals:
     def note(self, number: int, _frame: FrameType | None) -> None:
         """Take one in, in place of its handler."""
         self.numbers.append(number)
+        breaks_off, self._breaks_off = self._breaks_off, False
+        if breaks_off:
+            raise _BrokenOffError
+
+    @contextmanager
+    def breaking_off(self) -> Iterator[None]:
+        """Let one that comes end the whole ``with deferred_signals()`` at once, not just be noted.
+
+        For while a user's own code is at work, which may take as long as it likes.
+        """
+        self._breaks_off = True
+        try:
+            yield
+        finally:
+            self._breaks_off = False
+
+
+class _BrokenOffError(BaseException):
+    """A signal has come while a user's code was at work."""
 
 
 @contextmanager
@@ -76,7 +96,8 @@ def deferred_signals() -> Iterator[DeferredSignals]:
     for number in handlers:
         signal.signal(number, signals.note)
     try:
-        yield signals
+        with suppress(_BrokenOffError):
+            yield signals
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
@@ -84,35 +105,80 @@ def deferred_signals() -> Iterator[DeferredSignals]:
             handlers[signal.Signals(come)](come, None)
 
 
-class TokenStream:
-    """Hands a sequence's tokens to a streamer as soon as no stop string can take them back.
+class AnswerStream(ABC):
+    """Hands a sequence to a streamer as soon as no stop string can take it back.
 
     What the streamer raises comes out as it is.
+
+    Args:
+        generation: the sequence.
+
+    Attributes:
+        status: what the streamer wants to happen next.
     """
 
-    def __init__(self, streamer: StreamerBase, checker: StopChecker) -> None:
-        self._streamer = streamer
-        self._checker = checker
-        self._num_written = 0
-        self._status = StreamingStatus.RUNNING
+    def __init__(self, generation: Generation) -> None:
+        self.status = StreamingStatus.RUNNING
+        self._generation = generation
+        self._num_known = 0
 
     def advance(self) -> StreamingStatus:
-        """Write what has settled since the last call; what the streamer wants to happen next."""
-        self._write_until(self._checker.num_settled)
-        return self._status
+        """Write what is new and certain; what the streamer wants to happen next."""
+        progress = self._generation.progress(self._num_known)
+        self._num_known += len(progress.token_ids)
+        answer = self._write(progress)
+        # Streamers written in Python also answer with whether to stop, or with nothing.
+        if not isinstance(answer, StreamingStatus):
+            answer = StreamingStatus.STOP if answer else StreamingStatus.RUNNING
+        self.status = answer
+        return answer
 
     def end(self) -> None:
-        """Write what is still held back, unless the streamer asked to stop; then end it."""
-        if self._status == StreamingStatus.RUNNING:
-            self._write_until(len(self._checker.tokens))
+        """Nothing follows; what is still held back is shown, unless the streamer stopped."""
+        if self.status == StreamingStatus.RUNNING:
+            self.advance()
+
+    @abstractmethod
+    def _write(self, progress: Progress) -> object:
+        """Give the streamer what is certain now, if anything; its answer."""
+
+
+class TextStream(AnswerStream):
+    """Calls ``streamer`` with text: whole characters, never empty, together the answer."""
+
+    def __init__(
+        self, streamer: Callable[[str], object], generation: Generation, tokenizer: Tokenizer
+    ) -> None:
+        super().__init__(generation)
+        self._streamer = streamer
+        self._deltas = DeltaReader(tokenizer)
+
+    def _write(self, progress: Progress) -> object:
+        delta = self._deltas.read(progress)
+        return self._streamer(delta.text) if delta is not None and delta.text else None
+
+
+class TokenStream(AnswerStream):
+    """Writes tokens to ``streamer``: lists, never empty, together the answer's tokens.
+
+    Tokens are whole: the one in which a stop string begins comes too, if it begins with text
+    before it. A ``TextStreamer`` shows all of it.
+    """
+
+    def __init__(self, streamer: StreamerBase, generation: Generation) -> None:
+        super().__init__(generation)
+        self._streamer = streamer
+        self._waiting: list[int] = []
+        self._num_written = 0
+
+    def end(self) -> None:
+        """As of any stream; the streamer's own end too."""
+        super().end()
         self._streamer.end()
 
-    def _write_until(self, end: int) -> None:
-        tokens = self._checker.tokens[self._num_written : end]
-        if tokens:
-            self._num_written = end
-            answer = self._streamer.write(tokens)
-            # Streamers written in Python also answer with whether to stop, or with nothing.
-            if not isinstance(answer, StreamingStatus):
-                answer = StreamingStatus.STOP if answer else StreamingStatus.RUNNING
-            self._status = answer
+    def _write(self, progress: Progress) -> object:
+        self._waiting += progress.token_ids
+        count = progress.num_settled - self._num_written
+        settled, self._waiting = self._waiting[:count], self._waiting[count:]
+        self._num_written += len(settled)
+        return self._streamer.write(settled) if settled else None

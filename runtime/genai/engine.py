@@ -20,9 +20,8 @@ from openvino_genai import ContinuousBatchingPipeline, GenerationFinishReason
 
 from ov_kvcrush.config import KVCacheConfig
 from ov_kvcrush.errors import ModelError, OVKVCrushError, UnsupportedError, last_line
-from ov_kvcrush.model_folder import require_graph
 from ov_kvcrush.plan import KVPlan
-from ov_kvcrush.runtime.engine_metrics import EndedSequences, EngineMetrics
+from ov_kvcrush.runtime.engine_metrics import EndedRequests, EndedSequences, EngineMetrics
 from ov_kvcrush.runtime.genai.eviction import (
     GenaiEviction,
     in_place_of_defaults,
@@ -37,9 +36,14 @@ from ov_kvcrush.runtime.genai.settings import (
     scheduler_config,
     stored_precision,
 )
-from ov_kvcrush.runtime.generation.request import Request, new_request
-from ov_kvcrush.runtime.generation.settings import refuse_unsupported
+from ov_kvcrush.runtime.generation.request import PromptLimits, Request, new_request
+from ov_kvcrush.runtime.generation.settings import (
+    refuse_unsupported,
+    resolve_generation_config,
+)
 from ov_kvcrush.runtime.interface import DEFAULT_LIMITS, Engine, EngineDescription, EngineLimits
+from ov_kvcrush.runtime.model.paged_graph import read_ir
+from ov_kvcrush.runtime.model.vocabulary import num_token_ids
 from ov_kvcrush.runtime.pages.layout import page_bytes
 from ov_kvcrush.runtime.plugin.core import require_device, require_properties
 from ov_kvcrush.runtime.sequences.session import Session
@@ -102,7 +106,8 @@ class GenaiEngine(Engine):
             asked, self.config = self.config, in_place_of_defaults(self.config, self._page_size)
             self.eviction = GenaiEviction.of(self.config, self._page_size)
             tell_what_gave_way(asked, self.config)
-        require_graph(Path(folder))
+        model = read_ir(Path(folder))
+        self._prompt_limits = PromptLimits(num_token_ids(model), limits.context_length)
         plan = KVPlan.load(folder)
         properties = plugin_properties(properties or {}, self.config, plan)
         require_properties(self._device, properties)
@@ -122,6 +127,7 @@ class GenaiEngine(Engine):
         self._running: dict[int, Running] = {}
         self._num_requests = 0
         self._ended = EndedSequences(num_preemptions=None)
+        self._ended_requests = EndedRequests()
         planned = 0
         if plan is not None and self._precision is not None and self._device == "CPU":
             precisions = [self._precision] * len(plan.layers)
@@ -134,13 +140,16 @@ class GenaiEngine(Engine):
         config: GenerationConfig,
         session: Session | None = None,
         prefix: Session | None = None,
+        owner: str = "",
     ) -> Request:
         """Queue a prompt. See :class:`ov_kvcrush.runtime.interface.Engine`."""
         if prefix is not None or (session is not None and session.is_prefix):
             raise UnsupportedError(
                 "the genai engine keeps no prefixes of its own", "Use the paged engine for them."
             )
-        request = new_request(self._num_requests, prompt_ids, config, self._tokenizer, session)
+        request = new_request(
+            self._num_requests, prompt_ids, config, self._tokenizer, session, self._prompt_limits
+        )
         prompt = request.prompt_ids
         refuse_unsupported(config)
         pool = self._scheduler.num_kv_blocks
@@ -148,7 +157,9 @@ class GenaiEngine(Engine):
             raise too_long(prompt)
         with _readable_errors():
             handle = self._pipeline.add_request(
-                request.request_id, ov.Tensor(np.array([prompt], np.int64)), config
+                request.request_id,
+                ov.Tensor(np.array([prompt], np.int64)),
+                _without_cutting(request.config),
             )
         self._running[request.request_id] = Running(request, handle, self.eviction)
         self._num_requests += 1
@@ -172,15 +183,20 @@ class GenaiEngine(Engine):
         """Whether ``step`` has anything to do."""
         return bool(self._running)
 
-    def cancel(self, request: Request) -> None:
+    def cancel(
+        self,
+        request: Request,
+        reason: GenerationFinishReason = GenerationFinishReason.NONE,
+    ) -> None:
         """Stop ``request`` where it is; its tokens so far stay."""
         one = self._running.pop(request.request_id, None)
         if one is None:
             return
-        one.end_with(GenerationFinishReason.NONE)
+        one.end_with(reason)
         with _readable_errors():
             one.handle.cancel()
         one.sum_up(self._sizes, self._ended)
+        self._ended_requests.add(request)
         if not self._running:
             # Pages are given back in a step; with nothing left to compute it is a quick one.
             with _readable_errors():
@@ -213,6 +229,7 @@ class GenaiEngine(Engine):
             page_size=self._page_size,
             pool_tokens=self._scheduler.num_kv_blocks * self._page_size or None,
             max_num_batched_tokens=self._scheduler.max_num_batched_tokens,
+            context_length=self._prompt_limits.context_length,
             kv_cache_config=self.config,
             prefix_caching=self._scheduler.enable_prefix_caching,
             keeps_chat_cache=False,
@@ -230,16 +247,35 @@ class GenaiEngine(Engine):
             owners={"running": used_bytes},
             num_running=num_running,
             num_waiting=len(self._running) - num_running,
+            num_requests=len(self._running),
             num_prefix_hits=None,
             ended=copy.deepcopy(self._ended),
+            ended_requests=copy.copy(self._ended_requests),
         )
 
     def _end_if_done(self, one: Running) -> None:
-        """Take leave of a request that the pipeline has dropped."""
+        """Take leave of a request that the pipeline has dropped, or that is to be dropped."""
         if one.has_ended:
             del self._running[one.request.request_id]
             one.end()
             one.sum_up(self._sizes, self._ended)
+            self._ended_requests.add(one.request)
+        elif one.request.finished:
+            self.cancel(one.request)
+
+
+def _without_cutting(config: GenerationConfig) -> GenerationConfig:
+    """``config`` for the pipeline, which is not to look for stop strings where ours does.
+
+    It misses some, and cuts whole tokens and white space. Only of several return sequences it has
+    to look, for it gives all of their tokens at the end; ours cuts the text of what it leaves.
+    """
+    if not config.stop_strings:
+        return config
+    changes: dict[str, object] = {"stop_strings": ()}
+    if config.num_return_sequences > 1:
+        changes = {"include_stop_str_in_output": True}
+    return resolve_generation_config(config, config, changes)
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from ov_kvcrush.runtime.engine_metrics import EndedSequences
 from ov_kvcrush.runtime.genai.eviction import GenaiEviction
 from ov_kvcrush.runtime.genai.page_bytes import PageBytes
 from ov_kvcrush.runtime.generation.request import Generation, Request
+from ov_kvcrush.runtime.generation.sampler import SampledToken
 
 if TYPE_CHECKING:
     from openvino_genai import GenerationHandle, GenerationOutput
@@ -82,7 +83,10 @@ class Running:
             # One output for a single sequence each time; of several, all at the end.
             for generation, key in zip(self.request.generations, sorted(outputs), strict=False):
                 was_any = True
-                self._take(generation, outputs[key])
+                try:
+                    self._take(generation, outputs[key])
+                except Exception as error:  # its own text or settings: the others go on
+                    self.request.fail(error)
         return was_any
 
     def end(self) -> None:
@@ -96,8 +100,7 @@ class Running:
     def end_with(self, reason: GenerationFinishReason) -> None:
         """Sequences without a finish reason get ``reason``, and its session may be asked again."""
         for generation in self.request.generations:
-            if generation.finish_reason is None:
-                generation.finish_reason = reason
+            generation.end(reason)
         if self.request.session is not None:
             self.request.session.busy = False
 
@@ -116,15 +119,13 @@ class Running:
     def _take(self, generation: Generation, output: GenerationOutput) -> None:
         now = time.perf_counter()
         tokens = output.generated_ids
-        for _ in tokens:
+        for token, log_prob in zip(tokens, output.generated_log_probs, strict=True):
             self._caches[generation.index].grow(self._eviction)
-        generation.metrics.token_times += [now] * len(tokens)
-        generation.log_probs += output.generated_log_probs
-        # The pipeline looks for stop tokens and strings itself, and holds back what may be one.
-        generation.checker.tokens += tokens
-        generation.checker.num_settled = len(generation.checker.tokens)
+            # It may have ended here before it does there.
+            if generation.finish_reason is None:
+                generation.append(SampledToken(token, log_prob), now)
         if output.finish_reason != GenerationFinishReason.NONE:
-            generation.finish_reason = output.finish_reason
+            generation.end(output.finish_reason)
 
 
 def too_long(prompt: SequenceOf[int]) -> PromptError:

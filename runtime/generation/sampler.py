@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ov_kvcrush.errors import ModelError
+from ov_kvcrush.runtime.generation.progress import TopTokens
 
 if TYPE_CHECKING:
     from openvino_genai import GenerationConfig
@@ -36,10 +37,17 @@ class SampledToken:
 
     The probability is the model's own (before penalties and filters) where ``logprobs`` asks for
     it; else that of the distribution it was drawn from, and 1 for a greedy token.
+
+    Attributes:
+        token: that comes next.
+        log_prob: of it.
+        top: as many as ``logprobs`` says of the tokens the model itself finds likeliest, with their
+            log probabilities, the likeliest first.
     """
 
     token: int
     log_prob: float
+    top: TopTokens = ()
 
 
 class Sampler:
@@ -57,7 +65,7 @@ class Sampler:
         self._choose: Callable[[Row], SampledToken] = (
             Multinomial(config, index) if config.do_sample else choose_greedy
         )
-        self._wants_model_log_prob = config.logprobs > 0
+        self._num_top = config.logprobs
 
     def sample(self, logits: Row) -> SampledToken:
         """The next token after ``logits`` ``[vocab]``, which are not changed.
@@ -69,9 +77,8 @@ class Sampler:
         for edit in self._edits:
             edit(row)
         sampled = self._choose(row)
-        if self._wants_model_log_prob:
-            log_prob = float(logits[sampled.token]) - _log_sum_exp(logits)
-            sampled = SampledToken(sampled.token, log_prob)
+        if self._num_top:
+            sampled = _with_model_log_probs(sampled.token, logits, self._num_top)
         self._generated[sampled.token] += 1
         return sampled
 
@@ -248,6 +255,17 @@ def draw(weights: Row, uniform: float) -> tuple[int, float]:
     # Rounding must not lead past the block's last token of any weight.
     rest = min(target - mass[block], np.nextafter(inside[-1], 0.0))
     return int(start + inside.searchsorted(rest, side="right")), float(mass[-1])
+
+
+def _with_model_log_probs(token: int, logits: Row, num_top: int) -> SampledToken:
+    normalizer = _log_sum_exp(logits)
+    top = _top_k(num_top)(logits)
+    log_probs = logits[top].astype(np.float64) - normalizer
+    return SampledToken(
+        token,
+        float(logits[token]) - normalizer,
+        tuple(zip(top.tolist(), log_probs.tolist(), strict=True)),
+    )
 
 
 def _log_sum_exp(row: Row) -> float:

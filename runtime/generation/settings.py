@@ -58,6 +58,14 @@ REFUSED = {
     "tree_depth": "tree search",
 }
 
+LONGEST_ANSWER = 32768
+"""Tokens of an answer that neither settings nor a context limit."""
+
+# Numbers from here on say that nothing was set.
+_UNLIMITED = 2**62
+MOST_LOGPROBS = 20
+"""The likeliest tokens in place of each that ``logprobs`` may ask for."""
+
 _DEFAULTS = GenerationConfig()
 _NUMBERS = sorted(name for name in SERVED if isinstance(getattr(_DEFAULTS, name), float))
 _TAKES = {
@@ -142,6 +150,34 @@ def max_new_tokens(config: GenerationConfig, prompt_length: int) -> int:
     return int(config.max_length) - prompt_length
 
 
+def bounded(config: GenerationConfig, prompt_length: int, context_length: int) -> GenerationConfig:
+    """``config`` with an answer that ends with the model's context; a new object where it changes.
+
+    Args:
+        config: resolved settings.
+        prompt_length: tokens of the prompt.
+        context_length: tokens of prompt and answer; 0 where they are not bounded. Then an answer
+            that nothing else limits ends after ``LONGEST_ANSWER`` tokens: what is evicted as it
+            grows never fills the cache, and a model that repeats itself would go on for ever.
+
+    Raises:
+        PromptError: as :func:`max_new_tokens`.
+    """
+    wanted = max_new_tokens(config, prompt_length)
+    if context_length:
+        most = context_length - prompt_length
+    else:
+        most = wanted if wanted < _UNLIMITED else LONGEST_ANSWER
+    if wanted <= most:
+        return config
+    copy = GenerationConfig()
+    for name in SERVED:
+        setattr(copy, name, getattr(config, name))
+    copy.max_new_tokens = most
+    copy.min_new_tokens = min(copy.min_new_tokens, most)
+    return copy
+
+
 def _refuse(name: str, value: Any) -> None:
     default = getattr(_DEFAULTS, name)
     # None, 0, an empty list and an adapter config without adapters all ask for nothing.
@@ -217,6 +253,11 @@ def validate(config: GenerationConfig) -> None:
         raise ConfigError(last_line(error)) from None
     if "" in config.stop_strings:
         raise ConfigError("stop_strings holds an empty string, which every text contains")
+    if config.logprobs > MOST_LOGPROBS:
+        raise ConfigError(
+            f"logprobs is {config.logprobs}; at most {MOST_LOGPROBS} tokens are told of each place",
+            f"Give a number from 0 to {MOST_LOGPROBS}.",
+        )
     if config.max_length == 0:
         raise ConfigError("max_length is 0, which leaves nothing to generate")
     for name in _NUMBERS:

@@ -1,13 +1,15 @@
-"""When a sequence is finished, and which of its tokens can no longer be taken back."""
+"""When a sequence is finished, and what of its tokens and text can no longer be taken back."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from bisect import bisect_left, bisect_right
+from typing import TYPE_CHECKING, NamedTuple
 
 from openvino_genai import GenerationFinishReason
 
+from ov_kvcrush.runtime.generation.growing_text import GrowingText, Piece
 from ov_kvcrush.runtime.generation.settings import max_new_tokens
+from ov_kvcrush.runtime.generation.stop_strings import StopStrings
 
 if TYPE_CHECKING:
     from openvino_genai import GenerationConfig, Tokenizer
@@ -16,9 +18,10 @@ if TYPE_CHECKING:
 class StopChecker:
     """Collects the tokens of one sequence until a stop token, a stop string or the length ends it.
 
-    As in openvino_genai, a stop token stays among the tokens; it is looked at before the length,
-    and stop strings last, so that a text which reaches its length is not cut. ``ignore_eos``
-    ignores every stop token id, and no stop string.
+    The text ends where the first stop string in it begins, or behind it where
+    ``include_stop_str_in_output`` is set, also inside a token, and also where the last token has
+    completed the stop string. Tokens are whole: those stay that begin before the end of the text.
+    A stop token stays too. ``ignore_eos`` ignores every stop token id, and no stop string.
 
     Args:
         config: resolved settings.
@@ -26,8 +29,11 @@ class StopChecker:
         prompt_length: tokens of the prompt, which ``max_length`` counts.
 
     Attributes:
-        tokens: the generated tokens. A stop string takes back what is behind the text before it.
-        num_settled: how many of ``tokens`` no later stop string can take back.
+        tokens: the generated tokens, in the end those of the answer.
+        num_settled: how many of ``tokens`` are certain to be the answer's.
+        num_whole: how many of the answer's have all of their text in it.
+        text_end: how many characters of the text of ``tokens`` are certain to be the answer's, in
+            the end the answer; None is all.
 
     Raises:
         PromptError: ``max_length`` leaves nothing to generate.
@@ -36,92 +42,105 @@ class StopChecker:
     def __init__(self, config: GenerationConfig, tokenizer: Tokenizer, prompt_length: int) -> None:
         self.tokens: list[int] = []
         self.num_settled = 0
+        self.num_whole = 0
+        self.text_end: int | None = None
         self._max_new_tokens = max_new_tokens(config, prompt_length)
         self._stop_ids = frozenset() if config.ignore_eos else frozenset(config.stop_token_ids)
-        self._stop_strings = (
-            _StopStrings(config.stop_strings, config.include_stop_str_in_output, tokenizer)
-            if config.stop_strings
-            else None
-        )
+        self._searched: _SearchedText | None = None
+        if config.stop_strings:
+            self._searched = _SearchedText(config, tokenizer)
+            self.text_end = 0
 
     def push(self, token: int) -> GenerationFinishReason | None:
         """Append a generated token; why the sequence is finished with it, None if it is not."""
         self.tokens.append(token)
-        if token in self._stop_ids:
-            return self._finish(GenerationFinishReason.STOP)
-        if len(self.tokens) >= self._max_new_tokens:
-            return self._finish(GenerationFinishReason.LENGTH)
-        if self._stop_strings is None:
-            self.num_settled = len(self.tokens)
-            return None
-        text = self._stop_strings.newest_text(self.tokens)
-        if self._stop_strings.are_in(text):
-            del self.tokens[self._stop_strings.num_kept(self.tokens) :]
-            return self._finish(GenerationFinishReason.STOP)
-        if not self._stop_strings.may_begin(text):
-            self.num_settled = len(self.tokens)
+        reason = self._reason(token)
+        if self._searched is None:
+            self.num_settled = self.num_whole = len(self.tokens)
+            return reason
+        if self._searched.push(token) or reason is not None:
+            return GenerationFinishReason.STOP if self.end() else reason
+        self._settle(self._searched.settled())
         return None
 
-    def _finish(self, reason: GenerationFinishReason) -> GenerationFinishReason:
-        self.num_settled = len(self.tokens)
-        return reason
+    def end(self) -> bool:
+        """Settle everything, for no token comes any more; whether a stop string ends the text."""
+        cut = None if self._searched is None else self._searched.end()
+        if cut is None:
+            self._settle(_Settled(len(self.tokens), len(self.tokens), None))
+            return False
+        del self.tokens[cut.num_tokens :]
+        self._settle(cut)
+        return True
+
+    def _reason(self, token: int) -> GenerationFinishReason | None:
+        if token in self._stop_ids:
+            return GenerationFinishReason.STOP
+        if len(self.tokens) >= self._max_new_tokens:
+            return GenerationFinishReason.LENGTH
+        return None
+
+    def _settle(self, settled: _Settled) -> None:
+        self.num_settled, self.num_whole, self.text_end = settled
 
 
-class _StopStrings:
-    """Looks for stop strings in the text of the newest tokens.
+class _Settled(NamedTuple):
+    """The part of an answer before a place in its text."""
 
-    openvino_genai looks at as many tokens as the longest stop string has in the tokenizer's own
-    spelling: it misses one that the model spelled with more, and one inside a longer word. The
-    search here goes over as many tokens as the string has bytes; what is cut off follows
-    openvino_genai's shorter window where the string is in it. Special tokens count as text, or a
-    stop string like ``<|user|>`` would never be found.
+    num_tokens: int
+    num_whole: int
+    text_end: int | None
+
+
+class _SearchedText:
+    """The text in which stop strings are looked for, and where in it each token begins.
+
+    Special tokens count with their spelling, or a stop string like ``<|user|>`` would never be
+    found. They are no part of the answer's text.
     """
 
-    def __init__(self, strings: set[str], include: bool, tokenizer: Tokenizer) -> None:
-        self._strings = sorted(strings)
-        self._include = include
-        self._tokenizer = tokenizer
-        self._spelled = max(
-            tokenizer.encode(string, add_special_tokens=False).input_ids.shape[1]
-            for string in strings
-        )
-        self._longest = max(self._spelled, *(len(string.encode()) for string in strings))
-        # A cut also takes white space before the stop string; "\ufffd" is half a character.
-        starts = {string[:length] for string in strings for length in range(1, len(string))}
-        self._starts = (*starts, " ", "\n", "\ufffd")
+    def __init__(self, config: GenerationConfig, tokenizer: Tokenizer) -> None:
+        self._includes = bool(config.include_stop_str_in_output)
+        self._text = GrowingText(tokenizer)
+        self._strings = StopStrings(config.stop_strings)
+        self._length = 0
+        self._begins: list[int] = []
+        self._specials: list[tuple[int, int]] = []
 
-    def newest_text(self, tokens: Sequence[int]) -> str:
-        return self._decode(tokens[-self._longest :])
+    def push(self, token: int) -> bool:
+        """Take the next token; whether a stop string has ended the text."""
+        self._begins.append(self._length)
+        return self._search(self._text.push(token))
 
-    def are_in(self, text: str) -> bool:
-        return any(string in text for string in self._strings)
+    def end(self) -> _Settled | None:
+        """What stays where a stop string is in the text, given that no token follows."""
+        if self._strings.match is None:
+            self._search(self._text.end())
+        match = self._strings.end()
+        if match is None:
+            return None
+        return self._before(match.end if self._includes else match.begin)
 
-    def may_begin(self, text: str) -> bool:
-        return text.endswith(self._starts)
+    def settled(self) -> _Settled:
+        """What no stop string can take back."""
+        return self._before(self._strings.unsettled_from)
 
-    def num_kept(self, tokens: Sequence[int]) -> int:
-        """How many of ``tokens`` stay, given that a stop string is in their newest text.
+    def _search(self, piece: Piece) -> bool:
+        if piece.special:
+            self._specials.append((self._length, self._length + len(piece.special)))
+        spelled = piece.text or piece.special
+        self._length += len(spelled)
+        return self._strings.push(spelled) is not None
 
-        Tokens stay whole: one that holds both text and the stop string's beginning shows both.
-        """
-        window = tokens[-self._spelled :]
-        text = self._decode(window)
-        if not self.are_in(text):
-            window = tokens[-self._longest :]
-            text = self._decode(window)
-        string = next(string for string in self._strings if string in text)
-        end = text.index(string) + (len(string) if self._include else 0)
-        kept = text[:end].rstrip(" \n")
-        return len(tokens) - len(window) + self._num_tokens(window, kept)
+    def _before(self, place: int) -> _Settled:
+        num_tokens = bisect_left(self._begins, place)
+        # All that end before the place begin before the next one does. A token without any text
+        # is the first part of a character whose other parts may be taken back.
+        num_whole = bisect_right(self._begins, place) - 1 if place < self._length else num_tokens
+        while num_whole > 0 and self._begins[num_whole - 1] == self._begin(num_whole):
+            num_whole -= 1
+        special = sum(min(end, place) - begin for begin, end in self._specials if begin < place)
+        return _Settled(num_tokens, min(num_whole, num_tokens), place - special)
 
-    def _num_tokens(self, window: Sequence[int], text: str) -> int:
-        """How many of ``window``'s first tokens it takes to hold ``text``."""
-        if not text:
-            return 0
-        for count in range(1, len(window)):
-            if text in self._decode(window[:count]):
-                return count
-        return len(window)
-
-    def _decode(self, tokens: Sequence[int]) -> str:
-        return str(self._tokenizer.decode(tokens, skip_special_tokens=False))
+    def _begin(self, index: int) -> int:
+        return self._begins[index] if index < len(self._begins) else self._length

@@ -55,7 +55,7 @@ def read_paged_graph(folder: str | Path) -> PagedGraph:
         ModelError: no IR there, or not a stateful text-generation IR.
         UnsupportedError: an architecture the paged engine cannot run.
     """
-    model = _read_ir(Path(folder))
+    model = read_ir(Path(folder))
     try:
         paged_attention_transformation(model, True, False, False, False, False, False, False)
     except RuntimeError as error:
@@ -89,7 +89,12 @@ def attention_nodes(model: ov.Model) -> list[ov.Node]:
     return sorted(found, key=_layer_number)
 
 
-def _read_ir(folder: Path) -> ov.Model:
+def read_ir(folder: Path) -> ov.Model:
+    """The IR in ``folder``, as it was exported.
+
+    Raises:
+        ModelError: there is none, or it cannot be read.
+    """
     path = require_graph(folder)
     try:
         return core().read_model(path)

@@ -15,6 +15,7 @@ from ov_kvcrush.precisions import LayerPrecision
 from ov_kvcrush.runtime.model.batch import Batch
 from ov_kvcrush.runtime.model.compiled_graph import CompiledGraph
 from ov_kvcrush.runtime.model.paged_graph import read_paged_graph
+from ov_kvcrush.runtime.model.vocabulary import num_token_ids
 from ov_kvcrush.runtime.pages.layout import PAGE_SIZE
 from ov_kvcrush.runtime.pages.memory import CacheMemory
 from ov_kvcrush.runtime.plugin.core import require_device, require_properties
@@ -42,6 +43,7 @@ class PagedModel:
         scales: factor on query-key products, by layer.
         precisions: what the compiled cache really stores, by layer.
         layouts: of a page, by layer.
+        num_token_ids: token ids that it can read and write: 0 and on; 0 where it does not tell.
         memories: the cache by layer, once it has been reserved.
 
     Raises:
@@ -64,6 +66,7 @@ class PagedModel:
         _require_decode_precision(decode_precision)
         graph = read_paged_graph(folder)
         self.layers, self.scales = graph.layers, graph.scales
+        self.num_token_ids = num_token_ids(graph.model)
         if precisions is None or isinstance(precisions, LayerPrecision):
             by_layer = [precisions] * len(self.layers)
         else:

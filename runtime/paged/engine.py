@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from openvino_genai import GenerationFinishReason
 
 from ov_kvcrush.config import KVCacheConfig
 from ov_kvcrush.errors import ConfigError
 from ov_kvcrush.precisions import describe_precisions
 from ov_kvcrush.runtime.engine_metrics import EngineMetrics
-from ov_kvcrush.runtime.generation.request import Request, new_request
+from ov_kvcrush.runtime.generation.request import PromptLimits, Request, new_request
 from ov_kvcrush.runtime.interface import DEFAULT_LIMITS, Engine, EngineDescription, EngineLimits
 from ov_kvcrush.runtime.model.batch import Batch, build_batch
 from ov_kvcrush.runtime.paged.running import RunningRequests
@@ -96,6 +97,7 @@ class PagedEngine(Engine):
         self._budgets = parts.budgets
         self._identity = parts.identity
         self._intake = parts.intake
+        self._prompt_limits = PromptLimits(parts.model.num_token_ids, limits.context_length)
         self._requests = RunningRequests(self.cache, self.scheduler, self._intake, self.prefixes)
         self._num_requests = 0
 
@@ -105,16 +107,19 @@ class PagedEngine(Engine):
         config: GenerationConfig,
         session: Session | None = None,
         prefix: Session | None = None,
+        owner: str = "",
     ) -> Request:
         """Queue a prompt. See :class:`ov_kvcrush.runtime.interface.Engine`."""
-        request = new_request(self._num_requests, prompt_ids, config, self._tokenizer, session)
+        request = new_request(
+            self._num_requests, prompt_ids, config, self._tokenizer, session, self._prompt_limits
+        )
         if session is not None and config.num_return_sequences > 1:
             raise ConfigError(
                 "a chat continues one answer, so num_return_sequences must be 1",
                 "Generate alternatives without a chat session.",
             )
         lead = request.generations[0]
-        sequence = self._intake.begin(request.prompt_ids, session, prefix, lead.metrics)
+        sequence = self._intake.begin(request.prompt_ids, session, prefix, owner, lead.metrics)
         self._num_requests += 1
         self._requests.add(request, sequence)
         return request
@@ -139,9 +144,13 @@ class PagedEngine(Engine):
         """Whether ``step`` has anything to do."""
         return self.scheduler.has_unfinished()
 
-    def cancel(self, request: Request) -> None:
+    def cancel(
+        self,
+        request: Request,
+        reason: GenerationFinishReason = GenerationFinishReason.NONE,
+    ) -> None:
         """Stop ``request`` where it is; its tokens so far stay."""
-        self._requests.cancel(request)
+        self._requests.cancel(request, reason)
 
     def preempt(self, sequence: Sequence) -> None:
         """Let a running ``sequence`` give up its cache and compute it again later."""
@@ -149,7 +158,8 @@ class PagedEngine(Engine):
         self._requests.metrics_of(sequence).num_preemptions += 1
 
     def close_session(self, session: Session) -> None:
-        """Free what ``session`` holds."""
+        """Free what ``session`` holds, or is left by the request that runs on it."""
+        session.is_closed = session.busy
         self.cache.drop(session)
 
     def save_session(self, session: Session, path: Path, about: Mapping[str, Any]) -> None:
@@ -165,7 +175,7 @@ class PagedEngine(Engine):
     def load_session(self, stored: StoredSession, session: Session) -> None:
         """Let ``session``, which has nothing cached, hold what was ``stored``."""
         if stored.state is not None:
-            sequence = self._intake.new_sequence(stored.token_ids)
+            sequence = self._intake.new_sequence(stored.token_ids, session.owner)
             load_into(sequence, stored, self.cache)
             self.cache.park(session, sequence)
 
@@ -182,6 +192,7 @@ class PagedEngine(Engine):
             page_size=PAGE_SIZE,
             pool_tokens=self.cache.max_tokens,
             max_num_batched_tokens=self._limits.max_num_batched_tokens,
+            context_length=self._limits.context_length,
             kv_cache_config=self.config,
             num_layers=len(model.layers),
             inference_precision=model.inference_precision,
@@ -205,8 +216,10 @@ class PagedEngine(Engine):
             },
             num_running=len(running),
             num_waiting=len(waiting),
+            num_requests=self._requests.num_open,
             num_prefix_hits=self.prefixes.num_hits,
             ended=copy.deepcopy(self._requests.ended),
+            ended_requests=copy.copy(self._requests.ended_requests),
         )
 
     def check_integrity(self) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from openvino_genai import GenerationFinishReason
 
-from ov_kvcrush.runtime.engine_metrics import EndedSequences
+from ov_kvcrush.runtime.engine_metrics import EndedRequests, EndedSequences
 from ov_kvcrush.runtime.generation.metrics import GenerationMetrics
 from ov_kvcrush.runtime.generation.request import Generation, Request
 from ov_kvcrush.runtime.model.batch import Batch
@@ -31,6 +31,7 @@ class RunningRequests:
 
     Attributes:
         ended: sums over the sequences that have ended.
+        ended_requests: how requests have ended.
     """
 
     def __init__(
@@ -42,6 +43,7 @@ class RunningRequests:
         self._prefixes = prefixes
         self._owners: dict[Sequence, tuple[Request, Generation]] = {}
         self.ended = EndedSequences()
+        self.ended_requests = EndedRequests()
 
     def add(self, request: Request, sequence: Sequence) -> None:
         """Let ``sequence`` read the prompt of ``request``; what cannot be queued is released."""
@@ -50,6 +52,12 @@ class RunningRequests:
         self._own(sequence, request, request.generations[0])
         if request.session is not None:
             request.session.busy = True
+            request.session.is_closed = False
+
+    @property
+    def num_open(self) -> int:
+        """Requests that have not ended."""
+        return len({request.request_id for request, _ in self._owners.values()})
 
     def metrics_of(self, sequence: Sequence) -> GenerationMetrics:
         """What ``sequence`` costs."""
@@ -70,9 +78,12 @@ class RunningRequests:
         advanced: dict[int, Request] = {}
         for chunk, row in zip(batch.ending, logits, strict=True):
             request, generation = self._owners[chunk.sequence]
-            # The other return sequences begin where the first one's prompt ends.
-            for one in [generation, *_not_begun(request)]:
-                one.take(row)
+            try:
+                # The other return sequences begin where the first one's prompt ends.
+                for one in [generation, *_not_begun(request)]:
+                    one.take(row)
+            except Exception as error:  # its settings, its text: the others go on
+                request.fail(error)
             advanced[request.request_id] = request
         return list(advanced.values())
 
@@ -99,20 +110,21 @@ class RunningRequests:
         owners = [self._owners[chunk.sequence][0] for chunk in chunks]
         return list({request.request_id: request for request in owners}.values())
 
-    def cancel(self, request: Request) -> None:
-        """Stop ``request`` where it is; its tokens so far stay."""
-        for generation in request.generations:
-            if generation.finish_reason is None:
-                generation.finish_reason = GenerationFinishReason.NONE
-        self.settle([request])
+    def cancel(self, request: Request, reason: GenerationFinishReason) -> None:
+        """Stop ``request`` where it is, for ``reason``; its tokens so far stay."""
+        with ExitStack() as endings:
+            endings.callback(self.settle, [request])
+            for generation in request.generations:
+                endings.callback(generation.end, reason)
 
     def end_exhausted(self, sequence: Sequence) -> Request:
         """End the request of ``sequence``, for which there is no page, and never will be."""
         request, generation = self._owners[sequence]
-        generation.finish_reason = GenerationFinishReason.LENGTH
-        if not generation.tokens:
-            request.error = self._intake.too_long(sequence)
-        self.settle([request])
+        with ExitStack() as endings:
+            endings.callback(self.settle, [request])
+            generation.end(GenerationFinishReason.LENGTH)
+            if not generation.tokens:
+                request.error = self._intake.too_long(sequence)
         return request
 
     def _own(self, sequence: Sequence, request: Request, generation: Generation) -> None:
@@ -122,8 +134,8 @@ class RunningRequests:
     def _start(self, request: Request, generation: Generation) -> None:
         """Let ``generation`` go on from the prompt of ``request``, which its first one has read."""
         tokens = [*request.prompt_ids, *generation.tokens]
-        sequence = self._intake.new_sequence(tokens)
         lead = request.generations[0].sequence
+        sequence = self._intake.new_sequence(tokens, "" if lead is None else lead.owner)
         if lead is not None and lead.num_cached:
             self._cache.fork(lead, sequence)
             self._own(sequence, request, generation)
@@ -136,8 +148,11 @@ class RunningRequests:
     def _finish(self, sequence: Sequence, request: Request, generation: Generation) -> None:
         session = request.session
         del self._owners[sequence]
+        if request.finished and not any(owner is request for owner, _ in self._owners.values()):
+            self.ended_requests.add(request)
         self._scheduler.remove(sequence)
         try:
+            _take_back(sequence, len(request.prompt_ids) + generation.checker.num_whole)
             self._cache.trim(sequence)
             self._sum_up(generation, sequence)
             if session is None:
@@ -149,7 +164,10 @@ class RunningRequests:
                 session.busy = False
                 if session.is_prefix:
                     del sequence.tokens[sequence.num_cached :]
-                self._cache.park(session, sequence)
+                if session.is_closed:
+                    self._cache.release(sequence)
+                else:
+                    self._cache.park(session, sequence)
 
     def _sum_up(self, generation: Generation, sequence: Sequence) -> None:
         metrics = generation.metrics
@@ -163,3 +181,12 @@ class RunningRequests:
 
 def _not_begun(request: Request) -> list[Generation]:
     return [g for g in request.generations if g.sequence is None and g.finish_reason is None]
+
+
+def _take_back(sequence: Sequence, num_tokens: int) -> None:
+    """Take back tokens that a stop string has cut, so that a chat goes on from those before."""
+    if num_tokens < sequence.num_cached:
+        if not sequence.can_rewind_to(num_tokens):
+            return
+        sequence.rewind_cache_to(num_tokens)
+    del sequence.tokens[num_tokens:]

@@ -42,11 +42,11 @@ class Intake:
         self._prefixes = prefixes
         self._admission = admission
 
-    def new_sequence(self, tokens: list[int]) -> Sequence:
+    def new_sequence(self, tokens: list[int], owner: str = "") -> Sequence:
         """A sequence of ``tokens`` that holds nothing, with what its cuts will look at."""
         eviction = self._eviction
         return Sequence(
-            list(tokens), self._layers, eviction.window_size or None, eviction.accumulates
+            list(tokens), self._layers, eviction.window_size or None, eviction.accumulates, owner
         )
 
     def plan(self, sequence: Sequence, num_tokens: int) -> None:
@@ -58,9 +58,17 @@ class Intake:
         prompt: list[int],
         session: Session | None,
         prefix: Session | None,
+        owner: str,
         metrics: GenerationMetrics,
     ) -> Sequence:
         """The sequence that reads ``prompt``: its chat's, one behind ``prefix``, or a new one.
+
+        Args:
+            prompt: all of its tokens.
+            session: chat it continues; its owner goes before ``owner``.
+            prefix: what it is to begin with where the chat has nothing cached.
+            owner: whose a sequence without a session is.
+            metrics: are told why a chat's cache could not be continued.
 
         Raises:
             PromptError: it can never fit, and the chat's cache stays; or it does not begin with
@@ -72,7 +80,8 @@ class Intake:
                 if not _goes_on(self._cache, kept, prompt, metrics):
                     self._cache.release(kept)
                     kept = None
-        sequence = kept or self.new_sequence(prompt)
+        owner = owner if session is None else session.owner
+        sequence = kept or self.new_sequence(prompt, owner)
         is_prefix = session is not None and session.is_prefix
         with self._cache.released_on_failure(sequence):
             if kept is None and prefix is not None:

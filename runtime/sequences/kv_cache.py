@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from collections.abc import Sequence as SequenceOf
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from ov_kvcrush.runtime.pages.layout import PAGE_SIZE, pages_for
 from ov_kvcrush.runtime.pages.memory import CacheMemory
@@ -13,13 +15,21 @@ from ov_kvcrush.runtime.sequences.sequence import Sequence
 from ov_kvcrush.runtime.sequences.session import Session
 
 
+@dataclass(frozen=True, eq=False)
+class _Parked:
+    """A sequence between two requests, and who may come back for it: nobody once that is gone."""
+
+    sequence: Sequence
+    session: weakref.ref[Session]
+
+
 class KVCache:
     """Gives sequences their pages and takes them back.
 
     Sequences may share pages; one that is to write to a shared page gets a page of its own in its
     place. Chats between two requests and prefixes that others may begin with are parked: they keep
-    their pages as long as no running sequence needs them; then the one used longest ago loses its
-    cache, unless it is pinned.
+    their pages as long as somebody holds their session and no running sequence needs them; then
+    the one used longest ago loses its cache, unless it is pinned.
 
     Attributes:
         pool: who owns which page.
@@ -29,7 +39,7 @@ class KVCache:
     def __init__(self, pool: PagePool, memories: SequenceOf[CacheMemory]) -> None:
         self.pool = pool
         self.memories = memories
-        self._parked: list[Session] = []
+        self._parked: list[_Parked] = []
 
     def extend(self, sequence: Sequence, count: int) -> bool:
         """Give ``sequence`` the pages for ``count`` more tokens; False if they cannot be had.
@@ -139,39 +149,60 @@ class KVCache:
     @property
     def parked(self) -> SequenceOf[Session]:
         """Those that are parked, the one used longest ago first."""
-        return tuple(self._parked)
+        self._release_forgotten()
+        sessions = (parked.session() for parked in self._parked)
+        return tuple(session for session in sessions if session is not None)
 
     def park(self, session: Session, sequence: Sequence) -> None:
         """Leave ``sequence`` with ``session``, which may come back for it, if it holds anything.
 
         It is the cache's from then on: what cannot be parked is released.
         """
+        self._release_forgotten()
         with self.released_on_failure(sequence):
             self.trim(sequence)
         if not sequence.num_cached:
             self.release(sequence)
             return
         session.sequence = sequence
-        self._parked.append(session)
+        self._parked.append(_Parked(sequence, weakref.ref(session)))
 
     def unpark(self, session: Session) -> Sequence | None:
         """Take the sequence of ``session`` back, if it still has one."""
-        if session not in self._parked:
+        self._release_forgotten()
+        parked = self._place_of(session)
+        if parked is None:
             return None
-        self._parked.remove(session)
-        sequence, session.sequence = session.sequence, None
-        return sequence
+        self._parked.remove(parked)
+        session.sequence = None
+        return parked.sequence
 
     def touch(self, session: Session) -> None:
         """Note that a parked ``session`` was used just now."""
-        self._parked.remove(session)
-        self._parked.append(session)
+        parked = self._place_of(session)
+        if parked is not None:
+            self._parked.remove(parked)
+            self._parked.append(parked)
 
     def drop(self, session: Session) -> None:
         """Free what ``session`` has parked, if anything."""
         sequence = self.unpark(session)
         if sequence is not None:
             self.release(sequence)
+
+    def _place_of(self, session: Session) -> _Parked | None:
+        return next((p for p in self._parked if p.session() is session), None)
+
+    def _release_forgotten(self) -> bool:
+        """Free what sessions have parked that nobody holds any more; whether there was any.
+
+        Not when they go: that may happen anywhere, also in the middle of a step.
+        """
+        forgotten = [parked for parked in self._parked if parked.session() is None]
+        for parked in forgotten:
+            self._parked.remove(parked)
+            self.release(parked.sequence)
+        return bool(forgotten)
 
     # ------------------------------------------------------------- figures
 
@@ -186,12 +217,12 @@ class KVCache:
     @property
     def pinned_bytes(self) -> int:
         """Bytes of the parked pages that nobody else may have."""
-        pinned = [s.sequence for s in self._parked if s.pinned and s.sequence is not None]
+        pinned = [s.sequence for s in self.parked if s.pinned and s.sequence is not None]
         return sum(map(self.bytes_of, pinned))
 
     def parked_bytes(self, prefixes: bool) -> int:
         """Bytes of the pages of parked prefixes, or of parked chats."""
-        kept = [s.sequence for s in self._parked if s.is_prefix == prefixes]
+        kept = [s.sequence for s in self.parked if s.is_prefix == prefixes]
         return sum(self.bytes_of(sequence) for sequence in kept if sequence is not None)
 
     def bytes_for(self, num_tokens: int) -> int:
@@ -201,6 +232,7 @@ class KVCache:
     @property
     def used_bytes(self) -> int:
         """Bytes of all taken pages."""
+        self._release_forgotten()
         return self.pool.used_bytes
 
     @property
@@ -219,7 +251,7 @@ class KVCache:
         Raises:
             RuntimeError: it is not so.
         """
-        parked = [s.sequence.page_tables for s in self._parked if s.sequence is not None]
+        parked = [parked.sequence.page_tables for parked in self._parked]
         self.pool.check_integrity([*(s.page_tables for s in running), *parked])
 
     def _make_room(self, lacking: Callable[[], list[int]]) -> bool:
@@ -228,7 +260,9 @@ class KVCache:
         It is asked again each time: what is dropped may have been what pages were shared with.
         """
         while not self.pool.can_allocate(lacking()):
-            oldest = next((s for s in self._parked if not s.pinned), None)
+            if self._release_forgotten():
+                continue
+            oldest = next((s for s in self.parked if not s.pinned), None)
             if oldest is None:
                 return False
             self.drop(oldest)

@@ -40,6 +40,7 @@ class Prefixes:
         self._cache = cache
         self._window_size = window_size
         self._is_on = is_on
+        self._sessions: list[Session] = []
         self.num_hits = 0
 
     def keep_uncut(self, sequence: Sequence) -> None:
@@ -61,7 +62,11 @@ class Prefixes:
         """
         if not self._is_on or sequence.num_cached:
             return False
-        lengths = {s: self._usable(s.sequence, sequence) for s in self._cache.parked if s.sequence}
+        lengths = {
+            session: self._usable(session.sequence, sequence)
+            for session in self._cache.parked
+            if session.sequence is not None and session.owner == sequence.owner
+        }
         best = max(lengths, key=lengths.__getitem__, default=None)
         if best is None or not lengths[best]:
             return False
@@ -129,7 +134,7 @@ class Prefixes:
         tokens = sequence.tokens[: sequence.num_cached]
         for session in self._kept():
             kept = session.sequence
-            if kept is None or kept.cuts != sequence.cuts:
+            if kept is None or kept.cuts != sequence.cuts or session.owner != sequence.owner:
                 continue
             if kept.tokens == tokens:
                 self._cache.touch(session)
@@ -138,7 +143,9 @@ class Prefixes:
                 self._cache.drop(session)  # the longer one serves whom it served
         copy = sequence.twin(tokens)
         self._cache.fork(sequence, copy)
-        self._cache.park(Session(is_prefix=True), copy)
+        session = Session(is_prefix=True, owner=sequence.owner)
+        self._cache.park(session, copy)
+        self._sessions.append(session)
         self._limit()
 
     def _limit(self) -> None:
@@ -150,7 +157,9 @@ class Prefixes:
             sizes.pop(0)
 
     def _kept(self) -> list[Session]:
-        return [s for s in self._cache.parked if s.is_prefix and not s.pinned]
+        kept = [s for s in self._cache.parked if s.is_prefix and not s.pinned]
+        self._sessions = [s for s in self._sessions if s in kept]  # others have lost their cache
+        return kept
 
 
 def common_prefix(first: SequenceOf[int], second: SequenceOf[int]) -> int:

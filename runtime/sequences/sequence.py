@@ -39,6 +39,7 @@ class Sequence:
         cuts: those so far.
         planned_cuts: those that are to come, in order.
         num_reused: how many of ``tokens`` it did not have to read, for others had.
+        owner: whose it is: it begins with what was cached for the same owner only.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class Sequence:
         layers: tuple[LayerGeometry, ...],
         window_size: int | None,
         accumulates: bool = False,
+        owner: str = "",
     ) -> None:
         """``accumulates``: the attention of all queries is summed up, layer by layer."""
         self.tokens = tokens
@@ -62,6 +64,7 @@ class Sequence:
         self.cuts: list[Cut] = []
         self.planned_cuts: list[Cut] = []
         self.num_reused = 0
+        self.owner = owner
 
     @property
     def num_uncached(self) -> int:
@@ -143,7 +146,7 @@ class Sequence:
     def twin(self, tokens: list[int]) -> Sequence:
         """A sequence of ``tokens`` of the same kind that holds nothing."""
         window = None if self.window is None else self.window.size
-        return Sequence(tokens, self._geometry, window, self.accumulates)
+        return Sequence(tokens, self._geometry, window, self.accumulates, self.owner)
 
     def clone_into(self, other: Sequence) -> None:
         """Make ``other`` hold what this one holds, on the pages already on its tables."""

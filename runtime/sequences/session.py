@@ -11,19 +11,30 @@ if TYPE_CHECKING:
 class Session:
     """A chat's cache between requests. Give it with each request; the engine fills and reuses it.
 
+    What it has cached goes when nobody holds it any more.
+
+    Args:
+        pinned: as below.
+        is_prefix: as below.
+        owner: as below.
+
     Attributes:
         sequence: tokens and cache of the last request, None before the first and after the engine
             needed the pages for others.
         busy: whether a request is running on it.
+        is_closed: what the running request leaves is not to be kept.
         pinned: the engine may not take its pages for others.
-        is_prefix: it is there for others to begin with, and no chat.
+        is_prefix: it is there for others to begin with, and not a chat.
+        owner: whose it is: what it has cached is found by requests of the same owner only.
     """
 
-    def __init__(self, pinned: bool = False, is_prefix: bool = False) -> None:
+    def __init__(self, pinned: bool = False, is_prefix: bool = False, owner: str = "") -> None:
         self.sequence: Sequence | None = None
         self.busy = False
+        self.is_closed = False
         self.pinned = pinned
         self.is_prefix = is_prefix
+        self.owner = owner
 
     @property
     def token_ids(self) -> list[int]:

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 import weakref
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, Any, TypeVar
+from contextlib import aclosing
+from typing import Any, TypeVar
 
 from ov_kvcrush.errors import ConfigError
+from ov_kvcrush.runtime.engine_metrics import EngineMetrics
+from ov_kvcrush.runtime.generation.progress import Progress
 from ov_kvcrush.runtime.generation.request import Request
 from ov_kvcrush.runtime.interface import Engine
-from ov_kvcrush.runtime.serving.engine_thread import EngineThread, Job
-
-if TYPE_CHECKING:
-    pass
+from ov_kvcrush.runtime.serving.engine_lock import EngineLock
+from ov_kvcrush.runtime.serving.engine_thread import Add, EngineHealth, EngineThread
+from ov_kvcrush.runtime.serving.job import Job
 
 T = TypeVar("T")
 
@@ -31,23 +32,31 @@ class AsyncEngine:
         lock: held during each step and whatever else is done with the engine.
     """
 
-    def __init__(self, engine: Engine, lock: threading.Lock | None = None) -> None:
-        self._thread = EngineThread(engine, lock or threading.Lock())
+    def __init__(self, engine: Engine, lock: EngineLock | None = None) -> None:
+        self._thread = EngineThread(engine, lock or EngineLock())
         # The thread does not know this object: dropping it, or leaving Python, ends the thread.
         self._finalizer = weakref.finalize(self, self._thread.close)
 
-    def submit(self, add: Callable[[Engine], Request]) -> AsyncRequest:
+    def submit(self, add: Add) -> AsyncRequest:
         """Have ``add`` queue a request with the engine, in its thread; returns at once.
 
         Args:
-            add: calls ``Engine.add_request``, whose errors are raised where tokens or result are
-                awaited.
+            add: calls ``Engine.add_request``, whose errors are raised where the request is awaited.
 
         Raises:
-            EngineClosedError: after :meth:`close`.
+            EngineClosedError: after :meth:`close`, and while it drains.
         """
-        job = Job(add)
-        self._thread.begin(job)
+        job = Job()
+        self._thread.begin(job, add)
+        return AsyncRequest(job, self._thread)
+
+    def submit_later(self, prepare: Callable[[], Add]) -> AsyncRequest:
+        """The same with what ``prepare`` makes, which may take its time: in a thread of its own.
+
+        Its errors too are raised where the request is awaited.
+        """
+        job = Job()
+        self._thread.begin_later(job, prepare)
         return AsyncRequest(job, self._thread)
 
     def call(self, function: Callable[[Engine], T]) -> Future[T]:
@@ -59,6 +68,32 @@ class AsyncEngine:
             EngineClosedError: after :meth:`close`.
         """
         return self._thread.call(function)
+
+    @property
+    def snapshot(self) -> EngineMetrics:
+        """A look at the engine, at most 0.2 seconds and a step old while it works; no waiting."""
+        return self._thread.snapshot
+
+    def health(self) -> EngineHealth:
+        """Whether the engine can be relied on; no waiting."""
+        return self._thread.health()
+
+    async def drain(self, seconds: float) -> None:
+        """Take no more requests, let those there are end, and close.
+
+        Args:
+            seconds: after so many those that still run are cancelled, with the tokens they have.
+        """
+        open_jobs = self._thread.refuse_new()
+        waiting = [asyncio.wrap_future(job.finished) for job in open_jobs]
+        if waiting:
+            await asyncio.wait(waiting, timeout=seconds)
+            for job in open_jobs:
+                self._thread.cancel(job)
+            await asyncio.wait(waiting)
+            for ended in waiting:
+                ended.exception()  # is for whoever waits for the request
+        await asyncio.to_thread(self.close)
 
     def close(self) -> None:
         """End all requests with EngineClosedError, free what they hold, and join the thread."""
@@ -84,6 +119,7 @@ class AsyncRequest:
     def __init__(self, job: Job, thread: EngineThread) -> None:
         self._job = job
         self._is_read = False
+        self._num_waiting = 0
         self._cancel = weakref.finalize(self, thread.cancel, job)
         self._cancel.atexit = False
 
@@ -100,7 +136,18 @@ class AsyncRequest:
         self._cancel()
 
     async def tokens(self) -> AsyncGenerator[list[int], None]:
-        """Lists of new tokens, none empty.
+        """Lists of new tokens, none empty. Errors as :meth:`progress`."""
+        ids: list[int] = []
+        num_given = 0
+        async with aclosing(self.progress()) as news:
+            async for new in news:
+                ids += new.token_ids
+                if num_given < new.num_settled:
+                    yield ids[num_given : new.num_settled]
+                    num_given = new.num_settled
+
+    async def progress(self) -> AsyncGenerator[Progress, None]:
+        """All that comes, once.
 
         Raises:
             ConfigError: it has several sequences, or its tokens are read elsewhere.
@@ -113,14 +160,15 @@ class AsyncRequest:
             )
         self._is_read = True
         try:
-            while new := await self._job.new_tokens.take():
+            while news := await self._job.progress.take():
                 request = self._job.request
                 if request is not None and len(request.generations) > 1:
                     raise ConfigError(
                         "the tokens of several return sequences cannot be read as one",
                         "Await the result, or make as many requests with num_return_sequences=1.",
                     )
-                yield new
+                for new in news:
+                    yield new
             await self.result()
         finally:
             self.cancel()
@@ -129,18 +177,34 @@ class AsyncRequest:
         """The same as :meth:`tokens`."""
         return self.tokens()
 
+    async def accepted(self) -> None:
+        """Wait until the engine has it.
+
+        Raises:
+            Exception: what ended it before, such as a prompt that does not fit.
+        """
+        await self._outcome(self._job.accepted)
+
     async def result(self) -> Request:
         """The finished request.
 
         Raises:
             Exception: what ended it.
         """
+        return await self._outcome(self._job.finished)
+
+    async def _outcome(self, future: Future[T]) -> T:
+        """What ``future`` gives; the last one who leaves without it cancels the request."""
+        self._num_waiting += 1
         try:
             # Shielded, for others may wait for it too.
-            return await asyncio.shield(asyncio.wrap_future(self._job.finished))
+            return await asyncio.shield(asyncio.wrap_future(future))
         except asyncio.CancelledError:
-            self.cancel()
+            if self._num_waiting == 1:
+                self.cancel()
             raise
+        finally:
+            self._num_waiting -= 1
 
     def __await__(self) -> Generator[Any, None, Request]:
         """The same as :meth:`result`."""

@@ -3,62 +3,45 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import TypeVar
 
-from ov_kvcrush.errors import EngineClosedError
+from ov_kvcrush.errors import ConfigError, EngineClosedError
+from ov_kvcrush.runtime.engine_metrics import EngineMetrics
 from ov_kvcrush.runtime.generation.request import Request
 from ov_kvcrush.runtime.interface import Engine
-from ov_kvcrush.runtime.serving.mailbox import Mailbox
+from ov_kvcrush.runtime.serving.engine_lock import EngineLock
+from ov_kvcrush.runtime.serving.job import Job
 
 T = TypeVar("T")
+Add = Callable[[Engine], Request]
+"""Gives a request to an engine."""
+
+# Seconds between two looks at an engine at work: each sums up what it holds.
+_LOOK_EVERY = 0.2
 
 
-class Job:
-    """A request from outside the engine's thread.
+@dataclass(frozen=True)
+class EngineHealth:
+    """Whether an engine in its thread can be relied on.
 
     Attributes:
-        add: gives it to the engine.
-        request: once the engine has it.
-        new_tokens: of its first sequence, for one reader.
-        finished: the request, or what ended it.
+        alive: the thread takes requests.
+        broken: it could not free what a failed step held, and refuses all that comes.
+        steps_failed_in_a_row: the last steps that have failed; each ended what ran.
+        step_began_at: clock (``time.monotonic``) when the step began that is being computed, None
+            between two.
     """
 
-    def __init__(self, add: Callable[[Engine], Request]) -> None:
-        self.add = add
-        self.request: Request | None = None
-        self.new_tokens = Mailbox[int]()
-        self.finished: Future[Request] = Future()
-        self.finished.set_running_or_notify_cancel()  # who waits for it may leave, but not end it
-        self._num_published = 0
-
-    def publish(self) -> bool:
-        """Pass on what the engine has generated; False where whoever read it is gone."""
-        request = self.request
-        if request is None:
-            raise RuntimeError("there is no request yet")
-        checker, finished = request.generations[0].checker, request.finished
-        end = len(checker.tokens) if finished else checker.num_settled
-        new = checker.tokens[self._num_published : end]
-        self._num_published = end
-        if finished:
-            self._finish(request.error)
-        return not (new or finished) or self.new_tokens.put(new, close=finished)
-
-    def fail(self, error: BaseException) -> None:
-        """End it with ``error``, if it has not ended."""
-        self._finish(error)
-        self.new_tokens.put([], close=True)
-
-    def _finish(self, error: BaseException | None) -> None:
-        if self.finished.done():
-            return
-        if error is not None:
-            self.finished.set_exception(error)
-        elif self.request is not None:
-            self.finished.set_result(self.request)
+    alive: bool
+    broken: bool
+    steps_failed_in_a_row: int
+    step_began_at: float | None
 
 
 class EngineThread:
@@ -67,33 +50,65 @@ class EngineThread:
     Args:
         engine: touched by this thread alone, and by whoever holds ``lock``.
         lock: held while the engine does anything.
+
+    Attributes:
+        snapshot: the last look at the engine, at most 0.2 seconds and a step old while it is at
+            work.
     """
 
-    def __init__(self, engine: Engine, lock: threading.Lock) -> None:
+    def __init__(self, engine: Engine, lock: EngineLock) -> None:
         self._engine = engine
         self._lock = lock
         # None ends the thread. Puts may come from a destructor, in the middle of anything.
         self._orders: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._gate = threading.Lock()
         self._closed = False
+        self._draining = False
+        self._open: set[Job] = set()
         self._running: list[Job] = []
         self._broken: BaseException | None = None
+        self._steps_failed_in_a_row = 0
+        self._step_began_at: float | None = None
+        self._preparing = ThreadPoolExecutor(1, thread_name_prefix="ov-kvcrush prompts")
+        with lock:
+            self.snapshot: EngineMetrics = engine.metrics()
+        self._looked_at = time.monotonic()
         # A daemon, for Python waits for other threads before it closes what is still open.
         self._thread = threading.Thread(target=self._run, name="ov-kvcrush engine", daemon=True)
         self._thread.start()
 
     # ------------------------------------------------------------------ from any thread
 
-    def begin(self, job: Job) -> None:
-        """Give ``job`` to the engine before its next step."""
-        self._order(lambda: self._begin(job))
+    def begin(self, job: Job, add: Add) -> None:
+        """Have ``add`` give ``job`` to the engine before its next step.
+
+        Raises:
+            EngineClosedError: after :meth:`close` or :meth:`refuse_new`.
+        """
+        self._open_job(job)
+        self._order(lambda: self._begin(job, add))
+
+    def begin_later(self, job: Job, prepare: Callable[[], Add]) -> None:
+        """The same with what ``prepare`` makes in a thread that takes one after the other.
+
+        Raises:
+            EngineClosedError: after :meth:`close` or :meth:`refuse_new`.
+        """
+        self._open_job(job)
+        self._preparing.submit(self._prepare, job, prepare)
 
     def cancel(self, job: Job) -> None:
         """End ``job`` before the next step, if it has not ended."""
+        job.is_cancelled = True
         self._orders.put(lambda: self._cancel(job))
 
     def call(self, function: Callable[[Engine], T]) -> Future[T]:
         """What ``function`` makes of the engine before its next step."""
+        if threading.current_thread() is self._thread:
+            raise ConfigError(
+                "this call would wait for itself: it was made while the engine answers another one",
+                "Use the engine that the function was given.",
+            )
         future: Future[T] = Future()
 
         def answer() -> None:
@@ -110,20 +125,52 @@ class EngineThread:
         self._order(answer)
         return future
 
+    def refuse_new(self) -> list[Job]:
+        """Take no more requests; those that have not ended."""
+        with self._gate:
+            self._draining = True
+            return list(self._open)
+
+    def health(self) -> EngineHealth:
+        """Whether it can be relied on; waits for nothing."""
+        return EngineHealth(
+            alive=self._thread.is_alive() and not self._closed,
+            broken=self._broken is not None,
+            steps_failed_in_a_row=self._steps_failed_in_a_row,
+            step_began_at=self._step_began_at,
+        )
+
     def close(self) -> None:
         """End all jobs and the thread, and wait for it."""
         with self._gate:
             if not self._closed:
                 self._closed = True
                 self._orders.put(None)
+        self._preparing.shutdown(wait=False, cancel_futures=True)
         if threading.current_thread() is not self._thread:
             self._thread.join()
+
+    def _open_job(self, job: Job) -> None:
+        with self._gate:
+            if self._closed or self._draining:
+                raise EngineClosedError()
+            self._open.add(job)
+        job.finished.add_done_callback(lambda _: self._open.discard(job))
 
     def _order(self, order: Callable[[], None]) -> None:
         with self._gate:  # nothing is put behind the last order
             if self._closed:
                 raise EngineClosedError()
             self._orders.put(order)
+
+    # ------------------------------------------------------------------ the thread of prompts
+
+    def _prepare(self, job: Job, prepare: Callable[[], Add]) -> None:
+        try:
+            add = prepare()
+            self._order(lambda: self._begin(job, add))
+        except BaseException as error:  # whoever waits has to hear of any
+            job.fail(error)
 
     # ------------------------------------------------------------------ this thread
 
@@ -135,28 +182,51 @@ class EngineThread:
                 order = self._step
             if order is None:
                 self._end_all(EngineClosedError())
+                for job in list(self._open):  # those still on their way
+                    job.fail(EngineClosedError())
                 return
             try:
                 order()
             except BaseException as error:  # without this thread everybody would wait for ever
                 self._end_all(error)
+            with suppress(Exception):  # figures are not worth ending anybody's request
+                self._look()
+
+    def _look(self) -> None:
+        now = time.monotonic()
+        if self._running and now - self._looked_at < _LOOK_EVERY:
+            return
+        with self._lock:
+            self.snapshot = self._engine.metrics()
+        self._looked_at = now
 
     def _step(self) -> None:
         with self._lock:
-            self._engine.step()
+            self._step_began_at = time.monotonic()
+            try:
+                self._engine.step()
+            except BaseException:
+                self._steps_failed_in_a_row += 1
+                raise
+            finally:
+                self._step_began_at = None
+        self._steps_failed_in_a_row = 0
         for job in list(self._running):
             self._publish(job)
 
-    def _begin(self, job: Job) -> None:
+    def _begin(self, job: Job, add: Add) -> None:
         try:
             if self._broken is not None:
                 raise self._broken
             with self._lock:
-                job.request = job.add(self._engine)
+                request = add(self._engine)
         except BaseException as error:
             job.fail(error)
             return
         self._running.append(job)
+        job.accept(request)
+        if job.is_cancelled:  # before the engine had it
+            self._cancel(job)
 
     def _cancel(self, job: Job) -> None:
         if job not in self._running or job.request is None:
@@ -182,7 +252,8 @@ class EngineThread:
                 # It cannot even free what they hold: from here on it is not to be trusted.
                 self._broken = again
         for job in jobs:
-            job.fail(error)
+            with suppress(Exception):  # one that cannot be told keeps none of the others waiting
+                job.fail(error)
 
     def _let_go(self, job: Job) -> None:
         if job.request is None:

@@ -72,7 +72,7 @@ def test_a_crushed_prefix_keeps_to_the_budget(needle_f32_dir: Path) -> None:
     assert prefix.metrics.kv_tokens <= 96
     first = [pipe.generate(q, prefix=prefix, **SETTINGS) for q in QUESTIONS]
     assert first == [pipe.generate(q, prefix=prefix, **SETTINGS) for q in QUESTIONS]
-    assert pipe.get_metrics()["requests"]["prefix_hits"] == 6
+    assert pipe.get_metrics()["sequences"]["prefix_hits"] == 6
     # One that nobody holds any more gives way like all that is kept unasked.
     session = prefix.session
     del prefix
@@ -123,6 +123,6 @@ def test_a_chat_of_many_turns_holds_no_more_than_of_few(needle_int8_dir: Path) -
         assert (answer.metrics[0].num_reused_tokens > 0) or turn
         held.append(used_bytes(pipe))
     assert max(held[40:]) <= max(held[10:40])
-    assert pipe.get_metrics()["requests"]["prefix_hits"] >= 1
+    assert pipe.get_metrics()["sequences"]["prefix_hits"] >= 1
     chat.close()
     engine_in(pipe).check_integrity()

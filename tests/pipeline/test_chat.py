@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import openvino_genai as genai
 import pytest
 
@@ -78,3 +80,31 @@ def test_a_question_can_be_taken_back_and_asked_again(ours: LLMPipeline) -> None
     assert again.texts == first.texts
     assert again.metrics[0].num_reused_tokens == again.metrics[0].num_prompt_tokens - 1
     chat.close()
+
+
+def test_messages_put_in_are_checked_and_made_text(ours: LLMPipeline) -> None:
+    chat = ours.chat()
+    parts = [{"type": "text", "text": "Hello"}]
+    said: list[Any] = [
+        {"role": "user", "content": parts},
+        {"role": "assistant", "content": "Hi"},
+    ]
+    chat.replace_messages(said)
+    assert chat.messages[0] == {"role": "user", "content": "Hello"}
+    with pytest.raises(PromptError, match="unknown role"):
+        chat.replace_messages([{"role": "wizard", "content": "Hello"}])
+    assert chat.take_back() == "Hello"
+    chat.replace_messages([])
+    assert chat.messages == []
+
+
+def test_chats_that_nobody_holds_give_their_cache_back(ours: LLMPipeline) -> None:
+    before, kept = used_bytes(ours), ours.chat()
+    kept.ask("Hello", max_new_tokens=4)
+    held = used_bytes(ours)
+    for number in range(4):
+        ours.chat().ask(f"{number} {TEXT}", max_new_tokens=4)
+    assert used_bytes(ours) == held
+    assert kept.ask("Still there?", max_new_tokens=4).metrics[0].num_reused_tokens > 0
+    del kept
+    assert used_bytes(ours) == before

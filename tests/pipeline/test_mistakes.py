@@ -6,11 +6,20 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import openvino as ov
 import openvino_genai as genai
 import pytest
 
-from ov_kvcrush import KVCacheConfig, LLMPipeline
-from ov_kvcrush.errors import ConfigError, DeviceError, ModelError, PromptError, UnsupportedError
+from ov_kvcrush import EncodedResults, KVCacheConfig, LLMPipeline
+from ov_kvcrush.errors import (
+    ConfigError,
+    ContextError,
+    DeviceError,
+    ModelError,
+    PromptError,
+    UnsupportedError,
+)
 from tests.support.folders import linked
 from tests.support.pipelines import TEXT
 from tests.support.texts import document
@@ -102,3 +111,44 @@ def test_a_prompt_longer_than_the_pool_is_refused(needle_f32_dir: Path) -> None:
     with pytest.raises(PromptError, match="does not fit"):
         chat.ask(document())
     assert chat.ask("Still there?", max_new_tokens=4).metrics[0].num_reused_tokens > 0
+
+
+@pytest.mark.parametrize("wrong", [999_999, -5, 2**40])
+def test_token_ids_beyond_the_model_are_refused(ours: LLMPipeline, wrong: int) -> None:
+    with pytest.raises(PromptError, match=f"token id {wrong} at position 2"):
+        ours.generate(ov.Tensor(np.array([[5, 6, wrong]], np.int64)), max_new_tokens=2)
+
+
+def test_token_ids_are_whole_numbers(ours: LLMPipeline) -> None:
+    with pytest.raises(PromptError, match="whole numbers, not float32"):
+        ours.generate(ov.Tensor(np.array([[5.5, 6.0]], np.float32)))
+
+
+def test_a_prompt_beyond_the_context_is_refused_and_an_answer_ends_there(
+    needle_int8_dir: Path,
+) -> None:
+    pipe = LLMPipeline(needle_int8_dir, context_length=60)
+    ids = list(range(100, 170))
+    with pytest.raises(ContextError) as raised:
+        pipe.generate(ov.Tensor(np.array([ids], np.int64)))
+    assert (raised.value.num_tokens, raised.value.limit) == (70, 60)
+    short = ov.Tensor(np.array([ids[:50]], np.int64))
+    results = pipe.generate(short, max_new_tokens=500, ignore_eos=True)
+    assert isinstance(results, EncodedResults)
+    assert len(results.tokens[0]) == 10
+    assert results.finish_reasons == [genai.GenerationFinishReason.LENGTH]
+
+
+def test_the_context_is_the_plans_or_the_configs_or_what_is_asked_for(
+    needle_int8_dir: Path, tmp_path: Path
+) -> None:
+    assert LLMPipeline(needle_int8_dir).context_length == 8192
+    assert LLMPipeline(needle_int8_dir, context_length=0).describe().context_length == 0
+    for path in needle_int8_dir.iterdir():
+        if path.name not in ("ov_kvcrush.json", "config.json"):
+            (tmp_path / path.name).symlink_to(path)
+    assert LLMPipeline(tmp_path).context_length == 0
+    (tmp_path / "config.json").write_text('{"text_config": {"max_position_embeddings": 300}}')
+    assert LLMPipeline(tmp_path, engine="genai").context_length == 300
+    with pytest.raises(ConfigError, match="context_length is -1"):
+        LLMPipeline(tmp_path, context_length=-1)

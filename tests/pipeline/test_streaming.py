@@ -5,14 +5,16 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import warnings
 from collections.abc import Iterator
+from typing import Any
 
 import openvino_genai as genai
 import pytest
 
 from ov_kvcrush import LLMPipeline
 from ov_kvcrush.errors import ConfigError
-from tests.support.answers import encoded
+from tests.support.answers import decoded, encoded
 from tests.support.pipelines import TEXT, engine_in, used_bytes
 
 
@@ -45,12 +47,93 @@ def test_a_streamer_object_gets_the_tokens_and_an_end(ours: LLMPipeline) -> None
     assert collector.ended == 1
 
 
-@pytest.mark.parametrize("answer", [True, genai.StreamingStatus.STOP, genai.StreamingStatus.CANCEL])
-def test_a_streamer_can_stop_the_answer(ours: LLMPipeline, answer: object) -> None:
+STOP, CANCEL = genai.StreamingStatus.STOP, genai.StreamingStatus.CANCEL
+REASONS = [
+    (True, genai.GenerationFinishReason.STOP),
+    (STOP, genai.GenerationFinishReason.STOP),
+    (CANCEL, genai.GenerationFinishReason.NONE),
+]
+
+
+class Answering(Collector):
+    """Answers its third write and all that follow with ``answer``."""
+
+    def __init__(self, answer: object) -> None:
+        super().__init__()
+        self._answer = answer
+        self._num_writes = 0
+
+    def write(self, _: int | list[int]) -> object:
+        self._num_writes += 1
+        return self._answer if self._num_writes > 2 else genai.StreamingStatus.RUNNING
+
+    def __call__(self, _: str) -> object:
+        return self.write(0)
+
+
+@pytest.mark.parametrize(("answer", "reason"), REASONS)
+@pytest.mark.parametrize("is_callable", [True, False])
+def test_a_streamer_can_end_the_answer_as_with_openvino_genai(
+    ours: LLMPipeline, theirs: genai.LLMPipeline, answer: object, reason: object, is_callable: bool
+) -> None:
+    def streamer() -> object:
+        answering = Answering(answer)
+        return (lambda text: answering(text)) if is_callable else answering
+
+    settings: dict[str, Any] = {"ignore_eos": True, "max_new_tokens": 50}
     before = used_bytes(ours)
-    ours.generate(TEXT, streamer=lambda text: answer, ignore_eos=True, max_new_tokens=50)
+    mine = decoded(ours.generate([TEXT], streamer=streamer(), **settings))
+    assert mine.finish_reasons == [reason]
     assert ours.get_metrics()["last"][0]["num_generated_tokens"] < 10
     assert used_bytes(ours) == before
+    if not isinstance(answer, bool) or is_callable:
+        wanted = theirs.generate([TEXT], streamer=streamer(), **settings)
+        assert wanted.finish_reasons == mine.finish_reasons
+
+
+def test_a_streamer_that_ends_the_answer_with_its_last_piece_is_obeyed_too(
+    ours: LLMPipeline,
+) -> None:
+    for status, reason in ((CANCEL, "NONE"), (STOP, "LENGTH")):
+        streamer = Answering(status)
+        results = ours.generate([TEXT], streamer=streamer, ignore_eos=True, max_new_tokens=3)
+        assert decoded(results).finish_reasons[0].name == reason
+
+
+@pytest.mark.parametrize("status", [STOP, CANCEL])
+def test_a_cancelled_turn_is_not_part_of_the_conversation_and_a_stopped_one_is(
+    ours: LLMPipeline, theirs: genai.LLMPipeline, status: genai.StreamingStatus
+) -> None:
+    settings: dict[str, Any] = {"ignore_eos": True, "max_new_tokens": 12}
+
+    def talk(pipe: LLMPipeline | genai.LLMPipeline, *, asks_between: bool) -> str:
+        """The answer to the last question, after one whose answer a streamer has ended."""
+        pipe.start_chat()
+        pipe.generate("Why?", **settings)
+        if asks_between:
+            assert pipe.generate(TEXT, streamer=Answering(status), **settings)
+        answer = str(pipe.generate("What did I just say?", **settings))
+        pipe.finish_chat()
+        return answer
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # openvino_genai's start_chat is deprecated
+        without = talk(ours, asks_between=False)
+        for pipe in (ours, theirs):
+            assert (talk(pipe, asks_between=True) == without) == (status == CANCEL)
+
+
+def test_a_chat_forgets_a_cancelled_question_and_goes_on_from_its_cache(ours: LLMPipeline) -> None:
+    chat = ours.chat()
+    chat.ask("Why?", max_new_tokens=8)
+    before = list(chat.messages)
+    cancelled = chat.ask(TEXT, streamer=lambda _: CANCEL, ignore_eos=True)
+    assert cancelled.texts[0]
+    assert chat.messages == before
+    assert chat.ask("And then?", max_new_tokens=4).metrics[0].num_reused_tokens >= 10
+    stopped = chat.ask(TEXT, streamer=lambda _: STOP, ignore_eos=True)
+    assert chat.messages[-1] == {"role": "assistant", "content": stopped.texts[0]}
+    chat.close()
 
 
 def test_a_raising_streamer_raises_its_own_error_and_leaves_nothing(ours: LLMPipeline) -> None:

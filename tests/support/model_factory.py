@@ -1,4 +1,4 @@
-"""Tiny random-weight models of several architectures, and exported ones with another plan."""
+"""Tiny random-weight models of several architectures, and exported ones changed a little."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 from ov_kvcrush.plan import PLAN_FILE, KVPlan
 from ov_kvcrush.precisions import LayerPrecision
@@ -74,6 +75,24 @@ def replanned(folder: Path, source: Path, precisions: Sequence[LayerPrecision]) 
         if path.name != PLAN_FILE:
             (folder / path.name).symlink_to(path)
     replace(plan, precisions=tuple(precisions)).save(folder)
+    return folder
+
+
+def retemplated(folder: Path, source: Path, template: str | None) -> Path:
+    """Let ``folder`` hold the exported model of ``source`` with another chat template, or none."""
+    for path in source.iterdir():
+        if path.name not in ("openvino_tokenizer.xml", "chat_template.jinja"):
+            (folder / path.name).symlink_to(path)
+    net = ElementTree.parse(source / "openvino_tokenizer.xml")
+    about = net.getroot().find("rt_info")
+    assert about is not None
+    place = about.find("chat_template")
+    assert place is not None
+    if template is None:
+        about.remove(place)
+    else:
+        place.set("value", template)
+    net.write(folder / "openvino_tokenizer.xml")
     return folder
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from openvino_genai import GenerationConfig
 
@@ -85,6 +85,15 @@ class Conversation:
         self.attached = []
         self._attempt = 0
         return self._send(message, streamer)
+
+    def continue_text(self, text: str, streamer: Streamer | None = None) -> DecodedResults:
+        """Let the model go on with ``text`` as it is, behind the chat's document if it has one.
+
+        For a model without a chat template, which holds no conversation; nothing is remembered.
+        Errors as ``LLMPipeline.generate``.
+        """
+        results = self.pipeline.generate([text], self.generation_config, streamer, self.chat.prefix)
+        return cast("DecodedResults", results)
 
     def ask_again(self, streamer: Streamer | None = None) -> DecodedResults:
         """Answer the last message once more, with another seed each time.

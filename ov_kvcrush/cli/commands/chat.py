@@ -16,6 +16,7 @@ from ov_kvcrush.cli.options.model import (
     Device,
     EngineName,
     ModelDir,
+    ParseSpecial,
     Properties,
     load_pipeline,
     parse_properties,
@@ -28,7 +29,9 @@ from ov_kvcrush.errors import ConfigError, DeviceError, PromptError
 
 if TYPE_CHECKING:
     from ov_kvcrush.cli.chat.conversation import Conversation
+    from ov_kvcrush.pipeline.chat import Chat
     from ov_kvcrush.pipeline.llm_pipeline import LLMPipeline
+    from ov_kvcrush.pipeline.results import DecodedResults
 
 app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
 
@@ -78,6 +81,7 @@ def chat(
     engine: EngineName = "paged",
     properties: Properties = None,
     decode_precision: DecodePrecision = None,
+    parse_special: ParseSpecial = False,
     verbose: Verbose = False,
     *,
     kv_cache_config: KVCacheConfig,
@@ -89,6 +93,8 @@ def chat(
     where stdin is not a terminal: one answer on stdout, everything else on stderr. Stdin is read
     where neither --prompt nor --read says what to answer, or one of them is -. Exit codes: 0 done,
     1 unexpected failure, 2 a mistake in the input, 130 Ctrl+C, 141 nobody reads the answer.
+
+    A model without a chat template continues the one text it is given.
 
     Settings that are not given are the model's (generation_config.json); an answer that nothing
     limits ends after 2,048 tokens.
@@ -120,20 +126,28 @@ def chat(
             kv_cache_config,
             parse_properties(properties or []),
             decode_precision,
+            parse_special,
         )
         from ov_kvcrush.cli.chat.conversation import Conversation
         from ov_kvcrush.cli.chat.terminal import ChatTerminal
 
-        conversation = Conversation(pipeline, generation, system, kept.load(pipeline, system))
+        chat = kept.load(pipeline, system)
+        if pipeline.has_chat_template or not _is_one_text(message, system, session, chat):
+            pipeline.check_chat_template()
+        conversation = Conversation(pipeline, generation, system, chat)
         conversation.attached.extend(documents)
+        answer = conversation.ask if pipeline.has_chat_template else conversation.continue_text
         terminal = ChatTerminal(conversation)
-        with kept.saved_at_end(conversation, _show_nothing if as_json else terminal.note):
+        show = _show_nothing if as_json else terminal.note
+        if not pipeline.has_chat_template:
+            show("The model has no chat template: the prompt is read as it is, to be continued.")
+        with kept.saved_at_end(conversation, show):
             if message is None:
                 terminal.run()
             elif as_json:
-                print_json(_turn(conversation, message))
+                print_json(_turn(conversation, answer(message)))
             else:
-                terminal.show_turn(lambda streamer: conversation.ask(message, streamer))
+                terminal.show_turn(lambda streamer: answer(message, streamer))
 
 
 def _one_message(prompt: str | None, read: list[str]) -> str | None:
@@ -168,12 +182,17 @@ def _load(model_dir: Path, device: str, *rest: Any) -> LLMPipeline:
         raise
 
 
+def _is_one_text(message: str | None, system: str, session: Path | None, chat: Chat | None) -> bool:
+    """Whether ``message``, maybe behind a document, is all that there is to read, and to keep."""
+    behind_nothing = session is None if chat is None else not chat.messages
+    return message is not None and not system and behind_nothing
+
+
 def _show_nothing(_: str) -> None:
     """Beside JSON nothing is said."""
 
 
-def _turn(conversation: Conversation, message: str) -> dict[str, Any]:
-    results = conversation.ask(message)
+def _turn(conversation: Conversation, results: DecodedResults) -> dict[str, Any]:
     return {
         "answer": results.texts[0],
         "finish_reason": results.finish_reasons[0].name.lower(),

@@ -12,7 +12,13 @@ import typer
 
 from ov_kvcrush.cli.chat.session_file import check_session_file
 from ov_kvcrush.cli.options.cache import cache_options, spell_cache_options
-from ov_kvcrush.cli.options.model import ModelDir, Properties, load_pipeline, parse_properties
+from ov_kvcrush.cli.options.model import (
+    ModelDir,
+    ParseSpecial,
+    Properties,
+    load_pipeline,
+    parse_properties,
+)
 from ov_kvcrush.cli.output.console import print_json
 from ov_kvcrush.cli.output.errors import Verbose
 from ov_kvcrush.cli.output.progress import StepProgress
@@ -62,6 +68,7 @@ def crush(
         bool, typer.Option("--json", help="Print the summary as JSON on stdout.")
     ] = False,
     properties: Properties = None,
+    parse_special: ParseSpecial = False,
     verbose: Verbose = False,
     *,
     kv_cache_config: KVCacheConfig,
@@ -86,7 +93,13 @@ def crush(
     with session_lock(output):
         _check_output(output, overwrite)
         pipeline = load_pipeline(
-            model_dir, "CPU", "paged", kv_cache_config, parse_properties(properties or [])
+            model_dir,
+            "CPU",
+            "paged",
+            kv_cache_config,
+            parse_properties(properties or []),
+            None,
+            parse_special,
         )
         _require_context(pipeline, model_dir, text)
         try:
@@ -100,6 +113,8 @@ def crush(
             print(f"interrupted: nothing was written to {output}", file=sys.stderr)
             raise
     command = ["ov-kvcrush", "chat", str(model_dir), "--session", str(output)]
+    command += ["--parse-special"] * parse_special
+    command += [] if pipeline.has_chat_template else ["--prompt", "QUESTION"]
     following = shlex.join([*command, *spell_cache_options(kv_cache_config)])
     figures = _figures(pipeline, prefix, summary, document, output, following)
     if as_json:

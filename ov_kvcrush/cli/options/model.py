@@ -48,6 +48,14 @@ DecodePrecision = Annotated[
     ),
 ]
 
+ParseSpecial = Annotated[
+    bool,
+    typer.Option(
+        "--parse-special",
+        help="Let <|im_end|> and the like in prompts and documents be special tokens, not text.",
+    ),
+]
+
 
 def parse_properties(given: Sequence[str]) -> dict[str, str]:
     """Plugin properties of ``KEY=VALUE`` texts.
@@ -74,6 +82,7 @@ def load_pipeline(
     kv_cache_config: KVCacheConfig,
     properties: Mapping[str, str],
     decode_precision: str | None = None,
+    parse_special: bool = False,
 ) -> LLMPipeline:
     """Load and compile the model, with a spinner on stderr where that is a terminal."""
     console = Console(file=sys.stderr)
@@ -87,4 +96,5 @@ def load_pipeline(
             kv_cache_config=kv_cache_config,
             engine=engine,
             decode_precision=decode_precision,
+            parse_special=parse_special,
         )

@@ -18,6 +18,7 @@ from ov_kvcrush.pipeline.chat import Chat
 from ov_kvcrush.runtime.interface import ENGINES
 from tests.support.commands import fails, stats
 from tests.support.folders import linked
+from tests.support.model_factory import retemplated
 from tests.support.texts import rooms
 
 COMMAND = [sys.executable, "-m", "ov_kvcrush.cli", "chat"]
@@ -222,3 +223,71 @@ def test_help_names_every_engine_and_has_examples(capsys: pytest.CaptureFixture[
     text = capsys.readouterr().out
     assert "|".join(ENGINES) in text
     assert "Examples:" in text
+
+
+# ------------------------------------------------------------------ chat templates
+
+
+@pytest.fixture
+def base(needle_int8_dir: Path, tmp_path: Path) -> str:
+    """A model without a chat template."""
+    return str(retemplated(tmp_path, needle_int8_dir, None))
+
+
+def test_a_model_without_a_template_continues_what_it_is_given(
+    base: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO("Once upon a time"))
+    assert run(["chat", base, "--max-new-tokens", "4", "--ignore-eos"]) == 0
+    out, err = capsys.readouterr()
+    assert out.strip()
+    assert err.startswith("The model has no chat template: the prompt is read as it is")
+    assert stats(err)["prompt"] < 10
+
+
+@pytest.mark.usefixtures("no_stdin")
+def test_a_model_without_a_template_holds_no_conversation(
+    base: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    session = str(tmp_path / "chat.safetensors")
+    for more in (["--system", "Be brief."], ["--session", session]):
+        err = fails(capsys, "chat", base, "--prompt", "Hello", *more)
+        assert "the model has no chat template" in err
+        assert "chat_template.jinja" in err
+
+
+@pytest.mark.usefixtures("no_stdin")
+def test_a_model_without_a_template_continues_behind_a_document(
+    base: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    text, crushed = tmp_path / "rooms.txt", str(tmp_path / "rooms.safetensors")
+    text.write_text(TEXT)
+    budget = ["--max-cache-size", "160"]
+    assert run(["crush", base, str(text), "-o", crushed, *budget]) == 0
+    assert "--prompt QUESTION" in capsys.readouterr().out
+    asked = ["--session", crushed, "--prompt", "Room 5 is", "--max-new-tokens", "2"]
+    assert run(["chat", base, *asked, *budget]) == 0
+    assert stats(capsys.readouterr().err)["reused"] > 300
+
+
+@pytest.mark.usefixtures("no_stdin")
+def test_a_broken_template_is_told_in_a_line(
+    needle_int8_dir: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    template = "{% for m in messages %}\n    {% set offset = 1 %}\n{{ m.x.y }}{% endfor %}"
+    folder = str(retemplated(tmp_path, needle_int8_dir, template))
+    err = fails(capfd, "chat", folder, "--prompt", "Hello")
+    assert "does not render this conversation" in err
+
+
+@pytest.mark.usefixtures("no_stdin")
+def test_what_a_message_spells_is_text_unless_asked(
+    needle_int8_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def prompt_tokens(*more: str) -> int:
+        prompt = ["--prompt", "a<|eos|>b", "--max-new-tokens", "1"]
+        assert run(["chat", str(needle_int8_dir), *prompt, *more]) == 0
+        return stats(capsys.readouterr().err)["prompt"]
+
+    assert prompt_tokens("--parse-special") == 6
+    assert prompt_tokens() > 8

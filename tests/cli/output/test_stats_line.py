@@ -37,6 +37,7 @@ def description(max_cache_size: int, key: str | None = "u8") -> EngineDescriptio
         page_size=32,
         pool_tokens=None,
         max_num_batched_tokens=2048,
+        context_length=0,
         kv_cache_config=KVCacheConfig(max_cache_size=max_cache_size),
     )
 

@@ -38,11 +38,15 @@ def ask(engine: GenaiEngine, sessions: list[Session]) -> list[list[int]]:
     try:
         for prompt, session in zip(PROMPTS, sessions, strict=True):
             requests.append(engine.add_request(prompt, greedy(12), session))
-        return finish(engine, *requests)
+        tokens = finish(engine, *requests)
     finally:
         for request in requests:
             if not request.finished:
                 engine.cancel(request)
+    for request in requests:
+        if request.error is not None:
+            raise request.error
+    return tokens
 
 
 @pytest.mark.parametrize("place", PLACES)

@@ -168,6 +168,29 @@ def test_log_probability_asked_for_is_the_models_before_penalties() -> None:
     assert sampled.log_prob == pytest.approx(float(model[sampled.token]), abs=1e-5)
 
 
+@pytest.mark.parametrize("name", ROWS)
+@pytest.mark.parametrize("count", [1, 5, 20])
+def test_the_likeliest_tokens_are_the_models_before_penalties(name: str, count: int) -> None:
+    row = ROWS[name]
+    config = sampling(logprobs=count, repetition_penalty=1.5, top_k=3, temperature=0.3)
+    sampled = Sampler(config, list(range(VOCAB))).sample(row)
+    wanted = torch.log_softmax(torch.tensor(row.astype(np.float64)), 0).topk(count)
+    assert [token for token, _ in sampled.top] == wanted.indices.tolist()
+    assert [log_prob for _, log_prob in sampled.top] == pytest.approx(wanted.values, abs=1e-3)
+    assert dict(sampled.top).get(sampled.token, sampled.log_prob) == sampled.log_prob
+
+
+def test_the_likeliest_tokens_are_told_only_where_asked_for() -> None:
+    row = ROWS["ordinary"]
+    assert Sampler(sampling(), [1]).sample(row).top == ()
+    greedy = Sampler(GenerationConfig(max_new_tokens=1, logprobs=1), [1]).sample(row)
+    assert greedy.top == ((greedy.token, greedy.log_prob),)
+    # A vocabulary smaller than what is asked for is told whole; of equals the first come first.
+    config = GenerationConfig(max_new_tokens=1, logprobs=20)
+    few = Sampler(config, [1]).sample(np.array([0, 1, 0, 1], np.float32))
+    assert [token for token, _ in few.top] == [1, 3, 0, 2]
+
+
 def test_log_probability_of_a_drawn_token_is_that_of_the_filtered_distribution() -> None:
     row, settings = ROWS["ordinary"], {"temperature": 0.7, "top_k": 20, "top_p": 0.9}
     sampled = Sampler(sampling(**settings), []).sample(row)

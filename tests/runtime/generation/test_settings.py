@@ -215,6 +215,7 @@ def test_a_config_that_is_none_is_an_error() -> None:
         ({"num_return_sequences": 2}, "'num_return_sequences' can be more than 1 only"),
         ({"min_new_tokens": 9, "max_new_tokens": 3}, "min_new_tokens must be less or equal"),
         ({"eos_token_id": -5}, "'stop_token_ids' must be non-negative"),
+        ({"logprobs": 21}, "logprobs is 21; at most 20"),
         ({"stop_strings": {"a", ""}}, "stop_strings holds an empty string"),
     ],
 )

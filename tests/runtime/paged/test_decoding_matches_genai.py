@@ -14,12 +14,13 @@ import openvino as ov
 import openvino_genai
 import pytest
 from numpy.typing import NDArray
-from openvino_genai import GenerationConfig, LLMPipeline
+from openvino_genai import GenerationConfig, GenerationFinishReason, LLMPipeline
 
-from ov_kvcrush.pipeline.streaming import TokenStream
-from ov_kvcrush.runtime.generation.sampler import Multinomial, Sampler
+from ov_kvcrush.pipeline.results import decoded
+from ov_kvcrush.pipeline.streaming import open_stream
+from ov_kvcrush.runtime.generation.request import Generation
+from ov_kvcrush.runtime.generation.sampler import Multinomial
 from ov_kvcrush.runtime.generation.settings import resolve_generation_config
-from ov_kvcrush.runtime.generation.stopping import StopChecker
 
 F32 = {"INFERENCE_PRECISION_HINT": "f32", "KV_CACHE_PRECISION": "f32"}
 PROMPT = "The quick brown fox jumps. She was"
@@ -90,25 +91,21 @@ def genai_result(
 
 def our_result(
     model: SteppedModel, genai: LLMPipeline, prompt_ids: list[int], config: GenerationConfig
-) -> tuple[list[int], float, Any, list[int]]:
-    """The same of our decoding."""
+) -> tuple[Generation, list[int]]:
+    """The sequence and the streamed tokens of our decoding."""
     resolved = resolve_generation_config(genai.get_generation_config(), config, {})
-    sampler = Sampler(resolved, prompt_ids)
-    checker = StopChecker(resolved, genai.get_tokenizer(), len(prompt_ids))
+    tokenizer = genai.get_tokenizer()
+    generation = Generation(0, prompt_ids, resolved, tokenizer)
     streamer = Recorder()
-    stream = TokenStream(streamer, checker)
-    log_probs: list[float] = []
-    reason = None
+    stream = open_stream(streamer, generation, tokenizer)
     model.restart()
     tokens = prompt_ids
-    while reason is None:
-        sampled = sampler.sample(model.logits(tokens))
-        log_probs.append(sampled.log_prob)
-        reason = checker.push(sampled.token)
+    while generation.finish_reason is None:
+        generation.take(model.logits(tokens))
         stream.advance()
-        tokens = [sampled.token]
+        tokens = generation.tokens[-1:]
     stream.end()
-    return checker.tokens, sum(log_probs[: len(checker.tokens)]), reason, streamer.tokens
+    return generation, streamer.tokens
 
 
 GREEDY: list[dict[str, Any]] = [
@@ -130,6 +127,24 @@ GREEDY: list[dict[str, Any]] = [
     {"stop_token_ids": {4374}, "min_new_tokens": 3},
     {"stop_token_ids": {4374}, "min_new_tokens": 9, "ignore_eos": True},
     {"stop_token_ids": {4374}, "include_stop_str_in_output": True},
+]
+
+
+@pytest.mark.parametrize("settings", GREEDY, ids=str)
+def test_greedy_decoding_is_openvino_genais(
+    model: SteppedModel, genai: LLMPipeline, prompt_ids: list[int], settings: dict[str, Any]
+) -> None:
+    limit = {} if "max_length" in settings else {"max_new_tokens": 24}
+    config = GenerationConfig(**limit, **settings)
+    generation, streamed = our_result(model, genai, prompt_ids, config)
+    tokens, score, reason, their_streamed = genai_result(genai, prompt_ids, config)
+    assert generation.tokens == tokens
+    assert generation.finish_reason == reason
+    assert streamed == their_streamed == tokens
+    assert generation.score == pytest.approx(score, abs=1e-3)
+
+
+STOPPED: list[dict[str, Any]] = [
     {"stop_strings": {"pale"}},
     {"stop_strings": {"pale"}, "logprobs": 1},
     {"stop_strings": {"pale"}, "ignore_eos": True, "min_new_tokens": 10},
@@ -147,21 +162,31 @@ GREEDY: list[dict[str, Any]] = [
 ]
 
 
-@pytest.mark.parametrize("settings", GREEDY, ids=str)
-def test_greedy_decoding_is_openvino_genais(
-    model: SteppedModel, genai: LLMPipeline, prompt_ids: list[int], settings: dict[str, Any]
+@pytest.mark.parametrize("settings", STOPPED, ids=str)
+@pytest.mark.parametrize("includes", [False, True])
+def test_stop_strings_cut_the_text_that_openvino_genai_gives_without_them(
+    model: SteppedModel,
+    genai: LLMPipeline,
+    prompt_ids: list[int],
+    settings: dict[str, Any],
+    includes: bool,
 ) -> None:
-    for include in {False, "stop_strings" in settings}:
-        limit = {} if "max_length" in settings else {"max_new_tokens": 24}
-        config = GenerationConfig(**{**limit, "include_stop_str_in_output": include, **settings})
-        tokens, score, reason, streamed = our_result(model, genai, prompt_ids, config)
-        their_tokens, their_score, their_reason, their_streamed = genai_result(
-            genai, prompt_ids, config
-        )
-        assert tokens == their_tokens
-        assert reason == their_reason
-        assert streamed == their_streamed == tokens
-        assert score == pytest.approx(their_score, abs=1e-3)
+    settings = {"max_new_tokens": 24, **settings}
+    strings = settings["stop_strings"]
+    whole = GenerationConfig(**{**settings, "stop_strings": set()})
+    tokenizer = genai.get_tokenizer()
+    text = tokenizer.decode(genai_result(genai, prompt_ids, whole)[0])
+    config = GenerationConfig(**settings, include_stop_str_in_output=includes)
+    generation, streamed = our_result(model, genai, prompt_ids, config)
+    assert streamed == generation.tokens
+    found = sorted((text.find(one), len(one)) for one in strings if one in text)
+    if not found:
+        expected, reason = text, GenerationFinishReason.LENGTH
+    else:
+        begin, length = found[0]
+        expected, reason = text[: begin + includes * length], GenerationFinishReason.STOP
+    assert decoded(tokenizer, [generation], 0.0).texts == [expected]
+    assert generation.finish_reason == reason
 
 
 @pytest.mark.parametrize(

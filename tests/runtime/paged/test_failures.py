@@ -163,7 +163,7 @@ class Work:
             self.engine.load_session(stored, loaded)
         self.ask([(loaded.token_ids + prompt_of(10, 9), loaded, None)], 4)
 
-    def session(self, **settings: bool) -> Session:
+    def session(self, **settings: Any) -> Session:
         self.sessions.append(Session(**settings))
         return self.sessions[-1]
 
@@ -186,6 +186,9 @@ class Work:
             for request in requests:
                 if not request.finished:
                     self.engine.cancel(request)
+        for request in requests:
+            if request.error is not None:
+                raise request.error
         self.answers += [one.tokens for request in requests for one in request.generations]
 
     def let_go(self) -> None:
@@ -206,6 +209,35 @@ def wanted(engine: PagedEngine, tmp_path_factory: pytest.TempPathFactory) -> lis
     work.do()
     work.let_go()
     return work.answers
+
+
+@pytest.mark.parametrize("place", [(Sampler, "sample"), (StopChecker, "push")])
+@pytest.mark.parametrize("number", [1, 2, 5])
+def test_what_fails_for_one_request_ends_that_one_only(
+    folder: Path, place: tuple[Any, str], number: int
+) -> None:
+    engine = engine_of(folder, properties=F32, pool_size=2048, **EXACT)
+    prompts, sessions = [prompt_of(40, seed) for seed in range(2)], [Session(), Session()]
+
+    def ask() -> list[Request]:
+        requests = [
+            engine.add_request(prompt, greedy(8), session)
+            for prompt, session in zip(prompts, sessions, strict=True)
+        ]
+        while engine.has_unfinished():
+            engine.step()
+        engine.check_integrity()
+        return requests
+
+    wanted = [one.generations[0].tokens for one in ask()]
+    with counted(place, fails_at=number):
+        requests = ask()
+    failed = [isinstance(request.error, InjectedError) for request in requests]
+    assert sum(failed) == 1
+    assert [one.finished for one in requests] == [True, True]
+    assert requests[failed.index(False)].generations[0].tokens == wanted[failed.index(False)]
+    assert not any(session.busy for session in sessions)
+    assert [one.generations[0].tokens for one in ask()] == wanted
 
 
 @pytest.mark.parametrize("place", PLACES)

@@ -19,7 +19,7 @@ from ov_kvcrush.runtime.interface import Engine
 from ov_kvcrush.runtime.paged.engine import PagedEngine
 from ov_kvcrush.runtime.sequences.session import Session
 from ov_kvcrush.runtime.serving.async_engine import AsyncEngine, AsyncRequest
-from ov_kvcrush.runtime.serving.engine_thread import Job
+from ov_kvcrush.runtime.serving.job import Job
 from ov_kvcrush.runtime.serving.mailbox import Mailbox
 from tests.support.coroutines import ENOUGH, run
 from tests.support.engines import (
@@ -31,7 +31,7 @@ from tests.support.engines import (
     greedy,
     prompt_of,
 )
-from tests.support.failures import counted
+from tests.support.failures import InjectedError, counted
 
 LENGTHS = (150, 40, 220, 90, 33, 64, 12, 130)
 PROMPTS = [prompt_of(length, seed) for seed, length in enumerate(LENGTHS)]
@@ -380,3 +380,45 @@ def test_a_call_that_wants_to_leave_python_does_not_end_the_thread(
     with pytest.raises(SystemExit):
         engine.call(leave).result(ENOUGH)
     assert run(read(submit(engine, PROMPTS[1], greedy(24)))) == alone[1]
+
+
+def test_health_tells_of_steps_that_fail(engine: AsyncEngine, alone: list[list[int]]) -> None:
+    async def ask() -> list[int]:
+        return await read(submit(engine, PROMPTS[1], greedy(24)))
+
+    for number in (1, 2):
+        with counted((PagedEngine, "step"), fails_at=1), pytest.raises(InjectedError):
+            run(ask())
+        assert engine.health().steps_failed_in_a_row == number
+    assert run(ask()) == alone[1]
+    health = engine.health()
+    assert (health.alive, health.broken, health.steps_failed_in_a_row) == (True, False, 0)
+    assert health.step_began_at is None
+
+
+def test_a_call_within_a_call_does_not_wait_for_itself(engine: AsyncEngine) -> None:
+    def nested(_: Engine) -> str:
+        return engine.call(lambda e: e.describe().engine).result()
+
+    with pytest.raises(ConfigError, match="would wait for itself"):
+        engine.call(nested).result(ENOUGH)
+
+
+def test_what_is_prepared_elsewhere_is_the_same_and_fails_for_itself(
+    engine: AsyncEngine, alone: list[list[int]]
+) -> None:
+    def later(number: int) -> AsyncRequest:
+        return engine.submit_later(lambda: lambda e: e.add_request(PROMPTS[number], greedy(24)))
+
+    def wrong() -> Any:
+        raise PromptError("wrong")
+
+    async def serve() -> None:
+        good, bad, cancelled = later(0), engine.submit_later(wrong), later(1)
+        cancelled.cancel()
+        with pytest.raises(PromptError, match="wrong"):
+            await bad
+        assert await read(good) == alone[0]
+        assert (await cancelled).generations[0].finish_reason == GenerationFinishReason.NONE
+
+    run(serve())
