@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ov_kvcrush.errors import ConfigError, did_you_mean
+from ov_kvcrush.errors import ConfigError, OVKVCrushError, did_you_mean
+from ov_kvcrush.files import read_json
 from ov_kvcrush.precisions import KV_PRECISIONS
 from ov_kvcrush.selection import (
     ANCHORS,
@@ -183,7 +183,9 @@ class KVCacheConfig:
             self.window_size <= self.recent_size,
             f"window_size {self.window_size} exceeds recent_size {self.recent_size}: the queries "
             "that score the cache have to be among the tokens that stay",
-            f"Set window_size to {self.recent_size} or less, or raise recent_size.",
+            f"Set window_size to {self.recent_size} or less, or raise recent_size."
+            if self.recent_size
+            else f"Set recent_size to {self.window_size} or more.",
         )
         _require(
             not self.prefill_budget or self.prefill_budget >= self.max_cache_size,
@@ -222,13 +224,25 @@ class KVCacheConfig:
             return
         for name in ("max_cache_size", "prefill_budget", "start_size", "recent_size"):
             value = getattr(self, name) or 0
-            below = value // page_size * page_size
-            _require(
-                value == below,
-                f"{name} {value} is not a multiple of the page size {page_size}, "
-                "which granularity 'page' needs",
-                f"Use {below} or {below + page_size}, or granularity 'token'.",
-            )
+            if value % page_size:
+                usable = [*map(str, self.multiples_near(name, page_size)), "granularity 'token'"]
+                raise ConfigError(
+                    f"{name} {value} is not a multiple of the page size {page_size}, "
+                    "which granularity 'page' needs",
+                    f"Use {' or '.join(usable)}.",
+                )
+
+    def multiples_near(self, name: str, page_size: int) -> list[int]:
+        """The multiples of ``page_size`` below and above the setting that the others allow."""
+        below = (getattr(self, name) or 0) // page_size * page_size
+        return [size for size in (below, below + page_size) if self._allows(name, size)]
+
+    def _allows(self, name: str, value: int) -> bool:
+        try:
+            KVCacheConfig(**{**self.to_dict(), name: value})
+        except ConfigError:
+            return False
+        return True
 
     def selector(self, page_size: int) -> Selector:
         """The policy these settings describe, for pages of ``page_size`` tokens."""
@@ -271,11 +285,9 @@ class KVCacheConfig:
     def from_file(cls, path: str | Path) -> KVCacheConfig:
         """Read a JSON object of settings from ``path``."""
         try:
-            settings = json.loads(Path(path).read_text(encoding="utf-8"))
-        except OSError as error:
-            raise ConfigError(f"cannot read the config file {path}: {error.strerror}") from error
-        except ValueError as error:
-            raise ConfigError(f"{path} is not valid JSON: {error}") from error
+            settings = read_json(Path(path))
+        except OVKVCrushError as error:
+            raise ConfigError(error.message) from error
         if not isinstance(settings, dict):
             raise ConfigError(f"{path} holds a {type(settings).__name__}, not a JSON object")
         return cls.from_dict(settings)

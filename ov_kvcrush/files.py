@@ -3,29 +3,65 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import re
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from ov_kvcrush.errors import OVKVCrushError
+
+# More than any model's context; what never ends (/dev/zero) is not read into all memory.
+_MOST_BYTES = 2**30
 
 
 def read_text(path: Path) -> str:
     """The text in ``path``.
 
     Raises:
-        OVKVCrushError: it cannot be read, or is not UTF-8.
+        OVKVCrushError: it cannot be read, is not UTF-8, or larger than any text for a model.
     """
     try:
-        return path.read_text(encoding="utf-8")
+        with path.open("rb") as stream:
+            content = stream.read(_MOST_BYTES + 1)
+        if len(content) > _MOST_BYTES:
+            raise OVKVCrushError(
+                f"{path} has more than {_MOST_BYTES / 1e9:.1f} GB, too much for a text", "Split it."
+            )
+        return content.decode().replace("\r\n", "\n").replace("\r", "\n")
     except OSError as error:
         raise OVKVCrushError(f"cannot read {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise OVKVCrushError(f"{path} is not a text file in UTF-8") from error
+    except ValueError as error:  # a NUL in the name
+        raise OVKVCrushError(f"cannot read {str(path)!r}: {error}") from error
+
+
+def read_json(path: Path) -> Any:
+    """The JSON value in ``path``. Errors as :func:`read_text`, and one for what is not JSON."""
+    text = read_text(path)
+    try:
+        return parse_json(text)
+    except ValueError as error:
+        raise OVKVCrushError(f"{path} is not valid JSON: {error}") from error
+
+
+def parse_json(text: str) -> Any:
+    """The JSON value that ``text`` says.
+
+    Raises:
+        ValueError: it says none, one nested too deeply, or one with half a character in a text.
+    """
+    try:
+        value = json.loads(text)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+    # JSON can spell lone surrogates, which are no text that could be tokenized or written.
+    json.dumps(value, ensure_ascii=False).encode()
+    return value
 
 
 def write_text(path: Path, text: str) -> None:
@@ -51,7 +87,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     Raises:
         OSError: it cannot be written; ``path`` is what it was.
     """
-    path = path.resolve()  # replace what a link points to, not the link
+    path = Path(os.path.realpath(path))  # replace what a link points to, not the link
     _remove_abandoned(path)
     partial = path.with_name(f".{path.name}.partial-{secrets.token_hex(8)}")
     with partial.open("xb") as stream:

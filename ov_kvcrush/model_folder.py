@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import stat
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,8 @@ TEMPLATE_FILE = "chat_template.jinja"
 # As the models' own configurations call it.
 _CONTEXT_LENGTH = ("max_position_embeddings", "n_positions", "max_sequence_length", "seq_length")
 
+_EXPORT_AGAIN = "Export the model again with: ov-kvcrush export -m MODEL OUTPUT"
+
 _PROBES = 64
 _PROBE_BYTES = 4096
 
@@ -32,40 +35,68 @@ def require_graph(folder: Path) -> Path:
     Raises:
         ModelError: there is no such folder, or no OpenVINO model in it.
     """
-    if not folder.is_dir():
-        raise ModelError(f"no such model folder: {folder}", "Make one with: ov-kvcrush export")
+    try:
+        is_folder = stat.S_ISDIR(folder.stat().st_mode)
+    except FileNotFoundError:
+        raise ModelError(
+            f"no such model folder: {folder}", "Make one with: ov-kvcrush export"
+        ) from None
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise ModelError(f"the model folder {folder} cannot be read: {reason}") from error
+    if not is_folder:
+        raise ModelError(f"{folder} is a file, not a folder with a model", _instead_of(folder))
     path = folder / GRAPH_FILE
     if not path.exists():
         raise ModelError(
             f"{folder} holds no OpenVINO model ({GRAPH_FILE})",
             "Make one of the model with: ov-kvcrush export -m MODEL OUTPUT",
         )
+    _require_xml(path)
     return path
+
+
+def _require_xml(path: Path) -> None:
+    # Or each of OpenVINO's readers of other formats has a try, and complains on stderr.
+    try:
+        with path.open("rb") as stream:
+            is_xml = stream.read(64).lstrip().startswith(b"<")
+    except OSError as error:
+        raise ModelError(f"{path} cannot be read: {error.strerror}", _EXPORT_AGAIN) from error
+    if not is_xml:
+        raise ModelError(f"{path} is damaged: it is not XML", _EXPORT_AGAIN)
+
+
+def _instead_of(file: Path) -> str:
+    if file.name == GRAPH_FILE or file.name == WEIGHTS_FILE:
+        return f"Give its folder: {file.parent}"
+    made = "Make one of the model it was made from" if file.suffix == ".gguf" else "Make one"
+    return f"{made} with: ov-kvcrush export -m MODEL OUTPUT"
 
 
 def load_tokenizer(folder: Path) -> Tokenizer:
     """The tokenizer beside the IR; ModelError says what is missing."""
     from openvino_genai import Tokenizer
 
+    require_graph(folder)  # that there is no model at all is said first
     for name in TOKENIZER_FILES:
         if not (folder / name).exists():
-            require_graph(folder)  # that there is no model at all is said first
-            raise ModelError(
-                f"{folder} holds no {name}",
-                "Export the model again with: ov-kvcrush export -m MODEL OUTPUT",
-            )
+            raise ModelError(f"{folder} holds no {name}", _EXPORT_AGAIN)
+        _require_xml(folder / name)
     try:
         return Tokenizer(folder)
     except RuntimeError as error:
         reason = last_line(error)
-        raise ModelError(f"the tokenizer in {folder} cannot be loaded: {reason}") from error
+        raise ModelError(
+            f"the tokenizer in {folder} cannot be loaded: {reason}", _EXPORT_AGAIN
+        ) from error
 
 
 def context_length(folder: Path) -> int:
     """Tokens the model in ``folder`` was made to read, as its config says; 0 where it does not."""
     try:
         config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # made without one; the graph needs none
+    except (OSError, ValueError, RecursionError):  # made without one; the graph needs none
         return 0
     config = config if isinstance(config, dict) else {}
     text = config.get("text_config")

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ov_kvcrush.errors import ConfigError, ModelError
-from ov_kvcrush.files import replacing
+from ov_kvcrush.errors import ConfigError, ModelError, OVKVCrushError
+from ov_kvcrush.files import read_json, replacing
 from ov_kvcrush.model_folder import fingerprint
 from ov_kvcrush.precisions import LayerPrecision, by_layer, ranges_of
 
@@ -190,6 +191,7 @@ class KVPlan:
             body["calibration"] = Calibration.from_dict(calibration) if calibration else None
             body["value_basis"] = ValueBasis.from_dict(basis) if basis else None
             plan = cls(**body)
+            _check_types(plan)
         except (KeyError, TypeError, AttributeError, ConfigError) as error:
             reason = error.message if isinstance(error, ConfigError) else error
             raise ModelError(
@@ -212,13 +214,13 @@ class KVPlan:
             ModelError: the plan cannot be read, or was written for another IR.
         """
         path = Path(folder) / PLAN_FILE
-        if not path.exists():
+        if not os.path.exists(path):
             return None
         try:
-            stored = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+            stored = read_json(path)
+        except OVKVCrushError as error:
             raise ModelError(
-                f"the KV plan {path} cannot be read: {error}",
+                f"the KV plan cannot be read: {error.message}",
                 "Export the model again, or delete the file to run without a plan.",
             ) from error
         if not isinstance(stored, dict):
@@ -237,6 +239,28 @@ class KVPlan:
                 "Export the model again, or delete the file to run without a plan.",
             )
         return plan
+
+
+def _check_types(plan: KVPlan) -> None:
+    """TypeError for what is not a number or a text where the rest of the program counts on it."""
+    kinds: dict[str, tuple[type, ...]] = {
+        "model_type": (str,),
+        "fingerprint": (str,),
+        "kv_bytes_per_token": (int, float),
+        "context_length": (int,),
+        "weights": (dict,),
+        "made_with": (dict,),
+    }
+    for name, kind in kinds.items():
+        if not isinstance(getattr(plan, name), kind):
+            raise TypeError(f"{name} is {getattr(plan, name)!r}")
+    for layer in plan.layers:
+        for name, value in dataclasses.asdict(layer).items():
+            if not isinstance(value, int) or value < 0:
+                raise TypeError(f"{name} of a layer is {value!r}")
+    for share in plan.layer_shares:
+        if not isinstance(share, (int, float)):
+            raise TypeError(f"one of layer_shares is {share!r}")
 
 
 def _read_precisions(stored: Any) -> tuple[LayerPrecision, ...]:

@@ -24,6 +24,9 @@ KV_PRECISION_PAIRS = (
 )
 
 
+_MOST_LAYERS = 10_000  # no model has as many
+
+
 @dataclass(frozen=True)
 class LayerPrecision:
     """Storage of one layer's cache: ``f32``, ``bf16``, ``u8`` or ``u4`` for keys and values.
@@ -84,7 +87,7 @@ def by_layer(ranges: Mapping[str, Any]) -> tuple[LayerPrecision, ...]:
             numbers = range(int(first), int(last if dash else first) + 1)
         except ValueError:
             numbers = range(0)
-        if not numbers or numbers.start < 0:
+        if not numbers or numbers.start < 0 or numbers.stop > _MOST_LAYERS:
             raise ConfigError(
                 f"{layers!r} is not a range of layers",
                 'Name them by number, such as "0" or "2-13".',

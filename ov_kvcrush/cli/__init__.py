@@ -22,6 +22,12 @@ from ov_kvcrush.cli.output.errors import (
     print_error,
     set_verbose,
 )
+from ov_kvcrush.cli.process import (
+    check_arguments,
+    check_environment,
+    is_folder_gone,
+    prepare_streams,
+)
 from ov_kvcrush.errors import ConfigError, OVKVCrushError, did_you_mean
 
 # Subcommand -> the module that has it, as a typer app named `app`. Listed in --help in this order.
@@ -86,11 +92,13 @@ def _root(
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run one command line (default: the process's own) and return its exit code.
 
-    0 done, 1 unexpected failure, 2 something the user can change, 130 Ctrl+C. Errors are printed
-    on stderr; only ``-v`` shows a traceback.
+    0 done, 1 unexpected failure, 2 something the user can change, 130 Ctrl+C, 141 nobody reads
+    stdout any more. Errors are printed on stderr; only ``-v`` shows a traceback.
     """
     set_verbose(False)
     try:
+        check_arguments(sys.argv[1:] if arguments is None else arguments)
+        check_environment()
         with notes_on_stderr():
             outcome = app(args=arguments, prog_name="ov-kvcrush", standalone_mode=False)
         return outcome if isinstance(outcome, int) else 0
@@ -107,6 +115,9 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         if is_verbose():
             traceback.print_exc()
+        if is_folder_gone():
+            print_error("the current folder was deleted", "Change to one that exists: cd")
+            return EXIT_USER_ERROR
         reason = "".join(traceback.format_exception_only(error)).strip().splitlines()[-1]
         print_error(
             f"unexpected {reason}",
@@ -117,11 +128,18 @@ def run(arguments: Sequence[str] | None = None) -> int:
 
 def main() -> None:
     """Entry point of the ``ov-kvcrush`` script."""
+    prepare_streams()
     # SIGHUP: the terminal was closed, or its connection lost. nohup asks to ignore that.
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, _terminate)
-    sys.exit(run())
+    code = run()
+    try:
+        sys.stdout.flush()
+    except OVKVCrushError as error:
+        print_error(error.message, error.hint)
+        code = EXIT_USER_ERROR
+    sys.exit(code)
 
 
 def _terminate(number: int, _frame: FrameType | None) -> None:

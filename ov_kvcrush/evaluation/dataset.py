@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ov_kvcrush.errors import ConfigError, OVKVCrushError, did_you_mean
-from ov_kvcrush.files import read_text
+from ov_kvcrush.files import parse_json, read_text
 
 SPLITS = ("all", "tune", "held")
 KINDS = ("first", "later")
@@ -133,7 +132,7 @@ def _stable_number(text: str) -> int:
 
 def _parse(line: str) -> Example:
     try:
-        row = json.loads(line)
+        row = parse_json(line)
     except ValueError as error:
         raise ValueError(f"not valid JSON ({error})") from error
     if not isinstance(row, dict):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -10,6 +9,7 @@ from typing import Any
 
 from ov_kvcrush.config import KVCacheConfig
 from ov_kvcrush.errors import ConfigError, did_you_mean
+from ov_kvcrush.files import parse_json
 
 FULL = "full"
 """The policy that evicts nothing; all others are measured by it."""
@@ -129,7 +129,7 @@ def _parse_settings(text: str, settings: str) -> Iterator[tuple[str, Any]]:
 def _parse_value(text: str) -> Any:
     for candidate in (text, f"[{text}]"):
         try:
-            return json.loads(candidate)
+            return parse_json(candidate)
         except ValueError:
             continue
     return text

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from openvino_genai import GenerationConfig, GenerationFinishReason
@@ -28,6 +29,7 @@ class Chat:
         messages: role and content of each message so far.
         session: its cache.
         prefix: cached prefix it begins behind, if any.
+        files: what it was loaded from or saved to, and the digest each file had then.
     """
 
     def __init__(
@@ -39,6 +41,7 @@ class Chat:
         self.prefix = prefix
         system_message = prefix.system_message if prefix is not None else system_message
         self.session = Session()
+        self.files: dict[Path, str] = {}
         self._turn = threading.Lock()
         self.messages: list[dict[str, str]] = []
         if system_message:

@@ -275,12 +275,14 @@ class LLMPipeline:
         """Write a chat or a cached prefix with its cache to a file, whole or not at all.
 
         Args:
-            path: replaced if it holds a session of the same kind; by convention ``*.safetensors``.
+            path: by convention ``*.safetensors``. A document is replaced by another one; a chat
+                only by itself, as long as the file is what the chat was loaded from or saved to.
             what: None is the conversation of ``start_chat``.
             overwrite: replace whatever file is there.
 
         Raises:
-            SessionError: there is nothing to save, another file is there, or it cannot be written.
+            SessionError: there is nothing to save, another file is there, it cannot be written, or
+                another process holds it, such as a chat with ``--session``.
             UnsupportedError: this engine keeps no caches.
         """
         what = what or self._chat

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard
@@ -15,12 +16,16 @@ from ov_kvcrush.runtime.session_files.session_file import (
     read_about,
     unusable_session,
 )
+from ov_kvcrush.runtime.session_files.session_lock import session_lock
 
 if TYPE_CHECKING:
     from ov_kvcrush.pipeline.loaded_model import LoadedModel
     from ov_kvcrush.runtime.interface import Engine
 
 CHAT, PREFIX = "chat", "prefix"
+
+# Between looking at a file and replacing it; other processes are kept out by the session's lock.
+_saving = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -45,9 +50,12 @@ def save(engine: Engine, path: Path, what: Chat | CachedPrefix, overwrite: bool)
     about = _about(what)
     if what.session.busy:
         raise SessionError("the session is still answering", "Save it when the answer has ended.")
-    if os.path.exists(path) and not overwrite:  # Path.exists raises where the name is too long
-        _require_replaceable(path, about["kind"])
-    engine.save_session(what.session, path, about)
+    with session_lock(path), _saving:
+        if os.path.exists(path) and not overwrite:
+            _require_replaceable(path, what, about["kind"])
+        engine.save_session(what.session, path, about)
+        if isinstance(what, Chat):
+            _, what.files[_real(path)] = read_about(path)
     sequence = what.session.sequence
     return SessionSummary(
         about["kind"],
@@ -72,6 +80,8 @@ def load(model: LoadedModel, path: Path) -> Chat | CachedPrefix:
         else:
             raise unusable_session(path, f"it is neither a chat nor a prefix, but {kind!r}")
         model.engine.load_session(stored, what.session)
+        if isinstance(what, Chat):
+            what.files[_real(path)] = stored.digest
     return what
 
 
@@ -81,7 +91,8 @@ def saved_kind(path: Path) -> str:
     Raises:
         SessionError: it is not a session file.
     """
-    return str(read_about(path).get("kind"))
+    about, _ = read_about(path)
+    return str(about.get("kind"))
 
 
 def are_messages(messages: object) -> TypeGuard[list[dict[str, str]]]:
@@ -111,17 +122,30 @@ def _about(what: Chat | CachedPrefix) -> dict[str, Any]:
     return {"kind": CHAT, "messages": what.messages}
 
 
-def _require_replaceable(path: Path, kind: str) -> None:
+def _require_replaceable(path: Path, what: Chat | CachedPrefix, kind: str) -> None:
     try:
-        there = saved_kind(path)
+        there, digest = read_about(path)
     except OVKVCrushError:
         raise SessionError(
             f"{path} exists and is not a saved session", "Choose another name."
         ) from None
-    if there != kind:
+    if there.get("kind") != kind:
         raise SessionError(
-            f"{path} is a saved {there} and is not replaced by a {kind}", "Choose another name."
+            f"{path} is a saved {there.get('kind')} and is not replaced by a {kind}",
+            "Choose another name.",
         )
+    # A document can be read again; what was said in a chat is nowhere else.
+    if isinstance(what, Chat) and digest != what.files.get(_real(path)):
+        reason = (
+            "was changed by another chat since this one was loaded from it or saved to it"
+            if _real(path) in what.files
+            else "holds another chat"
+        )
+        raise SessionError(f"{path} {reason}", "Choose another name, or overwrite it on purpose.")
+
+
+def _real(path: Path) -> Path:
+    return Path(os.path.realpath(path))
 
 
 def _read_chat(model: LoadedModel, stored: StoredSession, path: Path) -> Chat:

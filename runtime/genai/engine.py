@@ -24,7 +24,11 @@ from ov_kvcrush.config import KVCacheConfig
 from ov_kvcrush.errors import OVKVCrushError, UnsupportedError, last_line
 from ov_kvcrush.plan import KVPlan
 from ov_kvcrush.runtime.engine_metrics import EndedRequests, EndedSequences, EngineMetrics
-from ov_kvcrush.runtime.genai.eviction import GenaiEviction
+from ov_kvcrush.runtime.genai.eviction import (
+    GenaiEviction,
+    in_place_of_defaults,
+    tell_what_gave_way,
+)
 from ov_kvcrush.runtime.genai.page_bytes import PageBytes
 from ov_kvcrush.runtime.genai.running import Running, too_long
 from ov_kvcrush.runtime.genai.settings import (
@@ -106,9 +110,11 @@ class GenaiEngine(Engine):
             self._device, properties or {}, config or KVCacheConfig()
         )
         self._page_size = page_size_of(self._device)
-        self.eviction = (
-            GenaiEviction.of(self.config, self._page_size) if self.config.evicts else None
-        )
+        self.eviction = None
+        if self.config.evicts:
+            asked, self.config = self.config, in_place_of_defaults(self.config, self._page_size)
+            self.eviction = GenaiEviction.of(self.config, self._page_size)
+            tell_what_gave_way(asked, self.config)
         model = read_ir(Path(folder))
         self._prompt_limits = PromptLimits(num_token_ids(model), limits.context_length)
         plan = KVPlan.load(folder)
@@ -122,7 +128,12 @@ class GenaiEngine(Engine):
                 folder, tokenizer, self._scheduler, self._device, **properties
             )
         except RuntimeError as error:
-            raise not_compiled(error, "openvino_genai could not load the model") from error
+            raise not_compiled(
+                error,
+                "openvino_genai could not load the model",
+                "If its files are damaged, export it again; else try the paged engine "
+                "(engine='paged').",
+            ) from error
         self._running: dict[int, Running] = {}
         self._num_requests = 0
         self._ended = EndedSequences(num_preemptions=None)

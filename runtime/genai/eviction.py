@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +15,7 @@ from openvino_genai import (
 )
 
 from ov_kvcrush.config import KVCacheConfig
-from ov_kvcrush.errors import UnsupportedError
+from ov_kvcrush.errors import ConfigError, OVKVCrushWarning, UnsupportedError
 
 _ANCHORS = {
     "alternate": KVCrushAnchorPointMode.ALTERNATING,
@@ -59,7 +61,7 @@ class GenaiEviction:
             UnsupportedError: a setting openvino_genai's eviction cannot obey.
         """
         _refuse_what_it_cannot_obey(config, block_size)
-        config.require_page_multiples(block_size)
+        _require_whole_blocks(config, block_size)
         middle = (config.max_cache_size - config.start_size - config.recent_size) // block_size
         share = 0.0 if config.representatives == "none" else config.representative_share
         representatives = round(share * middle)
@@ -67,7 +69,9 @@ class GenaiEviction:
             raise UnsupportedError(
                 f"representative_share {config.representative_share} leaves none of the {middle} "
                 "blocks between start and recent to importance, and openvino_genai wants one",
-                "Lower representative_share, or raise max_cache_size.",
+                "Lower representative_share, or raise max_cache_size."
+                if config.representative_share < 1
+                else "Lower representative_share.",
             )
         return cls(
             start=config.start_size,
@@ -125,21 +129,68 @@ class GenaiEviction:
         return length - evicted
 
 
+def in_place_of_defaults(config: KVCacheConfig, block_size: int) -> KVCacheConfig:
+    """``config`` with openvino_genai's own values where it is at a default that cannot be obeyed.
+
+    Nobody asked for a default, so it gives way; :func:`tell_what_gave_way` says so.
+    """
+    default = KVCacheConfig()
+    changes = {
+        name: instead
+        for name, (allowed, _, instead) in _limits(block_size).items()
+        if getattr(config, name) == getattr(default, name) not in allowed
+    }
+    return dataclasses.replace(config, **changes)
+
+
+def tell_what_gave_way(asked: KVCacheConfig, config: KVCacheConfig) -> None:
+    """Warn once of all in which ``config`` is not what was ``asked`` for."""
+    before = asked.to_dict()
+    changed = [
+        f"{name} {value}" for name, value in config.to_dict().items() if value != before[name]
+    ]
+    if changed:
+        warnings.warn(
+            "openvino_genai's eviction cannot obey all of our defaults; its own count instead: "
+            f"{', '.join(changed)}",
+            OVKVCrushWarning,
+            stacklevel=3,
+        )
+
+
 def _refuse_what_it_cannot_obey(config: KVCacheConfig, block_size: int) -> None:
     refused = [
-        (f"{name} {getattr(config, name)!r} (it {does})", f"{name}={instead!r}")
+        (f"{name} {getattr(config, name)!r} (it {does})", _advice(name, instead))
         for name, (allowed, does, instead) in _limits(block_size).items()
         if getattr(config, name) not in allowed
     ]
     for name in ("start_size", "recent_size"):
         if getattr(config, name) == 0:
-            refused.append((f"{name} 0 (it wants a page at least)", f"{name}={block_size}"))
+            refused.append((f"{name} 0 (it wants a page at least)", _advice(name, block_size)))
     if refused:
         what, instead = zip(*refused, strict=True)
         raise UnsupportedError(
             f"openvino_genai's eviction does not do {', '.join(what)}",
-            f"Set {', '.join(instead)}; or use the paged engine (engine='paged').",
+            f"Give {', '.join(instead)}; or use the paged engine (engine='paged').",
         )
+
+
+def _advice(name: str, instead: Any) -> str:
+    if name == "kv_budget_mb":
+        return "max_cache_size in place of kv_budget_mb"
+    return f"no {name}" if instead is None else f"{name}={instead!r}"
+
+
+def _require_whole_blocks(config: KVCacheConfig, block_size: int) -> None:
+    for name in ("max_cache_size", "start_size", "recent_size"):
+        value = getattr(config, name)
+        if value % block_size:
+            sizes = [size for size in config.multiples_near(name, block_size) if size]
+            raise ConfigError(
+                f"{name} {value} is not a multiple of the page size {block_size}, and "
+                "openvino_genai evicts whole pages",
+                f"Use {' or '.join(map(str, sizes))}." if sizes else "Raise max_cache_size.",
+            )
 
 
 def _limits(block_size: int) -> dict[str, tuple[tuple[Any, ...], str, Any]]:

@@ -57,9 +57,9 @@ def require_properties(device: str, properties: Mapping[str, Any]) -> None:
             )
 
 
-def not_compiled(error: RuntimeError, sentence: str) -> OVKVCrushError:
+def not_compiled(error: RuntimeError, sentence: str, hint: str = "") -> OVKVCrushError:
     """What to raise for ``error``, of a compilation that ``sentence`` says has failed."""
     reason = last_line(error)
     if "for property key" in reason:
         return ConfigError(reason)
-    return ModelError(f"{sentence}: {reason}")
+    return ModelError(f"{sentence}: {reason}", hint)

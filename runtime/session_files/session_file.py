@@ -49,6 +49,11 @@ class StoredSession:
         self.state = state
 
     @property
+    def digest(self) -> str:
+        """Of all that is stored: another content has another one."""
+        return self._file.digest
+
+    @property
     def token_ids(self) -> list[int]:
         """All tokens, the last of which the cache may not have read yet."""
         return [] if self.state is None else self.state.tokens.tolist()
@@ -193,16 +198,15 @@ def load_into(sequence: Sequence, stored: StoredSession, cache: KVCache) -> None
         stored.fill(sequence, cache.memories)
 
 
-def read_about(path: Path) -> dict[str, Any]:
-    """What a session file says about itself, without any proof of the rest.
+def read_about(path: Path) -> tuple[dict[str, Any], str]:
+    """What a session file says about itself, and its digest, without any proof of the rest.
 
     Raises:
         SessionError: it cannot be read, or is not a session of this format.
     """
     try:
         with open_tensors(path) as file:
-            about: dict[str, Any] = _read_content(path, file).get("about", {})
-            return about
+            return _read_content(path, file).get("about", {}), file.digest
     except OSError as error:
         raise SessionError(f"cannot read {path}: {error.strerror}") from error
     except DamagedFileError as error:
@@ -212,7 +216,8 @@ def read_about(path: Path) -> dict[str, Any]:
 def _read_content(path: Path, file: TensorFile) -> dict[str, Any]:
     if file.metadata.get("format") != FORMAT:
         raise SessionError(
-            f"{path} is a safetensors file, but not a saved session", "Give a file made by /save."
+            f"{path} is a safetensors file, but not a saved session",
+            "Give one that was saved from a chat or by ov-kvcrush crush.",
         )
     if file.metadata.get("version") != str(VERSION):
         raise SessionError(

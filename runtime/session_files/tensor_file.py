@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,13 +29,14 @@ class TensorFile:
 
     Attributes:
         metadata: without the digest.
+        digest: of all it says, as the file has it; :meth:`prove` compares.
         names: of its tensors.
     """
 
     def __init__(self, opened: Any) -> None:
         self._opened = opened
         self.metadata: dict[str, str] = dict(opened.metadata() or {})
-        self._digest = self.metadata.pop(DIGEST, "")
+        self.digest = self.metadata.pop(DIGEST, "")
         self.names: list[str] = sorted(opened.keys())
 
     def read(self, name: str) -> NDArray[Any]:
@@ -66,7 +68,7 @@ class TensorFile:
             DamagedFileError: the digest is of something else.
         """
         tensors = ((name, self.read(name)) for name in self.names)
-        if _digest(self.metadata, tensors) != self._digest:
+        if _digest(self.metadata, tensors) != self.digest:
             raise DamagedFileError("it was altered: its content does not match its digest")
 
 
@@ -116,7 +118,7 @@ def open_tensors(path: Path) -> Iterator[TensorFile]:
         OSError: it cannot be read.
         DamagedFileError: it is not a safetensors file, or not all of one.
     """
-    if path.exists() and not path.is_file():
+    if os.path.exists(path) and not os.path.isfile(path):
         raise DamagedFileError("it is not a file")
     with path.open("rb"):  # the library does not tell a missing permission
         pass

@@ -16,6 +16,7 @@ from ov_kvcrush.pipeline.cached_prefix import CachedPrefix
 from ov_kvcrush.pipeline.chat import Chat
 from tests.support.damaged_sessions import DAMAGES, signed
 from tests.support.pipelines import engine_in
+from tests.support.session_holder import held_elsewhere
 from tests.support.texts import rooms
 
 BUDGET = KVCacheConfig(max_cache_size=96, start_size=8, recent_size=24, pool_size=4096)
@@ -247,6 +248,63 @@ def test_only_a_session_of_the_same_kind_is_replaced(
     with pytest.raises(SessionError, match="a saved prefix and is not replaced by a chat"):
         pipe.save_session(path, chat)
     pipe.save_session(path, chat, overwrite=True)
+    assert os.listdir(tmp_path) == [path.name]
+
+
+def test_what_another_chat_has_stored_is_not_replaced(
+    pipe: LLMPipeline, chat: Chat, tmp_path: Path
+) -> None:
+    path = tmp_path / "chat.safetensors"
+    pipe.save_session(path, chat)
+    first, second = pipe.load_session(path), pipe.load_session(path)
+    assert isinstance(first, Chat)
+    assert isinstance(second, Chat)
+    for one in (first, second):
+        one.ask("And room 7?", **ENDLESS)
+    pipe.save_session(path, first)
+    first.ask("And room 8?", **ENDLESS)
+    pipe.save_session(path, first)  # its own
+    stored = path.read_bytes()
+    for late in (second, chat):
+        with pytest.raises(SessionError, match="was changed by another chat since"):
+            pipe.save_session(path, late)
+    stranger = pipe.chat()
+    stranger.ask("Hello", max_new_tokens=2)
+    with pytest.raises(SessionError, match="holds another chat"):
+        pipe.save_session(path, stranger)
+    assert path.read_bytes() == stored
+    pipe.save_session(path, second, overwrite=True)
+    pipe.save_session(path, second)
+    path.unlink()
+    pipe.save_session(path, first)  # nothing is lost by it
+    for one in (first, second, stranger):
+        one.close()
+
+
+def test_a_chat_that_takes_back_its_answer_may_replace_what_it_saved(
+    pipe: LLMPipeline, chat: Chat, tmp_path: Path
+) -> None:
+    path, link = tmp_path / "chat.safetensors", tmp_path / "link.safetensors"
+    link.symlink_to(path)
+    pipe.save_session(path, chat)
+    chat.take_back()
+    chat.ask("Something else", **ENDLESS)
+    pipe.save_session(link, chat)
+    loaded = pipe.load_session(path)
+    assert isinstance(loaded, Chat)
+    assert loaded.messages == chat.messages
+    loaded.close()
+
+
+def test_a_file_that_another_process_holds_is_refused(
+    pipe: LLMPipeline, chat: Chat, tmp_path: Path
+) -> None:
+    path = tmp_path / "chat.safetensors"
+    with held_elsewhere(path):
+        for overwrite in (False, True):
+            with pytest.raises(SessionError, match="is in use by another program"):
+                pipe.save_session(path, chat, overwrite=overwrite)
+    pipe.save_session(path, chat)
     assert os.listdir(tmp_path) == [path.name]
 
 

@@ -112,6 +112,12 @@ class Conversation:
         self._resolve(changed)
         self.settings = changed
 
+    def attach(self, name: str, text: str) -> Attachment:
+        """Let the next message begin with ``text``, which is from ``name``."""
+        tokens = self.pipeline.get_tokenizer().encode(text).input_ids.shape[1]
+        self.attached.append(Attachment(name, text, tokens))
+        return self.attached[-1]
+
     def ask(
         self, text: str, streamer: Streamer | None = None, progress: OnReading | None = None
     ) -> DecodedResults:
@@ -186,6 +192,7 @@ class Conversation:
     def replace_chat(self, chat: Chat) -> None:
         """Go on with ``chat``; the cache of the one before is freed, the settings stay."""
         self.clear()
+        chat.files = {**self.chat.files, **chat.files}  # who goes on has seen these
         self.chat = chat
         self.note_saved()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from ov_kvcrush.cli.chat.conversation import Attachment, Conversation
+from ov_kvcrush.cli.chat.conversation import Conversation
 from ov_kvcrush.cli.chat.conversation_file import read_conversation, write_conversation
 from ov_kvcrush.cli.chat.screen import Screen
 from ov_kvcrush.cli.chat.session_file import count_messages, is_session_name, load_chat, save_chat
@@ -26,8 +26,7 @@ def read(screen: Screen, argument: str) -> None:
     text = read_text(path).strip()
     if not text:
         raise PromptError(f"{path} is empty")
-    tokens = conversation.pipeline.get_tokenizer().encode(text).input_ids.shape[1]
-    conversation.attached.append(Attachment(str(path), text, tokens))
+    tokens = conversation.attach(str(path), text).num_tokens
     if question:
         screen.note(f"{path}: {tokens:,} tokens.")
         screen.show_turn(lambda *shown: conversation.ask(question, *shown))
@@ -47,7 +46,8 @@ def save(screen: Screen, file: str) -> None:
     if is_session_name(path):
         note = save_chat(conversation, path)
     else:
-        write_conversation(path, conversation.chat.messages, conversation.settings)
+        chat = conversation.chat
+        write_conversation(path, chat.messages, conversation.settings, chat.files)
         note = f"Saved {count_messages(conversation.chat)} to {path}. The KV cache is not saved."
     conversation.note_saved()
     screen.note(note)
@@ -61,7 +61,7 @@ def load(screen: Screen, file: str) -> None:
         screen.conversation.replace_chat(chat)
         screen.note(note)
         return
-    messages, settings = read_conversation(path)
+    messages, settings = read_conversation(path, screen.conversation.chat.files)
     screen.conversation.restore(messages, settings)
     screen.note(
         f"Loaded {count_messages(screen.conversation.chat)} from {path}. "

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ov_kvcrush.cli.output.stats_line import megabytes
-from ov_kvcrush.errors import ConfigError, SessionError, UnsupportedError
+from ov_kvcrush.errors import ConfigError, OVKVCrushError, SessionError, UnsupportedError
+from ov_kvcrush.runtime.session_files.session_lock import session_lock
 
 if TYPE_CHECKING:
     from ov_kvcrush.cli.chat.conversation import Conversation
@@ -24,7 +26,7 @@ def is_session_name(path: Path) -> bool:
     return path.suffix == _SUFFIX
 
 
-def check_session_file(path: Path, engine: str = "paged") -> None:
+def check_session_file(path: Path, engine: str = "paged", is_written: bool = True) -> None:
     """Refuse, before a model is loaded, what no session could be read from or written to later.
 
     Raises:
@@ -40,10 +42,10 @@ def check_session_file(path: Path, engine: str = "paged") -> None:
         raise ConfigError(
             f"{path} is not named like a session file", f"Choose a name that ends in {_SUFFIX}."
         )
-    folder = path.resolve().parent
-    if not folder.is_dir():
+    folder = Path(os.path.realpath(path)).parent
+    if not os.path.isdir(folder):
         raise SessionError(f"there is no folder {folder} for {path.name}", "Make it first.")
-    if not os.access(folder, os.W_OK):
+    if is_written and not os.access(folder, os.W_OK):
         raise SessionError(f"nothing can be written in {folder}", "Choose another folder.")
 
 
@@ -100,33 +102,53 @@ def count_messages(chat: Chat) -> str:
 class SessionFile:
     """What ``--session FILE`` does; without it, nothing.
 
+    A chat's file is held while the ``with`` lasts, so that no other program writes to it; a
+    document, which is never written to, may serve many chats at once.
+
     Args:
         path: the file, or None.
-        pipeline: the model.
-        system_message: that was asked for.
-
-    Attributes:
-        chat: to go on with; None for a new one.
+        engine: name of the engine.
 
     Raises:
-        SessionError: the file cannot be gone on from; it stays as it is.
-        ConfigError: it has another system message than was asked for.
+        ConfigError, SessionError, UnsupportedError: as :func:`check_session_file`, before a model
+            is loaded; on entering, SessionError where another program holds the file.
     """
 
-    def __init__(self, path: Path | None, pipeline: LLMPipeline, system_message: str) -> None:
+    def __init__(self, path: Path | None, engine: str) -> None:
         self._path = path
-        self.chat: Chat | None = None
         self._note = ""
-        self._is_document = False
-        if path is None or not os.path.lexists(path):
-            return
-        self.chat, self._note = load_chat(pipeline, path)
-        own = "".join(m["content"] for m in self.chat.messages if m["role"] == "system")
+        self._is_document = path is not None and _is_document(path)
+        self._holds = ExitStack()
+        if path is not None:
+            check_session_file(path, engine, is_written=not self._is_document)
+
+    def __enter__(self) -> SessionFile:
+        """Hold the file, unless it is a document's."""
+        if self._path is not None and not self._is_document:
+            self._holds.enter_context(session_lock(self._path))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Let go of the file."""
+        self._holds.close()
+
+    def load(self, pipeline: LLMPipeline, system_message: str) -> Chat | None:
+        """The chat to go on with; None for a new one.
+
+        Raises:
+            SessionError: the file cannot be gone on from; it stays as it is.
+            ConfigError: it has another system message than was asked for.
+        """
+        if self._path is None or not os.path.lexists(self._path):
+            return None
+        chat, self._note = load_chat(pipeline, self._path)
+        own = "".join(m["content"] for m in chat.messages if m["role"] == "system")
         if system_message and system_message != own:
             raise ConfigError(
-                f"--system is not the system message of {path}", "Leave --system out."
+                f"--system is not the system message of {self._path}", "Leave --system out."
             )
-        self._is_document = self.chat.prefix is not None
+        self._is_document = chat.prefix is not None
+        return chat
 
     @property
     def saves(self) -> bool:
@@ -154,21 +176,35 @@ class SessionFile:
         try:
             yield
         finally:
-            self._save(conversation, before, show)
+            if conversation.chat.messages != before:
+                _save_at_end(conversation, self._path, show)
 
-    def _save(
-        self,
-        conversation: Conversation,
-        before: list[dict[str, str]],
-        show: Callable[[str], None],
-    ) -> None:
-        from ov_kvcrush.pipeline.streaming import deferred_signals
 
-        messages = conversation.chat.messages
-        if messages == before or self._path is None:
-            return
-        if any(message["role"] == "user" for message in messages):
-            with deferred_signals():  # who presses Ctrl+C once more does not lose what was said
-                show(save_chat(conversation, self._path))
-        else:
-            show(f"There is nothing to save; {self._path} is as it was.")
+def _save_at_end(conversation: Conversation, path: Path, show: Callable[[str], None]) -> None:
+    from ov_kvcrush.pipeline.streaming import deferred_signals
+
+    if not any(message["role"] == "user" for message in conversation.chat.messages):
+        show(f"There is nothing to save; {path} is as it was.")
+        return
+    with deferred_signals():  # who presses Ctrl+C once more does not lose what was said
+        try:
+            show(save_chat(conversation, path))
+        except SessionError:
+            # Nobody can be asked any more: the chat is kept beside it, and then the reason is told.
+            show(save_chat(conversation, _unused_name(path)))
+            raise
+
+
+def _unused_name(path: Path) -> Path:
+    names = (path.with_name(f"{path.stem}-{number}{path.suffix}") for number in count(2))
+    return next(name for name in names if not os.path.lexists(name))
+
+
+def _is_document(path: Path) -> bool:
+    """Whether ``path`` is a crushed document; what cannot be read is told when it is loaded."""
+    from ov_kvcrush.pipeline.saving import PREFIX, saved_kind
+
+    try:
+        return os.path.exists(path) and saved_kind(path) == PREFIX
+    except OVKVCrushError:
+        return False

@@ -14,6 +14,7 @@ from ov_kvcrush.cli.options.generation import imply_sampling
 from ov_kvcrush.cli.output.stats_line import megabytes
 from ov_kvcrush.config import KVCacheConfig
 from ov_kvcrush.errors import ConfigError, OVKVCrushError, did_you_mean
+from ov_kvcrush.files import parse_json
 
 
 class LeaveChat(Exception):  # noqa: N818  it is not an error
@@ -179,8 +180,8 @@ def _value(text: str) -> Any:
     if text.lower() in ("true", "false"):
         return text.lower() == "true"
     try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
+        return parse_json(text)
+    except ValueError:
         return text
 
 

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import json
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ov_kvcrush.cli.chat.session_file import SessionFile, check_session_file
+from ov_kvcrush.cli.chat.session_file import SessionFile
 from ov_kvcrush.cli.options.cache import cache_options
 from ov_kvcrush.cli.options.generation import generation_options
 from ov_kvcrush.cli.options.model import (
+    ContextLength,
     DecodePrecision,
     Device,
     EngineName,
@@ -23,12 +22,16 @@ from ov_kvcrush.cli.options.model import (
     load_pipeline,
     parse_properties,
 )
+from ov_kvcrush.cli.output.console import print_json
 from ov_kvcrush.cli.output.errors import Verbose
+from ov_kvcrush.cli.process import STDIN, describe_document, read_document, read_stdin
 from ov_kvcrush.config import KVCacheConfig
-from ov_kvcrush.errors import ConfigError, PromptError
+from ov_kvcrush.errors import ConfigError, DeviceError, PromptError
 
 if TYPE_CHECKING:
     from ov_kvcrush.cli.chat.conversation import Conversation
+    from ov_kvcrush.pipeline.chat import Chat
+    from ov_kvcrush.pipeline.llm_pipeline import LLMPipeline
     from ov_kvcrush.pipeline.results import DecodedResults
 
 app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
@@ -46,7 +49,17 @@ def chat(
     prompt: Annotated[
         str | None,
         typer.Option(
-            metavar="TEXT", help="Answer this and leave; what is piped in comes before it."
+            metavar="TEXT",
+            help="Answer this and leave; - is what is piped in, as without it.",
+            show_default=False,
+        ),
+    ] = None,
+    read: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="FILE",
+            help="Put this text file before the first message; - is what is piped in; repeatable.",
+            show_default=False,
         ),
     ] = None,
     as_json: Annotated[
@@ -70,6 +83,7 @@ def chat(
     properties: Properties = None,
     decode_precision: DecodePrecision = None,
     parse_special: ParseSpecial = False,
+    context_length: ContextLength = None,
     verbose: Verbose = False,
     *,
     kv_cache_config: KVCacheConfig,
@@ -78,8 +92,9 @@ def chat(
     """Chat with an exported model; the conversation keeps its compressed KV cache.
 
     On a terminal: streams, /help shows the commands, Ctrl+C stops an answer. With --prompt, or
-    where stdin is not a terminal: one answer on stdout, everything else on stderr. Exit codes:
-    0 done, 1 unexpected failure, 2 a mistake in the input, 130 Ctrl+C.
+    where stdin is not a terminal: one answer on stdout, everything else on stderr. Stdin is read
+    where neither --prompt nor --read says what to answer, or one of them is -. Exit codes: 0 done,
+    1 unexpected failure, 2 a mistake in the input, 130 Ctrl+C, 141 nobody reads the answer.
 
     A model without a chat template continues the one text it is given.
 
@@ -92,74 +107,88 @@ def chat(
 
     - `ov-kvcrush chat qwen3 --system "Answer in one sentence." --temperature 0.7`
 
-    - `ov-kvcrush chat qwen3 --prompt "What changed?" --json < CHANGES.txt`
+    - `ov-kvcrush chat qwen3 --read CHANGES.txt --prompt "What changed?" --json`
+
+    - `git diff | ov-kvcrush chat qwen3 --read - --prompt "Write a commit message."`
 
     - `ov-kvcrush chat qwen3 --max-cache-size 1024 --session monday.safetensors`
     """
-    if session is not None:
-        check_session_file(session, engine)
-    message = _one_message(prompt)
-    if as_json and message is None:
-        raise ConfigError(
-            "--json is for one answer, and this is a conversation at a terminal",
-            "Give --prompt TEXT, or pipe the prompt in.",
+    with SessionFile(session, engine) as kept:
+        message = _one_message(prompt, read or [])
+        if as_json and message is None:
+            raise ConfigError(
+                "--json is for one answer, and this is a conversation at a terminal",
+                "Give --prompt TEXT, or pipe the prompt in.",
+            )
+        documents = {describe_document(name): read_document(name) for name in read or []}
+        pipeline = _load(
+            model_dir,
+            device,
+            engine,
+            kv_cache_config,
+            parse_properties(properties or []),
+            decode_precision,
+            parse_special,
+            context_length,
         )
-    pipeline = load_pipeline(
-        model_dir,
-        device,
-        engine,
-        kv_cache_config,
-        parse_properties(properties or []),
-        decode_precision,
-        parse_special,
-    )
-    from ov_kvcrush.cli.chat.conversation import Conversation
-    from ov_kvcrush.cli.chat.terminal import ChatTerminal
+        from ov_kvcrush.cli.chat.conversation import Conversation
+        from ov_kvcrush.cli.chat.terminal import ChatTerminal
 
-    kept = SessionFile(session, pipeline, system)
-    if pipeline.has_chat_template or not _is_one_text(message, system, session, kept):
-        pipeline.check_chat_template()
-    conversation = Conversation(pipeline, generation, system, kept.chat)
-    answer = conversation.ask if pipeline.has_chat_template else conversation.continue_text
-    terminal = ChatTerminal(conversation)
-    show = _show_nothing if as_json else terminal.note
-    if not pipeline.has_chat_template:
-        show("The model has no chat template: the prompt is read as it is, to be continued.")
-    try:
+        chat = kept.load(pipeline, system)
+        if pipeline.has_chat_template or not _is_one_text(message, system, session, chat):
+            pipeline.check_chat_template()
+        conversation = Conversation(pipeline, generation, system, chat)
+        for name, text in documents.items():
+            conversation.attach(name, text)
+        answer = conversation.ask if pipeline.has_chat_template else conversation.continue_text
+        terminal = ChatTerminal(conversation)
+        show = _show_nothing if as_json else terminal.note
+        if not pipeline.has_chat_template:
+            show("The model has no chat template: the prompt is read as it is, to be continued.")
         with kept.saved_at_end(conversation, show):
             if message is None:
                 terminal.run(offers_saving=not kept.saves)
             elif as_json:
-                _print_json(conversation, answer(message))
+                print_json(_turn(conversation, answer(message)))
             else:
                 terminal.show_turn(lambda *shown: answer(message, *shown))
-    except BrokenPipeError:
-        # The reader, head for instance, has gone. Python flushes stdout once more at the end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise typer.Exit(1) from None
 
 
-def _one_message(prompt: str | None) -> str | None:
-    """What to answer without a conversation: piped text, then ``prompt``; None at a terminal."""
-    if sys.stdin.isatty():
-        if prompt is not None and not prompt.strip():
-            raise PromptError("the prompt is empty", "Give --prompt a text.")
-        return prompt
-    try:
-        piped = sys.stdin.read().strip()
-    except UnicodeDecodeError as error:
-        raise PromptError("what is piped in is not text in UTF-8") from error
-    parts = [part for part in (piped, prompt) if part and part.strip()]
-    if not parts:
-        raise PromptError(
-            "nothing to answer: stdin is empty", "Pipe a prompt in, or give --prompt TEXT."
+def _one_message(prompt: str | None, read: list[str]) -> str | None:
+    """What to answer without a conversation: ``prompt``, or what is piped in; None at a terminal.
+
+    Raises:
+        PromptError, ConfigError: there is nothing to answer, or stdin is wanted twice.
+    """
+    asks_stdin = prompt == STDIN or (prompt is None and not sys.stdin.isatty())
+    if read.count(STDIN) + asks_stdin > 1:
+        raise ConfigError(
+            "what is piped in can be read once only",
+            "Give --prompt TEXT for what --read - puts before it.",
         )
-    return "\n\n".join(parts)
+    if prompt is None and not asks_stdin:
+        return None
+    text = read_stdin() if asks_stdin else prompt or ""
+    if not text.strip():
+        if asks_stdin:
+            raise PromptError(
+                "nothing to answer: stdin is empty", "Pipe a prompt in, or give --prompt TEXT."
+            )
+        raise PromptError("the prompt is empty", "Give --prompt a text.")
+    return text.strip()
 
 
-def _is_one_text(message: str | None, system: str, session: Path | None, kept: SessionFile) -> bool:
+def _load(model_dir: Path, device: str, *rest: Any) -> LLMPipeline:
+    try:
+        return load_pipeline(model_dir, device, *rest)
+    except DeviceError as error:
+        error.hint += " A question stands behind --prompt."
+        raise
+
+
+def _is_one_text(message: str | None, system: str, session: Path | None, chat: Chat | None) -> bool:
     """Whether ``message``, maybe behind a document, is all that there is to read, and to keep."""
-    behind_nothing = session is None if kept.chat is None else not kept.chat.messages
+    behind_nothing = session is None if chat is None else not chat.messages
     return message is not None and not system and behind_nothing
 
 
@@ -167,12 +196,11 @@ def _show_nothing(_: str) -> None:
     """Beside JSON nothing is said."""
 
 
-def _print_json(conversation: Conversation, results: DecodedResults) -> None:
-    turn = {
+def _turn(conversation: Conversation, results: DecodedResults) -> dict[str, Any]:
+    return {
         "answer": results.texts[0],
         "finish_reason": results.finish_reasons[0].name.lower(),
         "metrics": results.metrics[0].to_dict(),
         "generation_config": conversation.describe_settings(),
         "config": conversation.pipeline.describe().to_dict(),
     }
-    print(json.dumps(turn))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import os
 import shlex
 import sys
 from pathlib import Path
@@ -13,18 +13,21 @@ import typer
 from ov_kvcrush.cli.chat.session_file import check_session_file
 from ov_kvcrush.cli.options.cache import cache_options, spell_cache_options
 from ov_kvcrush.cli.options.model import (
+    ContextLength,
     ModelDir,
     ParseSpecial,
     Properties,
     load_pipeline,
     parse_properties,
 )
+from ov_kvcrush.cli.output.console import print_json
 from ov_kvcrush.cli.output.errors import Verbose
 from ov_kvcrush.cli.output.progress import StepProgress
 from ov_kvcrush.cli.output.stats_line import megabytes
+from ov_kvcrush.cli.process import describe_document, read_document
 from ov_kvcrush.config import KVCacheConfig
-from ov_kvcrush.errors import ConfigError, OVKVCrushError, PromptError, SessionError
-from ov_kvcrush.plan import KVPlan
+from ov_kvcrush.errors import ConfigError, OVKVCrushError, SessionError
+from ov_kvcrush.runtime.session_files.session_lock import session_lock
 
 if TYPE_CHECKING:
     from ov_kvcrush.pipeline.cached_prefix import CachedPrefix
@@ -32,8 +35,6 @@ if TYPE_CHECKING:
     from ov_kvcrush.pipeline.saving import SessionSummary
 
 app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
-
-_STDIN = "-"
 
 
 @app.command()
@@ -68,6 +69,7 @@ def crush(
     ] = False,
     properties: Properties = None,
     parse_special: ParseSpecial = False,
+    context_length: ContextLength = None,
     verbose: Verbose = False,
     *,
     kv_cache_config: KVCacheConfig,
@@ -88,64 +90,47 @@ def crush(
             "nothing says how far to crush the document", "Add --max-cache-size TOKENS."
         )
     check_session_file(output)
-    text = _read_document(document)
-    _check_output(output, overwrite)
-    pipeline = load_pipeline(
-        model_dir,
-        "CPU",
-        "paged",
-        kv_cache_config,
-        parse_properties(properties or []),
-        None,
-        parse_special,
-    )
-    _require_context(pipeline, model_dir, text)
-    try:
-        with StepProgress("Prepare") as progress:
-            progress.step(1, 2, f"Read and crush {_name(document)}")
-            # As a file that a chat's /read attaches stands before its question.
-            prefix = pipeline.cache_prefix(f"{text}\n\n", system, progress.read)
-            progress.step(2, 2, f"Write {output}")
-            summary = pipeline.save_session(output, prefix, overwrite=overwrite)
-    except KeyboardInterrupt:
-        print(f"interrupted: nothing was written to {output}", file=sys.stderr)
-        raise
+    text = read_document(document)
+    with session_lock(output):
+        _check_output(output, overwrite)
+        pipeline = load_pipeline(
+            model_dir,
+            "CPU",
+            "paged",
+            kv_cache_config,
+            parse_properties(properties or []),
+            None,
+            parse_special,
+            context_length,
+        )
+        try:
+            with StepProgress("Prepare") as progress:
+                progress.step(1, 2, f"Read and crush {describe_document(document)}")
+                # As a file that a chat's /read attaches stands before its question.
+                prefix = pipeline.cache_prefix(f"{text}\n\n", system, progress.read)
+                progress.step(2, 2, f"Write {output}")
+                summary = pipeline.save_session(output, prefix, overwrite=overwrite)
+        except KeyboardInterrupt:
+            print(f"interrupted: nothing was written to {output}", file=sys.stderr)
+            raise
     command = ["ov-kvcrush", "chat", str(model_dir), "--session", str(output)]
     command += ["--parse-special"] * parse_special
     command += [] if pipeline.has_chat_template else ["--prompt", "QUESTION"]
     following = shlex.join([*command, *spell_cache_options(kv_cache_config)])
-    show = _print_json if as_json else _print_summary
-    show(_figures(pipeline, prefix, summary, document, output, following))
-
-
-def _read_document(document: str) -> str:
-    """The text, without what is blank around it.
-
-    Raises:
-        OVKVCrushError: it cannot be read, is empty, or is not UTF-8.
-    """
-    from ov_kvcrush.files import read_text
-
-    if document == _STDIN:
-        try:
-            text = sys.stdin.read()
-        except UnicodeDecodeError as error:
-            raise PromptError("what is piped in is not text in UTF-8") from error
+    figures = _figures(pipeline, prefix, summary, document, output, following)
+    if as_json:
+        print_json(figures, indent=2)
     else:
-        text = read_text(Path(document))
-    text = text.strip()
-    if not text:
-        raise PromptError(f"{_name(document)} is empty", "Give a text to read.")
-    return text
+        _print_summary(figures)
 
 
 def _check_output(output: Path, overwrite: bool) -> None:
     """Refuse, before a document is read for minutes, what would not be replaced in the end."""
     from ov_kvcrush.pipeline.saving import PREFIX, saved_kind
 
-    if output.is_dir():
+    if os.path.isdir(output):
         raise SessionError(f"{output} is a folder", "Give the name of a file.")
-    if not output.exists() or overwrite:
+    if not os.path.exists(output) or overwrite:
         return
     try:
         kind = saved_kind(output)
@@ -155,17 +140,6 @@ def _check_output(output: Path, overwrite: bool) -> None:
         raise SessionError(
             f"{output} exists and is not a crushed document, but a {kind}",
             "Choose another name, or add --overwrite.",
-        )
-
-
-def _require_context(pipeline: LLMPipeline, model_dir: Path, text: str) -> None:
-    plan = KVPlan.load(model_dir)
-    num_tokens = pipeline.get_tokenizer().encode(text).input_ids.shape[1]
-    if plan is not None and 0 < plan.context_length < num_tokens:
-        raise PromptError(
-            f"the document has {num_tokens:,} tokens, and the model was made to read "
-            f"{plan.context_length:,}",
-            "Split it.",
         )
 
 
@@ -198,10 +172,6 @@ def _figures(
     }
 
 
-def _print_json(figures: dict[str, Any]) -> None:
-    print(json.dumps(figures, indent=2))
-
-
 def _print_summary(figures: dict[str, Any]) -> None:
     evicted = figures["num_tokens"] - figures["num_kept"]
     kept = (
@@ -222,7 +192,3 @@ def _print_summary(figures: dict[str, Any]) -> None:
     for name, value in rows.items():
         print(f"  {name:<{width}}  {value}")
     print(f"Next: {figures['next']}")
-
-
-def _name(document: str) -> str:
-    return "what is piped in" if document == _STDIN else document

@@ -17,7 +17,7 @@ from ov_kvcrush.cli.options.model import (
     Properties,
     parse_properties,
 )
-from ov_kvcrush.cli.output.console import table_console
+from ov_kvcrush.cli.output.console import print_json, table_console
 from ov_kvcrush.cli.output.errors import Verbose
 from ov_kvcrush.cli.output.progress import StepProgress
 from ov_kvcrush.errors import ConfigError, did_you_mean
@@ -113,6 +113,7 @@ def evaluate(
             _CACHE,
             metavar="TOKENS",
             min=1,
+            max=2**31 - 1,
         ),
     ] = None,
     compare: Annotated[
@@ -189,7 +190,7 @@ def evaluate(
         )
     for path in (output, plot):
         if path is not None:
-            _check_writable(path)
+            _check_writable(path, data)
     if plot is not None:
         require_plot(plot)
     configurations = make_configurations(
@@ -215,9 +216,9 @@ def evaluate(
     }
     outcomes: list[Outcome] = []
 
-    def figures(with_examples: bool) -> str:
+    def figures(with_examples: bool) -> dict[str, Any]:
         body = facts | {"complete": len(outcomes) == len(configurations)}
-        return json.dumps(body | summary(outcomes, compare, with_examples), indent=2)
+        return body | summary(outcomes, compare, with_examples)
 
     try:
         with StepProgress("Counting tokens …") as progress:
@@ -229,24 +230,27 @@ def evaluate(
             for outcome in evaluation.compare(configurations, examples, progress):
                 outcomes.append(outcome)
                 if output is not None:
-                    write_text(output, f"{figures(with_examples=True)}\n")
+                    text = json.dumps(figures(with_examples=True), ensure_ascii=False, indent=2)
+                    write_text(output, f"{text}\n")
     finally:
         # After Ctrl+C or a failure too: what was finished took long to run.
         if outcomes:
             if as_json:
-                print(figures(with_examples=False))
+                print_json(figures(with_examples=False), indent=2)
             else:
                 _print_tables(outcomes, by_task, compare)
             if plot is not None:
                 save_plot(outcomes, plot)
 
 
-def _check_writable(path: Path) -> None:
-    """Refuse before anything runs a file that could not be written in the end."""
-    folder = path.resolve().parent
-    if not folder.is_dir():
+def _check_writable(path: Path, data: Path) -> None:
+    """Refuse before anything runs a file that could not, or should not, be written in the end."""
+    if os.path.realpath(path) == os.path.realpath(data):
+        raise ConfigError(f"{path} is the data itself", "Give the name of another file.")
+    folder = Path(os.path.realpath(path)).parent
+    if not os.path.isdir(folder):
         raise ConfigError(f"{path} cannot be written: there is no such folder")
-    if path.exists() and not path.is_file():
+    if os.path.exists(path) and not os.path.isfile(path):
         raise ConfigError(f"{path} cannot be written: it is not a file", "Give the name of a file.")
     if not os.access(folder, os.W_OK):
         raise ConfigError(f"{path} cannot be written: its folder is read-only")

@@ -114,5 +114,9 @@ def _declare_flags() -> dict[str, Any]:
     return flags
 
 
-cache_options = with_flags("kv_cache_config", _declare_flags(), read_cache_options)
+_SPELLING = {
+    name: _flag(name) for name in (*_SETTINGS, "engine", "decode_precision", "context_length")
+}
+
+cache_options = with_flags("kv_cache_config", _declare_flags(), read_cache_options, _SPELLING)
 """Decorates a command that takes ``kv_cache_config``: its command line gets the cache flags."""

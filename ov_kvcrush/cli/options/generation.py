@@ -64,5 +64,6 @@ generation_options = with_flags(
     "generation",
     {name: _declare_flag(name, kind, text) for name, (kind, text) in FLAGS.items()},
     imply_sampling,
+    {name: "--" + name.replace("_", "-") for name in FLAGS},
 )
 """Decorates a command that takes ``generation``: its command line gets these flags."""

@@ -56,6 +56,16 @@ ParseSpecial = Annotated[
     ),
 ]
 
+ContextLength = Annotated[
+    int | None,
+    typer.Option(
+        metavar="TOKENS",
+        help="Prompt and answer together, in place of what the model was made to read; 0 does not "
+        "bound them.",
+        show_default=False,
+    ),
+]
+
 
 def parse_properties(given: Sequence[str]) -> dict[str, str]:
     """Plugin properties of ``KEY=VALUE`` texts.
@@ -83,6 +93,7 @@ def load_pipeline(
     properties: Mapping[str, str],
     decode_precision: str | None = None,
     parse_special: bool = False,
+    context_length: int | None = None,
 ) -> LLMPipeline:
     """Load and compile the model, with a spinner on stderr where that is a terminal."""
     console = Console(file=sys.stderr)
@@ -97,4 +108,5 @@ def load_pipeline(
             engine=engine,
             decode_precision=decode_precision,
             parse_special=parse_special,
+            context_length=context_length,
         )

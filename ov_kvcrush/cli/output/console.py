@@ -1,8 +1,11 @@
-"""Where tables are printed."""
+"""What commands print on stdout beside answers: tables and JSON."""
 
 from __future__ import annotations
 
+import io
+import json
 import sys
+from typing import Any
 
 from rich.console import Console
 
@@ -16,3 +19,10 @@ def table_console() -> Console:
     return (
         console if console.is_terminal else Console(file=sys.stdout, highlight=False, width=_WIDE)
     )
+
+
+def print_json(value: Any, indent: int | None = None) -> None:
+    """Print ``value`` as JSON on stdout: in UTF-8, as JSON is, whatever the locale says."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(encoding="utf-8")
+    print(json.dumps(value, ensure_ascii=False, indent=indent))

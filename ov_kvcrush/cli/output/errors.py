@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import sys
+import textwrap
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -41,10 +43,16 @@ Verbose = Annotated[
 
 
 def print_error(message: str, hint: str = "") -> None:
-    """Print ``error: message`` and the hint below it on stderr."""
-    print(f"error: {message}", file=sys.stderr)
-    if hint:
-        print(hint, file=sys.stderr)
+    """Print ``error: message`` and the hint below it on stderr, between words if a line is full."""
+    for text in (f"error: {message}", *([hint] if hint else [])):
+        print(_fitted(text) if sys.stderr.isatty() else text, file=sys.stderr)
+
+
+def _fitted(text: str) -> str:
+    """``text`` in lines of the terminal's width; a path or a command is never broken."""
+    width = shutil.get_terminal_size().columns
+    wrapper = textwrap.TextWrapper(width, break_long_words=False, break_on_hyphens=False)
+    return "\n".join(wrapper.fill(line) for line in text.splitlines())
 
 
 class _NoteHandler(logging.Handler):

@@ -244,7 +244,7 @@ def test_a_file_with_a_setting_that_does_not_exist_changes_nothing(
     file = tmp_path / "talk.json"
     screen.do(f"/save {file}")
     file.write_text(file.read_text().replace("max_new_tokens", "max_new_token"))
-    assert read_conversation(file)[1] == {"max_new_token": 8}
+    assert read_conversation(file, {})[1] == {"max_new_token": 8}
     screen.ask("Hello")
     before = list(screen.messages)
     with pytest.raises(ConfigError, match="max_new_token"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import pytest
 
 from ov_kvcrush import LLMPipeline
 from ov_kvcrush.cli import run
+from ov_kvcrush.pipeline.chat import Chat
 from ov_kvcrush.runtime.interface import ENGINES
 from tests.support.commands import fails, stats
 from tests.support.folders import linked
@@ -28,7 +30,7 @@ TEXT = rooms(40)
 
 def test_a_piped_prompt_gives_the_answer_alone(needle_int8_dir: Path) -> None:
     done = subprocess.run(
-        [*COMMAND, str(needle_int8_dir), "--prompt", "And room 5?"],
+        [*COMMAND, str(needle_int8_dir), "--read", "-", "--prompt", "And room 5?"],
         input=TEXT,
         capture_output=True,
         text=True,
@@ -57,6 +59,59 @@ def test_json_tells_answer_cost_and_settings(
     assert turn["config"]["kv_cache_config"]["max_cache_size"] == 160
     assert turn["config"]["decode_precision"] == "f32"
     assert err == ""
+
+
+def test_a_given_prompt_never_reads_stdin(needle_int8_dir: Path) -> None:
+    with subprocess.Popen(
+        [*COMMAND, str(needle_int8_dir), "--prompt", "Hello", "--max-new-tokens", "2"],
+        stdin=subprocess.PIPE,  # that nobody writes to or closes
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.read()
+        assert process.wait(60) == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "asked"),
+    [
+        ([], "piped"),
+        (["--prompt", "-"], "piped"),
+        (["--prompt", "given"], "given"),
+        (["--read", "-", "--prompt", "given"], "piped\n\ngiven"),
+        (["--read", "FILE"], "read\n\npiped"),
+        (["--read", "FILE", "--prompt", "-"], "read\n\npiped"),
+        (["--read", "FILE", "--read", "-", "--prompt", "given"], "read\n\npiped\n\ngiven"),
+    ],
+)
+def test_what_is_asked_is_what_is_read_and_then_the_prompt(
+    shared: LLMPipeline,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    arguments: list[str],
+    asked: str,
+) -> None:
+    (tmp_path / "FILE").write_text("read\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "stdin", io.StringIO("piped\n"))
+    chat = Chat(shared.loaded_model)
+    monkeypatch.setattr(shared, "chat", lambda *_: chat)
+    assert run(["chat", "model", *arguments, "--max-new-tokens", "1"]) == 0
+    assert chat.messages[0]["content"] == asked
+
+
+def test_json_is_utf8_with_the_characters_themselves(needle_int8_dir: Path) -> None:
+    arguments = ["--json", "--prompt", "Hi", "--max-new-tokens", "1", "--stop-strings", "naïve 🙂"]
+    done = subprocess.run(
+        [*COMMAND, str(needle_int8_dir), *arguments],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        env={**os.environ, "PYTHONIOENCODING": "latin-1"},
+        check=True,
+    )
+    assert json.loads(done.stdout)["generation_config"]["stop_strings"] == ["naïve 🙂"]
+    assert "naïve 🙂".encode() in done.stdout
 
 
 def test_what_the_models_own_settings_ask_for_in_vain_is_one_line(
@@ -101,7 +156,7 @@ def test_a_reader_that_leaves_early_ends_the_answer_quietly(needle_int8_dir: Pat
         assert process.stderr is not None
         assert process.stdout.read(5)
         process.stdout.close()
-        assert process.wait(60) == 1
+        assert process.wait(60) == 141  # as SIGPIPE would have it
         assert process.stderr.read() == ""
 
 
@@ -112,15 +167,21 @@ def test_a_reader_that_leaves_early_ends_the_answer_quietly(needle_int8_dir: Pat
     ("arguments", "message"),
     [
         ([], "nothing to answer: stdin is empty"),
-        (["--prompt", " "], "nothing to answer: stdin is empty"),
+        (["--prompt", " "], "the prompt is empty"),
+        (["--prompt", "-"], "nothing to answer: stdin is empty"),
+        (["--read", "-", "--prompt", "hi"], "what is piped in is empty"),
+        (["--read", "-"], "can be read once only"),
+        (["--read", "-", "--read", "-", "--prompt", "hi"], "can be read once only"),
+        (["--read", "nothing", "--prompt", "hi"], "cannot read nothing"),
         (["gpx", "--prompt", "hi"], "'gpx' is not a device of this machine"),
+        (["What is it?", "--prompt", "hi"], "A question stands behind --prompt."),
         (["--prompt", "hi", "--max-cache-size", "90"], "leaves nothing to choose"),
         (["--prompt", "hi", "--max-cash-size", "90"], "Did you mean '--max-cache-size'?"),
         (["--prompt", "hi", "--anchor", "mast"], "'mean'"),
         (["--prompt", "hi", "--engine", "pages"], "Did you mean 'paged'?"),
         (["--prompt", "hi", "--property", "FOO"], "'FOO' is not KEY=VALUE"),
         (["--prompt", "hi", "--property", "FOO=1"], "'FOO' is not a property"),
-        (["--prompt", "hi", "--top-k", "-1"], "top_k is -1"),
+        (["--prompt", "hi", "--top-k", "-1"], "--top-k is -1"),
         (["--prompt", TEXT, "--pool-size", "96"], "the pool holds 96 tokens"),
     ],
 )

@@ -14,11 +14,13 @@ import pytest
 from ov_kvcrush import LLMPipeline
 from ov_kvcrush.cli import run
 from ov_kvcrush.cli.chat import session_file
+from ov_kvcrush.cli.chat.conversation import Conversation
 from ov_kvcrush.cli.chat.session_file import SessionFile, save_chat
 from ov_kvcrush.pipeline.saving import saved_kind
 from tests.support.commands import fails
 from tests.support.damaged_sessions import DAMAGES
 from tests.support.pipelines import engine_in
+from tests.support.session_holder import held_elsewhere
 from tests.support.terminal import CTRL_D, Terminal
 from tests.support.texts import rooms
 
@@ -181,6 +183,75 @@ def test_a_chat_is_saved_in_its_own_file_but_not_over_a_document(
     file, document = tmp_path / "talk.safetensors", tmp_path / "rooms.safetensors"
     with shared.cache_prefix("Room 7 is blue.\n\n") as prefix:
         shared.save_session(document, prefix)
-    assert SessionFile(file, shared, "").saves
-    assert not SessionFile(document, shared, "").saves
-    assert not SessionFile(None, shared, "").saves
+    assert SessionFile(file, "paged").saves
+    assert not SessionFile(document, "paged").saves
+    assert not SessionFile(None, "paged").saves
+
+
+def test_a_session_in_use_is_refused_at_once_whoever_wants_to_write_to_it(
+    needle_int8_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], no_stdin: None
+) -> None:
+    file, document = tmp_path / "talk.safetensors", tmp_path / "text.txt"
+    document.write_text(TEXT)
+    arguments = ["chat", str(needle_int8_dir), "--session", str(file), *BUDGET]
+    with Terminal(*arguments) as chat:
+        chat.read_until(r"\n> ")
+        for other in (
+            ["chat", "no-model", "--session", str(file), "--prompt", "hi"],
+            ["crush", "no-model", str(document), "-o", str(file), "--overwrite", *BUDGET],
+        ):
+            err = fails(capsys, *other)
+            assert f"{file} is in use by another program (process " in err
+            assert "choose another file" in err
+        chat.say("Hello")
+        chat.say(f"/save {file}")  # its own
+        with Terminal("chat", str(needle_int8_dir), *BUDGET) as other_chat:
+            other_chat.read_until(r"\n> ")
+            assert "Loaded 2 messages" in other_chat.say(f"/load {file}")
+            assert "is in use by another program" in other_chat.say(f"/save {file}")
+            chat.say("Go on")
+            chat.type(CTRL_D)
+            chat.read_until(f"Saved 4 messages .* to {file}")
+            assert chat.wait() == 0
+            other_chat.say("Go on otherwise")
+            assert "was changed by another chat since" in other_chat.say(f"/save {file}")
+    assert sorted(os.listdir(tmp_path)) == sorted([file.name, document.name])
+
+
+def test_a_document_serves_many_chats_at_once_also_where_nothing_can_be_written(
+    shared: LLMPipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "rooms.safetensors"
+    with shared.cache_prefix(f"{TEXT}\n\n") as prefix:
+        shared.save_session(file, prefix)
+    monkeypatch.setattr("os.access", lambda _, mode: mode != os.W_OK)
+    with held_elsewhere(file):
+        arguments = ["--session", str(file), "--prompt", "Room 7?", "--max-new-tokens", "1"]
+        assert run(["chat", "model", *arguments]) == 0
+
+
+def test_a_chat_whose_file_was_replaced_meanwhile_is_kept_beside_it(
+    shared: LLMPipeline,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    file = tmp_path / "talk.safetensors"
+    arguments = ["chat", "model", "--session", str(file), "--max-new-tokens", "2", "--prompt"]
+    assert run([*arguments, "Hello"]) == 0
+    replaced = b"of a program that knows no locks"
+    ask = Conversation.ask
+
+    def replace_and_ask(*given: Any, **more: Any) -> Any:
+        file.write_bytes(replaced)
+        return ask(*given, **more)
+
+    monkeypatch.setattr(Conversation, "ask", replace_and_ask)
+    capsys.readouterr()
+    assert run([*arguments, "Go on"]) == 2
+    err = capsys.readouterr().err
+    assert f"to {tmp_path / 'talk-2.safetensors'}" in err
+    assert f"error: {file} exists and is not a saved session" in err
+    assert file.read_bytes() == replaced
+    arguments[3] = str(tmp_path / "talk-2.safetensors")
+    assert run([*arguments, "And then?"]) == 0

@@ -101,9 +101,12 @@ def test_ctrl_c_shows_what_was_finished(needle_int8_dir: Path, two: Path) -> Non
         (["--task", "qoute"], "no conversation has the task 'qoute'"),
         (["--max-cache-size", "512"], "--max-cache-size is not for documents of different sizes"),
         (["--prefill-factor", "0.5"], "--prefill-factor 0.5 is below the budget"),
+        (["--chunk", str(2**64)], "Invalid value for '--chunk'"),
         (["--compare", "h2p"], "--compare 'h2p' is not one of the policies"),
         (["--output", "no/such/file.json"], "no/such/file.json cannot be written"),
         (["--output", "."], ". cannot be written: it is not a file"),
+        (["--output", str(DATA)], f"{DATA} is the data itself"),
+        (["--plot", f"{DATA.parent}/../data/{DATA.name}"], f"{DATA.parent}/../data/{DATA.name} is"),
         (["--property", "THREADS"], "--property 'THREADS' is not KEY=VALUE"),
     ],
 )

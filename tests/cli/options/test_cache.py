@@ -68,7 +68,7 @@ def test_layer_budgets_are_a_name_or_numbers(given: str, wanted: object) -> None
 
 
 def test_layer_budgets_that_are_neither_are_refused() -> None:
-    with pytest.raises(ConfigError, match="layer_budgets 'adaptiv' is not known"):
+    with pytest.raises(ConfigError, match="--layer-budgets 'adaptiv' is not known"):
         parse("--max-cache-size", "512", "--layer-budgets", "adaptiv")
 
 
