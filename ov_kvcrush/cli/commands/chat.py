@@ -135,8 +135,12 @@ def chat(
         if pipeline.has_chat_template or not _is_one_text(message, system, session, chat):
             pipeline.check_chat_template()
         conversation = Conversation(pipeline, generation, system, chat)
-        conversation.attached.extend(documents)
-        answer = conversation.ask if pipeline.has_chat_template else conversation.continue_text
+        if pipeline.has_chat_template:
+            answer = conversation.ask
+            conversation.attached.extend(documents)
+        else:
+            answer = conversation.continue_text
+            message = "\n\n".join([*documents, message or ""])
         terminal = ChatTerminal(conversation)
         show = _show_nothing if as_json else terminal.note
         if not pipeline.has_chat_template:
