@@ -138,9 +138,13 @@ def chat(
         if pipeline.has_chat_template or not _is_one_text(message, system, session, chat):
             pipeline.check_chat_template()
         conversation = Conversation(pipeline, generation, system, chat)
-        for name, text in documents.items():
-            conversation.attach(name, text)
-        answer = conversation.ask if pipeline.has_chat_template else conversation.continue_text
+        if pipeline.has_chat_template:
+            answer = conversation.ask
+            for name, text in documents.items():
+                conversation.attach(name, text)
+        else:
+            answer = conversation.continue_text
+            message = "\n\n".join([*documents.values(), message or ""])
         terminal = ChatTerminal(conversation)
         show = _show_nothing if as_json else terminal.note
         if not pipeline.has_chat_template:
