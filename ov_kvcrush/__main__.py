@@ -1,6 +1,20 @@
-"""``python -m ov_kvcrush``: the command ``ov-kvcrush`` where its script is not on the path."""
+"""The process ``ov-kvcrush``, also as ``python -m ov_kvcrush``."""
 
-from ov_kvcrush.cli import main
+from __future__ import annotations
+
+import signal
+
+
+def main() -> None:
+    """Entry point of the ``ov-kvcrush`` script."""
+    # While the command is imported Ctrl+C just ends the process: nothing has begun, and where an
+    # import was broken off is nothing to show.
+    if signal.getsignal(signal.SIGINT) == signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    from ov_kvcrush.cli import main as run
+
+    run()
+
 
 if __name__ == "__main__":  # child processes import this module again
     main()

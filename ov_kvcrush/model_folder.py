@@ -78,9 +78,9 @@ def load_tokenizer(folder: Path) -> Tokenizer:
     """The tokenizer beside the IR; ModelError says what is missing."""
     from openvino_genai import Tokenizer
 
-    require_graph(folder)  # that there is no model at all is said first
     for name in TOKENIZER_FILES:
         if not (folder / name).exists():
+            require_graph(folder)  # that there is no model at all is said first
             raise ModelError(f"{folder} holds no {name}", _EXPORT_AGAIN)
         _require_xml(folder / name)
     try:

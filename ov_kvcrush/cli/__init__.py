@@ -107,28 +107,44 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except click.ClickException as error:
         print_error(*_usage_error(error))
         return EXIT_USER_ERROR
-    except OVKVCrushError as error:
-        if is_verbose():
-            traceback.print_exc()
-        print_error(error.message, error.hint)
-        return EXIT_USER_ERROR
     except Exception as error:
         if is_verbose():
             traceback.print_exc()
-        if is_folder_gone():
-            print_error("the current folder was deleted", "Change to one that exists: cd")
-            return EXIT_USER_ERROR
-        reason = "".join(traceback.format_exception_only(error)).strip().splitlines()[-1]
-        print_error(
-            f"unexpected {reason}",
-            "" if is_verbose() else "This should not happen. Run with -v for the traceback.",
-        )
-        return EXIT_UNEXPECTED
+        return EXIT_INTERRUPTED if _comes_of_ctrl_c(error) else _tell(error)
+
+
+def _comes_of_ctrl_c(error: BaseException | None) -> bool:
+    """Whether it is what a library made of a Ctrl+C: while it is imported, for instance."""
+    seen = set[int]()
+    while error is not None and id(error) not in seen:
+        if isinstance(error, KeyboardInterrupt):
+            return True
+        seen.add(id(error))
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def _tell(error: Exception) -> int:
+    """Say what went wrong on stderr; the exit code."""
+    if isinstance(error, OVKVCrushError):
+        print_error(error.message, error.hint)
+        return EXIT_USER_ERROR
+    if is_folder_gone():
+        print_error("the current folder was deleted", "Change to one that exists: cd")
+        return EXIT_USER_ERROR
+    reason = "".join(traceback.format_exception_only(error)).strip().splitlines()[-1]
+    print_error(
+        f"unexpected {reason}",
+        "" if is_verbose() else "This should not happen. Run with -v for the traceback.",
+    )
+    return EXIT_UNEXPECTED
 
 
 def main() -> None:
-    """Entry point of the ``ov-kvcrush`` script."""
+    """Run the process's own command line, and leave Python with its exit code."""
     prepare_streams()
+    if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     # SIGHUP: the terminal was closed, or its connection lost. nohup asks to ignore that.
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) != signal.SIG_IGN:

@@ -16,7 +16,7 @@ from openvino_genai import (
 )
 
 from ov_kvcrush.errors import ConfigError
-from ov_kvcrush.model_folder import context_length, load_tokenizer
+from ov_kvcrush.model_folder import context_length, load_tokenizer, require_graph
 from ov_kvcrush.pipeline.call_times import timed_call
 from ov_kvcrush.pipeline.prompt_encoder import Conversation, PromptEncoder
 from ov_kvcrush.pipeline.prompt_reader import MAX_KEPT_HISTORIES, PromptReader
@@ -86,6 +86,7 @@ class LoadedModel:
         max_kept_histories: int = MAX_KEPT_HISTORIES,
     ) -> None:
         begun = time.perf_counter()
+        require_graph(folder)
         self.tokenizer = tokenizer or load_tokenizer(folder)
         self.engine = make_engine(
             engine, folder, self.tokenizer, device, config, properties, limits, decode_precision

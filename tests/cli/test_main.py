@@ -118,7 +118,7 @@ def test_an_interrupt_is_code_130_and_one_line(
 
 def test_the_process_ends_with_the_exit_code() -> None:
     process = subprocess.run(
-        [sys.executable, "-m", "ov_kvcrush.cli", "nothing"],
+        [sys.executable, "-m", "ov_kvcrush", "nothing"],
         cwd=ROOT,
         env={**os.environ, "COLUMNS": "80"},
         capture_output=True,

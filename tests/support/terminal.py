@@ -26,7 +26,7 @@ class Terminal:
         # A session's leader gets the terminal it opens first as its controlling one.
         open_terminal = 'exec "$@" <"$TTY" >"$TTY" 2>&1'
         self._process = subprocess.Popen(
-            ["sh", "-c", open_terminal, "-", sys.executable, "-m", "ov_kvcrush.cli", *arguments],
+            ["sh", "-c", open_terminal, "-", sys.executable, "-m", "ov_kvcrush", *arguments],
             env={**os.environ, "TTY": os.ttyname(theirs), "TERM": "xterm", "COLUMNS": "200"},
             start_new_session=True,
         )

@@ -22,7 +22,7 @@ from tests.support.folders import linked
 from tests.support.model_factory import retemplated
 from tests.support.texts import rooms
 
-COMMAND = [sys.executable, "-m", "ov_kvcrush.cli", "chat"]
+COMMAND = [sys.executable, "-m", "ov_kvcrush", "chat"]
 ENDLESS = ["--ignore-eos", "--max-new-tokens", "4000"]
 TEXT = rooms(40)
 # ------------------------------------------------------------------ in a pipe

@@ -36,7 +36,7 @@ def test_a_document_is_crushed_once_and_asked_about(
     needle_int8_dir: Path, document: Path, tmp_path: Path
 ) -> None:
     file = tmp_path / "rooms.safetensors"
-    command = [sys.executable, "-m", "ov_kvcrush.cli"]
+    command = [sys.executable, "-m", "ov_kvcrush"]
     made = subprocess.run(
         [*command, "crush", str(needle_int8_dir), str(document), "-o", str(file), *BUDGET],
         cwd=ROOT, capture_output=True, text=True, check=True,

@@ -71,7 +71,7 @@ def test_policies_are_compared_with_the_full_cache(
 
 
 def test_ctrl_c_shows_what_was_finished(needle_int8_dir: Path, two: Path) -> None:
-    command = [sys.executable, "-m", "ov_kvcrush.cli", "eval", str(needle_int8_dir)]
+    command = [sys.executable, "-m", "ov_kvcrush", "eval", str(needle_int8_dir)]
     with subprocess.Popen(
         [*command, "--data", str(two), "--limit", "1"],
         stdout=subprocess.PIPE,

@@ -17,7 +17,7 @@ from ov_kvcrush.plan import KVPlan
 from ov_kvcrush.precisions import LayerPrecision
 from tests.support.paths import ROOT
 
-COMMAND = [sys.executable, "-m", "ov_kvcrush.cli", "export"]
+COMMAND = [sys.executable, "-m", "ov_kvcrush", "export"]
 
 
 def test_a_whole_export(model: Path, tmp_path: Path) -> None:
@@ -98,7 +98,7 @@ def test_the_current_folder_is_filled_with_all_standard_streams_closed(
     model: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "here").mkdir()
-    shell = 'cd "$1" && exec "$2" -m ov_kvcrush.cli export -m "$3" . <&- >&- 2>&-'
+    shell = 'cd "$1" && exec "$2" -m ov_kvcrush export -m "$3" . <&- >&- 2>&-'
     arguments = [str(tmp_path / "here"), sys.executable, str(model)]
     process = subprocess.run(["sh", "-c", shell, "sh", *arguments])
     assert process.returncode == 0

@@ -30,7 +30,7 @@ def output(tmp_path: Path) -> Path:
 @contextmanager
 def calibrating(model: Path, output: Path) -> Iterator[subprocess.Popen[str]]:
     """An export to ``output`` that has come to its calibration."""
-    command = [sys.executable, "-m", "ov_kvcrush.cli", "export", "-m", str(model), str(output)]
+    command = [sys.executable, "-m", "ov_kvcrush", "export", "-m", str(model), str(output)]
     with subprocess.Popen(
         [*command, "--kv-plan", "auto", "--overwrite"], cwd=ROOT, stderr=subprocess.PIPE, text=True
     ) as process:
@@ -82,7 +82,7 @@ def test_what_a_killed_calibration_leaves_is_removed_by_the_next(
     assert len(os.listdir(output)) == 2
     assert (output / "openvino_model.xml").read_text() == OLD
     # Even a run that goes no further than its first checks.
-    command = [sys.executable, "-m", "ov_kvcrush.cli", "export", "-m", str(tiny_source_dir)]
+    command = [sys.executable, "-m", "ov_kvcrush", "export", "-m", str(tiny_source_dir)]
     again = subprocess.run([*command, str(output)], cwd=ROOT, capture_output=True, text=True)
     assert "exists and is not empty" in again.stderr
     assert os.listdir(output) == ["openvino_model.xml"]

@@ -11,7 +11,7 @@ import pytest
 
 from tests.support.paths import ROOT
 
-COMMAND = [sys.executable, "-m", "ov_kvcrush.cli", "export"]
+COMMAND = [sys.executable, "-m", "ov_kvcrush", "export"]
 
 # Python imports sitecustomize at its start: here, to hide a package.
 _HIDE = """

@@ -15,7 +15,7 @@ import pytest
 from ov_kvcrush.cli import run
 from tests.support.paths import ROOT
 
-COMMAND = [sys.executable, "-m", "ov_kvcrush.cli", "export"]
+COMMAND = [sys.executable, "-m", "ov_kvcrush", "export"]
 
 
 @pytest.fixture

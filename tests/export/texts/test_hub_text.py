@@ -139,7 +139,7 @@ def test_an_export_calibrates_on_a_data_set(hub_folder: Path, tmp_path: Path) ->
     flags = ["--kv-plan", "auto", "--kv-dataset", "c4", str(tmp_path / "model")]
     with serve(hub_folder) as endpoint:
         subprocess.run(
-            [sys.executable, "-m", "ov_kvcrush.cli", "export", "-m", str(source), *flags],
+            [sys.executable, "-m", "ov_kvcrush", "export", "-m", str(source), *flags],
             cwd=ROOT,
             env={**os.environ, **hub_environment(endpoint, tmp_path / "home")},
             check=True,
@@ -164,7 +164,7 @@ def test_an_export_stops_at_once_where_the_hub_is_out_of_reach(
 ) -> None:
     arguments = ["-m", str(tiny_source_dir), *flags, str(tmp_path / "model")]
     process = subprocess.run(
-        [sys.executable, "-m", "ov_kvcrush.cli", "export", *arguments],
+        [sys.executable, "-m", "ov_kvcrush", "export", *arguments],
         cwd=ROOT,
         env={**os.environ, **hub_environment("http://127.0.0.1:9", tmp_path / "home")},
         capture_output=True,
