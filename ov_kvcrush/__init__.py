@@ -45,9 +45,12 @@ if TYPE_CHECKING:
 
     from ov_kvcrush.config import KVCacheConfig
     from ov_kvcrush.errors import OVKVCrushError, OVKVCrushWarning
+    from ov_kvcrush.pipeline.answer import Answer
+    from ov_kvcrush.pipeline.async_chat import AsyncChat
     from ov_kvcrush.pipeline.async_pipeline import AsyncLLMPipeline
     from ov_kvcrush.pipeline.cached_prefix import CachedPrefix
     from ov_kvcrush.pipeline.chat import Chat
+    from ov_kvcrush.pipeline.deltas import Delta
     from ov_kvcrush.pipeline.genai_arguments import draft_model
     from ov_kvcrush.pipeline.llm_pipeline import LLMPipeline
     from ov_kvcrush.pipeline.perf_metrics import PerfMetrics, RawPerfMetrics
@@ -60,6 +63,8 @@ __all__ = [
     "Adapter",
     "AdapterConfig",
     "AggregationMode",
+    "Answer",
+    "AsyncChat",
     "AsyncLLMPipeline",
     "CacheEvictionConfig",
     "CachedPrefix",
@@ -67,6 +72,7 @@ __all__ = [
     "ChatHistory",
     "DecodedResults",
     "DeepSeekR1ReasoningParser",
+    "Delta",
     "EncodedResults",
     "GenerationConfig",
     "GenerationFinishReason",
@@ -104,10 +110,13 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Answer": "pipeline.answer",
+    "AsyncChat": "pipeline.async_chat",
     "AsyncLLMPipeline": "pipeline.async_pipeline",
     "CachedPrefix": "pipeline.cached_prefix",
     "Chat": "pipeline.chat",
     "DecodedResults": "pipeline.results",
+    "Delta": "pipeline.deltas",
     "EncodedResults": "pipeline.results",
     "KVCacheConfig": "config",
     "KVPlan": "plan",

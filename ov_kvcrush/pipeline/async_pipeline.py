@@ -3,30 +3,32 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Mapping, Sequence
-from contextlib import aclosing
+from collections.abc import (
+    Awaitable,
+    Callable,
+    Mapping,
+    Sequence,
+)
 from pathlib import Path
 from typing import Any, TypeVar
 
 from openvino_genai import ChatHistory, GenerationConfig, Tokenizer
 
 from ov_kvcrush.errors import ConfigError
+from ov_kvcrush.pipeline.answer import Answer
+from ov_kvcrush.pipeline.async_chat import AsyncChat
 from ov_kvcrush.pipeline.cached_prefix import CachedPrefix, reading_config
 from ov_kvcrush.pipeline.call_times import CallTimes, timed_call
 from ov_kvcrush.pipeline.chat import Chat
-from ov_kvcrush.pipeline.deltas import Delta, DeltaReader
 from ov_kvcrush.pipeline.llm_pipeline import LLMPipeline
-from ov_kvcrush.pipeline.loaded_model import LoadedModel
 from ov_kvcrush.pipeline.messages import texts_in
 from ov_kvcrush.pipeline.prompts import Prompt, require_token_ids
-from ov_kvcrush.pipeline.results import DecodedResults
 from ov_kvcrush.pipeline.saving import SessionSummary, load, save
 from ov_kvcrush.runtime.engine_metrics import EngineMetrics
 from ov_kvcrush.runtime.generation.request import Request
 from ov_kvcrush.runtime.interface import Engine, EngineDescription
 from ov_kvcrush.runtime.sequences.session import Session
-from ov_kvcrush.runtime.serving.async_engine import AsyncEngine, AsyncRequest
+from ov_kvcrush.runtime.serving.async_engine import AsyncEngine
 from ov_kvcrush.runtime.serving.engine_thread import EngineHealth
 
 T = TypeVar("T")
@@ -177,15 +179,33 @@ class AsyncLLMPipeline:
         """What was really compiled, and what the cache may hold."""
         return self._model.engine.describe()
 
+    def chat(
+        self, system_message: str = "", prefix: CachedPrefix | None = None, owner: str = ""
+    ) -> AsyncChat:
+        """A conversation that keeps its compressed cache between turns.
+
+        Args:
+            system_message: before the first message; with a ``prefix`` its own.
+            prefix: from :meth:`cache_prefix`: the first message is its text and then the question.
+            owner: whose it is, as :meth:`generate` has it.
+        """
+        chat = Chat(self._model, system_message, prefix)
+        chat.session.owner = owner
+        return AsyncChat(chat, self.generate, self.close_session)
+
     async def save_session(
-        self, path: str | Path, what: Chat | CachedPrefix, *, overwrite: bool = False
+        self, path: str | Path, what: AsyncChat | CachedPrefix, *, overwrite: bool = False
     ) -> SessionSummary:
         """As :meth:`LLMPipeline.save_session`, between two steps."""
-        return await self.call(lambda engine: save(engine, Path(path), what, overwrite))
+        kept = what.chat if isinstance(what, AsyncChat) else what
+        return await self.call(lambda engine: save(engine, Path(path), kept, overwrite))
 
-    async def load_session(self, path: str | Path) -> Chat | CachedPrefix:
-        """As :meth:`LLMPipeline.load_session`, between two steps."""
-        return await self.call(lambda _: load(self._model, Path(path)))
+    async def load_session(self, path: str | Path, owner: str = "") -> AsyncChat | CachedPrefix:
+        """As :meth:`LLMPipeline.load_session`, between two steps; then it is ``owner``'s."""
+        what = await self.call(lambda _: load(self._model, Path(path), owner))
+        if isinstance(what, Chat):
+            return AsyncChat(what, self.generate, self.close_session)
+        return what
 
     async def get_metrics(self) -> dict[str, Any]:
         """As :meth:`LLMPipeline.get_metrics`, between two steps; :meth:`snapshot` does not wait."""
@@ -199,13 +219,21 @@ class AsyncLLMPipeline:
         """Whether the engine can be relied on; no waiting."""
         return self._engine.health()
 
-    async def drain(self, seconds: float) -> None:
+    async def drain(
+        self, seconds: float, before_close: Callable[[], Awaitable[None]] | None = None
+    ) -> None:
         """Take no more requests, let those there are end, and close.
 
         Args:
             seconds: after so many those that still run are cancelled, with the text they have.
+            before_close: what is still to be done with the engine at rest, such as saving chats.
         """
-        await self._engine.drain(seconds)
+        try:
+            await self._engine.drain(seconds)
+            if before_close is not None:
+                await before_close()
+        finally:
+            await asyncio.to_thread(self.close)
 
     async def close_session(self, session: Session) -> None:
         """Free what ``session`` holds."""
@@ -226,79 +254,6 @@ class AsyncLLMPipeline:
     async def __aexit__(self, *_: object) -> None:
         """Close, without holding up the event loop."""
         await asyncio.to_thread(self.close)
-
-
-class Answer:
-    """An answer on its way. Iterate over it, once, for pieces of text; await it for the results.
-
-    :meth:`deltas` gives the pieces with their tokens and log probabilities instead.
-
-    An iteration that is broken off, a task cancelled while it awaits either, and an answer that
-    nobody holds any more end the request.
-    """
-
-    def __init__(self, model: LoadedModel, request: AsyncRequest, times: CallTimes) -> None:
-        self._model = model
-        self._request = request
-        self._times = times
-
-    @property
-    def done(self) -> bool:
-        """Whether it has ended, in whatever way."""
-        return self._request.done
-
-    def cancel(self) -> None:
-        """End it within a step, with the text it has; from any thread."""
-        self._request.cancel()
-
-    async def accepted(self) -> None:
-        """Wait until the engine has the request, which from then on only its own end can end.
-
-        Raises:
-            PromptError, ConfigError: what is wrong with it.
-            Exception: what else ended it before.
-        """
-        await self._request.accepted()
-
-    async def deltas(self) -> AsyncGenerator[Delta, None]:
-        """The answer as it comes: text with its tokens, and what was likely in their place.
-
-        All texts together are the awaited answer's text, all tokens its tokens.
-
-        Raises:
-            ConfigError: it has several sequences, or is read elsewhere.
-            Exception: what ended the request.
-        """
-        reader = DeltaReader(self._model.tokenizer)
-        async with aclosing(self._request.progress()) as news:
-            async for progress in news:
-                if (delta := reader.read(progress)) is not None:
-                    yield delta
-
-    async def pieces(self) -> AsyncGenerator[str, None]:
-        """The texts of :meth:`deltas`, none empty. Errors as there."""
-        async with aclosing(self.deltas()) as deltas:
-            async for delta in deltas:
-                if delta.text:
-                    yield delta.text
-
-    def __aiter__(self) -> AsyncIterator[str]:
-        """The same as :meth:`pieces`."""
-        return self.pieces()
-
-    async def result(self) -> DecodedResults:
-        """Texts, finish reasons and metrics; of a cancelled answer, as far as it went.
-
-        Raises:
-            Exception: what ended the request.
-        """
-        generations = self._model.ranked([await self._request.result()])
-        with timed_call(dataclasses.replace(self._times, detokenization=[])):
-            return self._model.decoded(generations)
-
-    def __await__(self) -> Generator[Any, None, DecodedResults]:
-        """The same as :meth:`result`."""
-        return self.result().__await__()
 
 
 def _length(inputs: object) -> int:

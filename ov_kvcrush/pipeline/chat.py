@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,7 +42,7 @@ class Chat:
         system_message = prefix.system_message if prefix is not None else system_message
         self.session = Session()
         self.files: dict[Path, str] = {}
-        self._turn = threading.Lock()
+        self._changing = threading.Lock()
         self.messages: list[dict[str, str]] = []
         if system_message:
             self.messages.append({"role": "system", "content": system_message})
@@ -62,31 +62,42 @@ class Chat:
         broken off by an error or Ctrl+C, or that a streamer cancels, leaves the conversation as it
         was; one that a streamer stops joins it as far as it went.
         """
+        config = self._model.settings(generation_config, kwargs)
+        with self.begin_turn(message) as turn:
+            results = self._model.answer(
+                turn.asked, config, streamer, self.session, self.prefix, progress
+            )
+            turn.keep(results.texts[0], results.finish_reasons[0])
+        return results
+
+    def begin_turn(self, message: str) -> Turn:
+        """Have ``message`` answered by whoever calls this; until it ends nothing else happens here.
+
+        Raises:
+            PromptError: it cannot be read.
+            ConfigError: the chat is still answering.
+        """
         require_text(message, "the message")
         if not message.strip():
             raise PromptError("the message is empty", "Type a question.")
+        self._begin_change()
         asked = [*self.messages, {"role": "user", "content": self._read_before + message}]
-        config = self._model.settings(generation_config, kwargs)
-        with self._one_at_a_time():
-            results = self._model.answer(
-                asked, config, streamer, self.session, self.prefix, progress
-            )
-            if results.finish_reasons[0] == GenerationFinishReason.NONE:  # cancelled: taken back
-                return results
-            self.messages = [*asked, {"role": "assistant", "content": results.texts[0]}]
-        return results
+        return Turn(self, asked, self._changing.release)
 
-    @contextmanager
-    def _one_at_a_time(self) -> Iterator[None]:
+    def _begin_change(self) -> None:
         """Refuse what a streamer, or another thread, would change under an answer's feet."""
-        if not self._turn.acquire(blocking=False):
+        if not self._changing.acquire(blocking=False):
             raise ConfigError(
                 "the chat is still answering", "Call this when it has answered, or use another one."
             )
+
+    @contextmanager
+    def _at_rest(self) -> Iterator[None]:
+        self._begin_change()
         try:
             yield
         finally:
-            self._turn.release()
+            self._changing.release()
 
     def replace_messages(self, messages: Sequence[Mapping[str, str]]) -> None:
         """Replace the conversation; what differs from what is cached is read anew in the next turn.
@@ -98,7 +109,7 @@ class Chat:
             PromptError: one cannot be read; nothing has changed then.
         """
         read = self._model.reader.encoder.read(messages) if messages else []
-        with self._one_at_a_time():
+        with self._at_rest():
             self.messages = read
 
     def take_back(self) -> str:
@@ -109,7 +120,7 @@ class Chat:
         """
         if len(self.messages) < 2 or self.messages[-1]["role"] != "assistant":
             raise PromptError("there is no answer to take back", "Ask something first.")
-        with self._one_at_a_time():
+        with self._at_rest():
             *self.messages, question, _ = self.messages
         return question["content"].removeprefix(self._read_before)
 
@@ -121,7 +132,7 @@ class Chat:
 
     def clear(self) -> None:
         """Forget all messages but the system message, and free the cache."""
-        with self._one_at_a_time():
+        with self._at_rest():
             self.messages = [m for m in self.messages if m["role"] == "system"]
             self.close()
 
@@ -135,12 +146,44 @@ class Chat:
             raise _system_message_of_prefix()
         rest = [m for m in self.messages if m["role"] != "system"]
         first = [{"role": "system", "content": system_message}] if system_message else []
-        with self._one_at_a_time():
+        with self._at_rest():
             self.messages = first + rest
 
     def close(self) -> None:
         """Free the cache. The conversation stays, and would be read anew."""
         self._model.close_session(self.session)
+
+
+class Turn:
+    """A message of a chat while it is being answered. Leaving its ``with`` ends it.
+
+    Attributes:
+        asked: the conversation with the message at its end.
+    """
+
+    def __init__(
+        self, chat: Chat, asked: list[dict[str, str]], release: Callable[[], None]
+    ) -> None:
+        self.asked = asked
+        self._chat = chat
+        self._release = release
+
+    def keep(self, answer: str, reason: GenerationFinishReason) -> None:
+        """Let message and answer join the conversation, unless it was ended from outside."""
+        if reason != GenerationFinishReason.NONE:
+            self._chat.messages = [*self.asked, {"role": "assistant", "content": answer}]
+
+    def end(self) -> None:
+        """Let others ask."""
+        self._release()
+
+    def __enter__(self) -> Turn:
+        """This turn."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End it."""
+        self.end()
 
 
 def _system_message_of_prefix() -> ConfigError:

@@ -65,7 +65,7 @@ def save(engine: Engine, path: Path, what: Chat | CachedPrefix, overwrite: bool)
     )
 
 
-def load(model: LoadedModel, path: Path) -> Chat | CachedPrefix:
+def load(model: LoadedModel, path: Path, owner: str = "") -> Chat | CachedPrefix:
     """Load what is at ``path``; to be called with the model's lock held.
 
     See :meth:`LLMPipeline.load_session`.
@@ -79,6 +79,7 @@ def load(model: LoadedModel, path: Path) -> Chat | CachedPrefix:
             what = _read_prefix(model, stored, path)
         else:
             raise unusable_session(path, f"it is neither a chat nor a prefix, but {kind!r}")
+        what.session.owner = owner
         model.engine.load_session(stored, what.session)
         if isinstance(what, Chat):
             what.files[_real(path)] = stored.digest

@@ -79,7 +79,7 @@ class AsyncEngine:
         return self._thread.health()
 
     async def drain(self, seconds: float) -> None:
-        """Take no more requests, let those there are end, and close.
+        """Take no more requests, and let those there are end.
 
         Args:
             seconds: after so many those that still run are cancelled, with the tokens they have.
@@ -93,7 +93,6 @@ class AsyncEngine:
             await asyncio.wait(waiting)
             for ended in waiting:
                 ended.exception()  # is for whoever waits for the request
-        await asyncio.to_thread(self.close)
 
     def close(self) -> None:
         """End all requests with EngineClosedError, free what they hold, and join the thread."""
@@ -127,6 +126,10 @@ class AsyncRequest:
     def done(self) -> bool:
         """Whether it has ended, in whatever way."""
         return self._job.finished.done()
+
+    def when_done(self, call: Callable[[Future[Request]], None]) -> None:
+        """Have ``call`` told that it has ended, before whoever awaits it goes on; in any thread."""
+        self._job.finished.add_done_callback(call)
 
     def cancel(self) -> None:
         """End the request within a step, with the tokens it has; from any thread.

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from openvino_genai import ChatHistory, GenerationFinishReason
 
-from ov_kvcrush import AsyncLLMPipeline, KVCacheConfig
-from ov_kvcrush.errors import ContextError, EngineClosedError, PromptError
+from ov_kvcrush import AsyncChat, AsyncLLMPipeline, KVCacheConfig
+from ov_kvcrush.errors import ConfigError, ContextError, EngineClosedError, PromptError
 from tests.support.coroutines import run
 from tests.support.engines import F32
 
@@ -186,3 +186,66 @@ def test_an_owners_histories_are_found_by_him_only(pipeline: AsyncLLMPipeline) -
         assert await reused(longer, "ann") > 300
 
     run(serve())
+
+
+def test_a_chat_keeps_its_cache_and_what_was_said(
+    pipeline: AsyncLLMPipeline, tmp_path: Path
+) -> None:
+    path = tmp_path / "chat.safetensors"
+
+    async def serve() -> None:
+        chat = pipeline.chat("You read numbers.")
+        first = await chat.ask(DOCUMENT + " How many?", max_new_tokens=8)
+        assert [m["role"] for m in chat.messages] == ["system", "user", "assistant"]
+        assert chat.messages[-1]["content"] == first.texts[0]
+        pieces = [piece async for piece in chat.ask("And now?", max_new_tokens=8)]
+        assert chat.messages[-1]["content"] == "".join(pieces)
+        await pipeline.save_session(path, chat)
+        again = await pipeline.load_session(path)
+        assert isinstance(again, AsyncChat)
+        assert again.messages == chat.messages
+        third = await again.ask("And then?", max_new_tokens=4)
+        assert third.metrics[0].num_reused_tokens > 500
+        await chat.close()
+        await again.close()
+
+    run(serve())
+
+
+def test_a_chat_answers_one_at_a_time_and_forgets_what_was_broken_off(
+    pipeline: AsyncLLMPipeline,
+) -> None:
+    async def serve() -> None:
+        chat = pipeline.chat()
+        answer = chat.ask("How many?", **LONG)
+        with pytest.raises(ConfigError, match="still answering"):
+            chat.ask("Me too?")
+        answer.cancel()
+        await answer
+        assert chat.messages == ()
+        with pytest.raises(PromptError, match="empty"):
+            chat.ask("  ")
+        with pytest.raises(ConfigError, match="max_new_token"):
+            chat.ask("How many?", max_new_token=3)
+        with pytest.raises(ContextError):
+            await chat.ask("word " * 9000)
+        assert (await chat.ask("How many?", max_new_tokens=3)).texts[0]
+        assert len(chat.messages) == 2
+
+    run(serve())
+
+
+def test_chats_can_be_saved_when_all_is_drained(pipeline: AsyncLLMPipeline, tmp_path: Path) -> None:
+    async def serve() -> None:
+        chat = pipeline.chat()
+        answer = chat.ask("How many?", max_new_tokens=20)
+        await answer.accepted()
+
+        async def save() -> None:
+            await pipeline.save_session(tmp_path / "chat.safetensors", chat)
+
+        await pipeline.drain(60, before_close=save)
+        assert len(chat.messages) == 2
+
+    run(serve())
+    assert (tmp_path / "chat.safetensors").exists()
