@@ -7,14 +7,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from openvino_genai import SchedulerConfig
-
-from ov_kvcrush.errors import ConfigError
+from ov_kvcrush.errors import ConfigError, ContextError
 from ov_kvcrush.evaluation.configurations import Configuration
 from ov_kvcrush.evaluation.dataset import Example
 from ov_kvcrush.evaluation.results import Outcome, Record, ScoredAnswer
 from ov_kvcrush.model_folder import load_tokenizer
 from ov_kvcrush.pipeline.llm_pipeline import LLMPipeline
+from ov_kvcrush.pipeline.loaded_model import model_context_length
 from ov_kvcrush.pipeline.prompt_encoder import PromptEncoder
 from ov_kvcrush.pipeline.special_tokens import added_tokens
 from ov_kvcrush.progress import Progress
@@ -76,8 +75,15 @@ class Evaluation:
 
         Raises:
             ConfigError: a document's budget is too small, or as ``KVCacheConfig``.
+            ContextError: a document leaves no room in the model's context.
         """
+        context = model_context_length(self.model_dir)
         for document in documents:
+            if 0 < context <= document.total_tokens:
+                error = ContextError(document.total_tokens, context)
+                error.message = f"{document.example.id}: {error.message}"
+                error.hint = "Leave long documents out with --tokens LOW HIGH."
+                raise error
             budget = configuration.budget(document.prompt_tokens)
             try:
                 configuration.cache_config(budget, self.prefill_factor)
@@ -150,16 +156,12 @@ class Evaluation:
         if configuration.engine == "genai":
             # openvino_genai 2026.4.1 corrupts the heap when a pool of u4 grows: it shall not grow.
             config = dataclasses.replace(config, pool_size=room)
-        scheduler = None
-        if self.chunk is not None:
-            scheduler = SchedulerConfig()
-            scheduler.max_num_batched_tokens = self.chunk
         return LLMPipeline(
             self.model_dir,
             device=self.device,
             config=self.properties,
             kv_cache_config=config,
-            scheduler_config=scheduler,
+            max_num_batched_tokens=self.chunk,
             engine=configuration.engine,
             decode_precision=self.decode_precision if configuration.engine == "paged" else None,
         )

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ov_kvcrush.errors import ConfigError
+from ov_kvcrush.errors import ConfigError, ContextError
 from ov_kvcrush.evaluation.configurations import make_configurations
 from ov_kvcrush.evaluation.dataset import Example
 from ov_kvcrush.evaluation.run import Evaluation
@@ -51,4 +51,15 @@ def test_all_budgets_are_checked_before_anything_runs(needle_int8_dir: Path) -> 
     configurations = make_configurations(["default"], [Fraction(1, 20)], [])
     with pytest.raises(ConfigError, match=r"default 1/20 of one, .* leaves nothing to choose"):
         next(Evaluation(needle_int8_dir).compare(configurations, [EXAMPLE], steps))
+    assert steps.titles == []
+
+
+def test_a_document_beyond_the_context_is_refused_before_anything_runs(
+    needle_int8_dir: Path,
+) -> None:
+    question = f"{'Room 7 is blue. ' * 3000} What is room 7?"
+    steps, example = Steps(), Example("long", "quote", 9000, ((question, "7"),))
+    configurations = make_configurations(["default"], [Fraction(1, 2)], [])
+    with pytest.raises(ContextError, match=r"long: the prompt has .* within the 8,192 that"):
+        next(Evaluation(needle_int8_dir).compare(configurations, [EXAMPLE, example], steps))
     assert steps.titles == []
