@@ -72,9 +72,11 @@ class ChatTerminal:
         self._is_answering = False
         self._is_line_open = True  # an answer may be empty, and is a line too
         self._end_line()
-        for line in remarks(results, self.conversation.generation_config):
+        description = self.conversation.pipeline.describe()
+        config = self.conversation.generation_config
+        for line in remarks(results, config, description.context_length):
             self.note(line)
-        self.note(stats_line(results.metrics[0], self.conversation.pipeline.describe()))
+        self.note(stats_line(results.metrics[0], description))
 
     def _respond(self, typed: Typed) -> None:
         self._is_answering = False

@@ -27,8 +27,16 @@ def stats_line(metrics: GenerationMetrics, description: EngineDescription) -> st
     return " · ".join(parts)
 
 
-def remarks(results: DecodedResults, config: GenerationConfig) -> list[str]:
-    """A line for each thing that was not as usual: text read anew, no answer, or one cut off."""
+def remarks(
+    results: DecodedResults, config: GenerationConfig, context_length: int = 0
+) -> list[str]:
+    """A line for each thing that was not as usual: text read anew, no answer, or one cut off.
+
+    Args:
+        results: of one answer.
+        config: its settings.
+        context_length: tokens that it and its prompt may have; 0 where they are not bounded.
+    """
     metrics, lines = results.metrics[0], []
     if metrics.restarted:
         lines.append(f"The history was read anew: {metrics.restarted}.")
@@ -40,7 +48,7 @@ def remarks(results: DecodedResults, config: GenerationConfig) -> list[str]:
     if not results.texts[0].strip():
         lines.append("The answer is empty: it ended before its first word.")
     if results.finish_reasons[0].name == "LENGTH":
-        lines.append(f"The answer was cut off: {_limit(metrics, config)}.")
+        lines.append(f"The answer was cut off: {_limit(metrics, config, context_length)}.")
     return lines
 
 
@@ -73,11 +81,13 @@ def _cache(metrics: GenerationMetrics, description: EngineDescription) -> str:
     return ", ".join(parts)
 
 
-def _limit(metrics: GenerationMetrics, config: GenerationConfig) -> str:
+def _limit(metrics: GenerationMetrics, config: GenerationConfig, context_length: int) -> str:
     if metrics.num_generated_tokens >= config.max_new_tokens:
         return f"max_new_tokens is {config.max_new_tokens:,}"
     if metrics.num_prompt_tokens + metrics.num_generated_tokens >= config.max_length:
         return f"max_length is {config.max_length:,}"
+    if 0 < context_length <= metrics.num_prompt_tokens + metrics.num_generated_tokens:
+        return f"the model was made to read {context_length:,} tokens"
     return "the KV cache's pool is full"
 
 

@@ -115,6 +115,13 @@ def test_an_answer_cut_off_says_by_what(limits: dict[str, int], reason: str) -> 
     assert lines == [f"The answer was cut off: {reason}."]
 
 
+def test_an_answer_cut_off_by_the_context_says_so() -> None:
+    cost = results(GenerationFinishReason.LENGTH, metrics())
+    tokens = cost.metrics[0].num_prompt_tokens + cost.metrics[0].num_generated_tokens
+    lines = remarks(cost, GenerationConfig(), context_length=tokens)
+    assert lines == [f"The answer was cut off: the model was made to read {tokens:,} tokens."]
+
+
 @pytest.mark.parametrize(
     ("num_bytes", "text"),
     [(0, "0 MB"), (155_648, "0.156 MB"), (99_960_000, "100 MB"), (10_200_547_328, "10,201 MB")],
