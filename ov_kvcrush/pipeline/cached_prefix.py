@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -24,8 +23,8 @@ _END = "\N{SYMBOL FOR END OF TEXT}"
 class CachedPrefix:
     """What :meth:`LLMPipeline.cache_prefix` gives; later calls begin with it.
 
-    Closing it, explicitly or at the end of a ``with``, frees its pages. One that is forgotten gives
-    them up when they are needed.
+    Closing it, explicitly or at the end of a ``with``, frees its pages. Those of one that nobody
+    holds any more go with the next call.
 
     Attributes:
         text: that was read.
@@ -52,8 +51,6 @@ class CachedPrefix:
         self.token_ids = token_ids or encoder.encode(self.beginning)
         self.session = Session(pinned=True, is_prefix=True)
         self.metrics: GenerationMetrics | None = None
-        # Not closed: this may happen anywhere, also while the engine is at work.
-        weakref.finalize(self, _unpin, self.session)
 
     def render(self, encoder: PromptEncoder, question: str) -> RenderedText:
         """The prompt, through the chat template, whose one message is the text and ``question``."""
@@ -93,10 +90,6 @@ class CachedPrefix:
         trace: TracebackType | None,
     ) -> None:
         self.close()
-
-
-def _unpin(session: Session) -> None:
-    session.pinned = False
 
 
 def reading_config() -> GenerationConfig:

@@ -247,8 +247,8 @@ class LLMPipeline:
         """Read ``text`` once, cut its cache to the budget, and keep it for any number of questions.
 
         The user's message of later calls is ``text`` and then their input, so end it as it should
-        stand before a question. Its pages stay until it is closed, whatever else needs room.
-        ``progress`` is told how much has been read, as it grows.
+        stand before a question. Its pages stay until it is closed or nobody holds it any more,
+        whatever else needs room. ``progress`` is told how much has been read, as it grows.
 
         Raises:
             PromptError: the text is empty, or does not fit the pool.
