@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -88,6 +89,8 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
         OSError: it cannot be written; ``path`` is what it was.
     """
     path = Path(os.path.realpath(path))  # replace what a link points to, not the link
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     _remove_abandoned(path)
     partial = path.with_name(f".{path.name}.partial-{secrets.token_hex(8)}")
     with partial.open("xb") as stream:

@@ -53,6 +53,8 @@ def session_lock(path: Path) -> Iterator[None]:
 
 
 def _acquire(path: Path) -> _Hold:
+    if path.is_dir():
+        raise SessionError(f"{path} is a folder", "Give the name of a file.")
     lock = path.with_name(f".{path.name}.lock")
     while True:
         try:

@@ -132,7 +132,13 @@ def test_a_document_longer_than_the_context_is_refused(
     document, file = tmp_path / "text.txt", tmp_path / "text.safetensors"
     document.write_text("Room 7 is blue. " * 20_000)
     arguments = [str(needle_int8_dir), str(document), "-o", str(file), *BUDGET]
-    assert "the model was made to read" in fails(capsys, "crush", *arguments)
+    assert run(["crush", *arguments]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert re.search(
+        r"^error: the prompt has .* within the 8,192 that the model was made", err, re.M
+    )
+    assert "--context-length" in err
     assert not file.exists()
 
 

@@ -101,7 +101,7 @@ def test_the_current_folder_is_filled_with_all_standard_streams_closed(
     shell = 'cd "$1" && exec "$2" -m ov_kvcrush export -m "$3" . <&- >&- 2>&-'
     arguments = [str(tmp_path / "here"), sys.executable, str(model)]
     process = subprocess.run(["sh", "-c", shell, "sh", *arguments])
-    assert process.returncode == 0
+    assert process.returncode == 2  # the summary could not be shown
     assert KVPlan.load(tmp_path / "here") is not None
     assert not [name for name in os.listdir(tmp_path / "here") if "partial" in name]
 
