@@ -89,7 +89,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
         OSError: it cannot be written; ``path`` is what it was.
     """
     path = Path(os.path.realpath(path))  # replace what a link points to, not the link
-    if path.is_dir():
+    if os.path.isdir(path):  # Path.is_dir raises where the name is too long
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     _remove_abandoned(path)
     partial = path.with_name(f".{path.name}.partial-{secrets.token_hex(8)}")

@@ -53,7 +53,7 @@ def session_lock(path: Path) -> Iterator[None]:
 
 
 def _acquire(path: Path) -> _Hold:
-    if path.is_dir():
+    if os.path.isdir(path):  # Path.is_dir raises where the name is too long
         raise SessionError(f"{path} is a folder", "Give the name of a file.")
     lock = path.with_name(f".{path.name}.lock")
     while True:
