@@ -54,7 +54,9 @@ def session_lock(path: Path) -> Iterator[None]:
 
 def _acquire(path: Path) -> _Hold:
     if os.path.isdir(path):  # Path.is_dir raises where the name is too long
-        raise SessionError(f"{path} is a folder", "Give the name of a file.")
+        raise SessionError(
+            f"{path} cannot hold a session: it is not a file", "Give the name of a file."
+        )
     lock = path.with_name(f".{path.name}.lock")
     while True:
         try:
