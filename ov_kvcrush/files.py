@@ -92,7 +92,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     if os.path.isdir(path):  # Path.is_dir raises where the name is too long
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     _remove_abandoned(path)
-    partial = path.with_name(f".{path.name}.partial-{secrets.token_hex(8)}")
+    partial = partial_of(path)
     with partial.open("xb") as stream:
         try:
             fcntl.flock(stream, fcntl.LOCK_EX)
@@ -104,6 +104,11 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
             partial.unlink(missing_ok=True)
             raise
     _sync_folder(path.parent)
+
+
+def partial_of(path: Path) -> Path:
+    """A name beside ``path`` for what is to replace it, another one each time."""
+    return path.with_name(f".{path.name}.partial-{secrets.token_hex(8)}")
 
 
 def _remove_abandoned(path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import stat
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -79,7 +80,7 @@ def load_tokenizer(folder: Path) -> Tokenizer:
     from openvino_genai import Tokenizer
 
     for name in TOKENIZER_FILES:
-        if not (folder / name).exists():
+        if not os.path.exists(folder / name):  # Path.exists raises where the name is too long
             require_graph(folder)  # that there is no model at all is said first
             raise ModelError(f"{folder} holds no {name}", _EXPORT_AGAIN)
         _require_xml(folder / name)

@@ -9,7 +9,13 @@ import pytest
 
 from ov_kvcrush import LLMPipeline
 from ov_kvcrush.errors import ModelError
-from ov_kvcrush.model_folder import GRAPH_FILE, TOKENIZER_FILES, WEIGHTS_FILE, require_graph
+from ov_kvcrush.model_folder import (
+    GRAPH_FILE,
+    TOKENIZER_FILES,
+    WEIGHTS_FILE,
+    load_tokenizer,
+    require_graph,
+)
 from ov_kvcrush.plan import PLAN_FILE
 from tests.support.folders import linked
 
@@ -81,3 +87,8 @@ def test_a_damaged_model_is_refused_in_one_line(
     assert "\n" not in caught.value.message
     assert caught.value.hint
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_tokenizer_in_a_folder_whose_name_is_too_long_is_refused() -> None:
+    with pytest.raises(ModelError, match="File name too long"):
+        load_tokenizer(Path("x" * 300))

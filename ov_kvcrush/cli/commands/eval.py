@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from collections.abc import Sequence
@@ -26,7 +27,7 @@ from ov_kvcrush.evaluation.dataset import SPLITS, choose_examples, read_examples
 from ov_kvcrush.evaluation.plot import require_plot, save_plot
 from ov_kvcrush.evaluation.policies import DEFAULT_POLICIES, FULL, POLICIES
 from ov_kvcrush.evaluation.report import accuracy_table, difference_table, summary, task_table
-from ov_kvcrush.files import write_text
+from ov_kvcrush.files import partial_of, write_text
 
 if TYPE_CHECKING:
     from ov_kvcrush.evaluation.results import Outcome
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
 
 _CACHE, _DATA, _OUTPUT = "KV cache", "Questions", "Output"
+# Times a budget that nobody's document is long enough for.
+_MOST = 1_000_000
 
 
 def _option(help_text: str, panel: str, *names: str, **settings: Any) -> Any:
@@ -178,9 +181,9 @@ def evaluate(
             "--max-cache-size is not for documents of different sizes",
             "Give the part of their tokens that stays: --keep 1/4",
         )
-    if prefill_factor is not None and prefill_factor != 0 and not prefill_factor >= 1:
+    if prefill_factor is not None and prefill_factor != 0 and not 1 <= prefill_factor <= _MOST:
         raise ConfigError(
-            f"--prefill-factor {prefill_factor} is below the budget",
+            f"--prefill-factor {prefill_factor} is neither 0 nor from 1 to {_MOST:,}",
             "Give 1 or more, or 0 to cut nothing while a prompt is read.",
         )
     policies = policy or list(DEFAULT_POLICIES)
@@ -252,6 +255,11 @@ def _check_writable(path: Path, data: Path) -> None:
         raise ConfigError(f"{path} cannot be written: there is no such folder")
     if os.path.exists(path) and not os.path.isfile(path):
         raise ConfigError(f"{path} cannot be written: it is not a file", "Give the name of a file.")
+    try:
+        os.stat(partial_of(path))
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise ConfigError(f"{path} cannot be written: its name is too long") from None
     if not os.access(folder, os.W_OK):
         raise ConfigError(f"{path} cannot be written: its folder is read-only")
 

@@ -44,6 +44,7 @@ Verbose = Annotated[
 
 def print_error(message: str, hint: str = "") -> None:
     """Print ``error: message`` and the hint below it on stderr, between words if a line is full."""
+    message = message.replace("\n", "\\n")  # of a path, for instance
     for text in (f"error: {message}", *([hint] if hint else [])):
         print(_fitted(text) if sys.stderr.isatty() else text, file=sys.stderr)
 

@@ -7,7 +7,7 @@ import warnings
 
 import pytest
 
-from ov_kvcrush.cli.output.errors import notes_on_stderr
+from ov_kvcrush.cli.output.errors import notes_on_stderr, print_error
 from ov_kvcrush.errors import OVKVCrushWarning
 
 
@@ -19,6 +19,11 @@ def test_warnings_and_what_is_logged_are_notes_of_one_line_each_said_once(
             warnings.warn(text, OVKVCrushWarning, stacklevel=1)
         logging.getLogger("ov_kvcrush").warning("third")
     assert capsys.readouterr().err == "note: first\nnote: second\nnote: third\n"
+
+
+def test_a_message_is_one_line_whatever_it_names(capsys: pytest.CaptureFixture[str]) -> None:
+    print_error("no such folder: a\nb", "Give another one.")
+    assert capsys.readouterr().err == "error: no such folder: a\\nb\nGive another one.\n"
 
 
 def test_others_warnings_and_what_is_logged_later_stay_as_they_are(
