@@ -8,8 +8,6 @@ from concurrent.futures import Future
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
-from openvino_genai import GenerationFinishReason
-
 from ov_kvcrush.pipeline.call_times import CallTimes, timed_call
 from ov_kvcrush.pipeline.deltas import Delta, DeltaReader
 from ov_kvcrush.pipeline.results import DecodedResults
@@ -46,11 +44,6 @@ class Answer:
     def when_done(self, call: Callable[[Future[Request]], None]) -> None:
         """Have ``call`` told that it has ended, before whoever awaits it goes on; in any thread."""
         self._request.when_done(call)
-
-    def text_of(self, request: Request) -> tuple[str, GenerationFinishReason]:
-        """The text of the finished ``request`` that this is the answer of, and why it ended."""
-        results = self._model.decoded(request.generations[:1])
-        return results.texts[0], results.finish_reasons[0]
 
     async def accepted(self) -> None:
         """Wait until the engine has the request, which from then on only its own end can end.

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any, Protocol
 
-from openvino_genai import ChatHistory, GenerationConfig
+from openvino_genai import ChatHistory, GenerationConfig, GenerationFinishReason
 
 from ov_kvcrush.pipeline.answer import Answer
 from ov_kvcrush.pipeline.cached_prefix import CachedPrefix
@@ -36,6 +36,7 @@ class AsyncChat:
     Args:
         chat: what it holds.
         generate: queues a history.
+        read_answer: text of a finished request, and why it ended.
         close_session: frees a cache between two steps.
 
     Attributes:
@@ -46,10 +47,12 @@ class AsyncChat:
         self,
         chat: Chat,
         generate: Generate,
+        read_answer: Callable[[Request], tuple[str, GenerationFinishReason]],
         close_session: Callable[[Session], Awaitable[None]],
     ) -> None:
         self.chat = chat
         self._generate = generate
+        self._read_answer = read_answer
         self._close_session = close_session
 
     @property
@@ -84,12 +87,14 @@ class AsyncChat:
             turn.end()
             raise
 
+        read_answer = self._read_answer
+
         def end(finished: Future[Request]) -> None:
-            # In the engine's thread, before anybody who waits for the answer goes on.
+            # In the engine's thread, before anybody who waits for the answer goes on. It does not
+            # hold the answer: one that nobody else holds any more is to end.
             with turn:
                 if finished.exception() is None:
-                    text, reason = answer.text_of(finished.result())
-                    turn.keep(text, reason)
+                    turn.keep(*read_answer(finished.result()))
 
         answer.when_done(end)
         return answer

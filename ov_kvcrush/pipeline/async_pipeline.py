@@ -12,7 +12,7 @@ from collections.abc import (
 from pathlib import Path
 from typing import Any, TypeVar
 
-from openvino_genai import ChatHistory, GenerationConfig, Tokenizer
+from openvino_genai import ChatHistory, GenerationConfig, GenerationFinishReason, Tokenizer
 
 from ov_kvcrush.errors import ConfigError
 from ov_kvcrush.pipeline.answer import Answer
@@ -191,7 +191,14 @@ class AsyncLLMPipeline:
         """
         chat = Chat(self._model, system_message, prefix)
         chat.session.owner = owner
-        return AsyncChat(chat, self.generate, self.close_session)
+        return self._over(chat)
+
+    def _over(self, chat: Chat) -> AsyncChat:
+        return AsyncChat(chat, self.generate, self._read_answer, self.close_session)
+
+    def _read_answer(self, request: Request) -> tuple[str, GenerationFinishReason]:
+        results = self._model.decoded(request.generations[:1])
+        return results.texts[0], results.finish_reasons[0]
 
     async def save_session(
         self, path: str | Path, what: AsyncChat | CachedPrefix, *, overwrite: bool = False
@@ -204,7 +211,7 @@ class AsyncLLMPipeline:
         """As :meth:`LLMPipeline.load_session`, between two steps; then it is ``owner``'s."""
         what = await self.call(lambda _: load(self._model, Path(path), owner))
         if isinstance(what, Chat):
-            return AsyncChat(what, self.generate, self.close_session)
+            return self._over(what)
         return what
 
     async def get_metrics(self) -> dict[str, Any]:

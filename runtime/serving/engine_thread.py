@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
@@ -64,7 +65,7 @@ class EngineThread:
         self._gate = threading.Lock()
         self._closed = False
         self._draining = False
-        self._open: set[Job] = set()
+        self._open = weakref.WeakSet[Job]()
         self._running: list[Job] = []
         self._broken: BaseException | None = None
         self._steps_failed_in_a_row = 0
@@ -129,7 +130,7 @@ class EngineThread:
         """Take no more requests; those that have not ended."""
         with self._gate:
             self._draining = True
-            return list(self._open)
+            return self._open_jobs()
 
     def health(self) -> EngineHealth:
         """Whether it can be relied on; waits for nothing."""
@@ -155,7 +156,9 @@ class EngineThread:
             if self._closed or self._draining:
                 raise EngineClosedError()
             self._open.add(job)
-        job.finished.add_done_callback(lambda _: self._open.discard(job))
+
+    def _open_jobs(self) -> list[Job]:
+        return [job for job in self._open if not job.finished.done()]
 
     def _order(self, order: Callable[[], None]) -> None:
         with self._gate:  # nothing is put behind the last order
@@ -182,7 +185,7 @@ class EngineThread:
                 order = self._step
             if order is None:
                 self._end_all(EngineClosedError())
-                for job in list(self._open):  # those still on their way
+                for job in self._open_jobs():  # those still on their way
                     job.fail(EngineClosedError())
                 return
             try:

@@ -12,6 +12,8 @@ from openvino_genai import ChatHistory, GenerationFinishReason
 
 from ov_kvcrush import AsyncChat, AsyncLLMPipeline, KVCacheConfig
 from ov_kvcrush.errors import ConfigError, ContextError, EngineClosedError, PromptError
+from ov_kvcrush.runtime.interface import Engine
+from ov_kvcrush.runtime.paged.engine import PagedEngine
 from tests.support.coroutines import run
 from tests.support.engines import F32
 
@@ -249,3 +251,26 @@ def test_chats_can_be_saved_when_all_is_drained(pipeline: AsyncLLMPipeline, tmp_
 
     run(serve())
     assert (tmp_path / "chat.safetensors").exists()
+
+
+def test_a_chat_and_an_answer_that_nobody_holds_leave_nothing(pipeline: AsyncLLMPipeline) -> None:
+    async def talk() -> None:
+        chat = pipeline.chat()
+        await chat.ask(DOCUMENT, max_new_tokens=3)
+        chat.ask("And endlessly?", **LONG)  # nobody holds this one
+
+    async def used() -> int:
+        def look(engine: Engine) -> int:
+            assert isinstance(engine, PagedEngine)
+            engine.prefixes.clear()
+            engine.check_integrity()
+            return engine.metrics().used_bytes + engine.metrics().num_requests
+
+        return await pipeline.call(look)
+
+    async def serve() -> None:
+        await talk()
+        while await used():  # until the second one has been ended
+            await asyncio.sleep(0.01)
+
+    run(serve())
