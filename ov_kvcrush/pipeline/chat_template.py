@@ -65,8 +65,13 @@ class ChatTemplate:
         self._jinja: JinjaTemplate | None = None
         self._by_jinja = False
         if self.source:
+            from ov_kvcrush.pipeline.jinja_template import may_divide_by_zero
+
             with _native_errors_unshown():
-                self._by_jinja = any(self._only_jinja_renders(*probe) for probe in _PROBES)
+                # At a division by zero openvino_genai's ends the process.
+                self._by_jinja = may_divide_by_zero(self.source) or any(
+                    self._only_jinja_renders(*probe) for probe in _PROBES
+                )
 
     @timed("chat_template")
     def render(

@@ -33,11 +33,7 @@ class JinjaTemplate:
     """
 
     def __init__(self, source: str) -> None:
-        environment = ImmutableSandboxedEnvironment(
-            trim_blocks=True,
-            lstrip_blocks=True,
-            extensions=[_Generation, "jinja2.ext.loopcontrols"],
-        )
+        environment = _environment()
         environment.filters["tojson"] = _to_json
         environment.globals["raise_exception"] = _refuse
         environment.globals["strftime_now"] = lambda pattern: datetime.now().strftime(pattern)
@@ -65,6 +61,28 @@ class JinjaTemplate:
             raise ModelError(
                 f"the model's chat template does not render this conversation: {reason}", _HINT
             ) from error
+
+
+def may_divide_by_zero(source: str) -> bool:
+    """Whether a divisor in the template ``source`` is not a number that stands there."""
+    try:
+        tree = _environment().parse(source)
+    except jinja2.TemplateSyntaxError:
+        return False  # it divides nothing
+    divisions = tree.find_all((nodes.Div, nodes.FloorDiv, nodes.Mod))
+    return any(not _is_number(division.right) for division in divisions)
+
+
+def _is_number(node: nodes.Expr) -> bool:
+    return isinstance(node, nodes.Const) and isinstance(node.value, int | float) and node.value != 0
+
+
+def _environment() -> ImmutableSandboxedEnvironment:
+    return ImmutableSandboxedEnvironment(
+        trim_blocks=True,
+        lstrip_blocks=True,
+        extensions=[_Generation, "jinja2.ext.loopcontrols"],
+    )
 
 
 class _Generation(Extension):

@@ -46,6 +46,15 @@ def base(needle_int8_dir: Path, tmp_path: Path) -> LLMPipeline:
 # ------------------------------------------------------------------ who renders
 
 
+@pytest.mark.parametrize("divided", ["1 / 0", "1 // (messages | length - 1)", "7 % none_of_it"])
+def test_a_division_by_zero_is_told_and_ends_no_process(
+    tokenizer: genai.Tokenizer, divided: str
+) -> None:
+    template = templated(tokenizer, f"{{{{ {divided} }}}}")
+    with pytest.raises(ModelError, match="does not render this conversation"):
+        template.render(HELLO)
+
+
 def test_what_openvino_genai_renders_is_what_it_renders(tokenizer: genai.Tokenizer) -> None:
     wanted = tokenizer.apply_chat_template(genai.ChatHistory(TURNS), add_generation_prompt=True)
     assert ChatTemplate(tokenizer).render(TURNS) == wanted
