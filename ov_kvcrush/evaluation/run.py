@@ -66,17 +66,10 @@ class Evaluation:
 
         Raises:
             ModelError: there is no tokenizer.
+            ContextError: one leaves no room in the model's context.
         """
         encoder = PromptEncoder(load_tokenizer(self.model_dir), added_tokens(self.model_dir))
-        return [_document(encoder, example) for example in examples]
-
-    def check(self, configuration: Configuration, documents: Sequence[Document]) -> None:
-        """Refuse before anything runs what some document would be refused for later.
-
-        Raises:
-            ConfigError: a document's budget is too small, or as ``KVCacheConfig``.
-            ContextError: a document leaves no room in the model's context.
-        """
+        documents = [_document(encoder, example) for example in examples]
         context = model_context_length(self.model_dir)
         for document in documents:
             if 0 < context <= document.total_tokens:
@@ -84,6 +77,15 @@ class Evaluation:
                 error.message = f"{document.example.id}: {error.message}"
                 error.hint = "Leave long documents out with --tokens LOW HIGH."
                 raise error
+        return documents
+
+    def check(self, configuration: Configuration, documents: Sequence[Document]) -> None:
+        """Refuse before anything runs what some document would be refused for later.
+
+        Raises:
+            ConfigError: a document's budget is too small, or as ``KVCacheConfig``.
+        """
+        for document in documents:
             budget = configuration.budget(document.prompt_tokens)
             try:
                 configuration.cache_config(budget, self.prefill_factor)
@@ -108,7 +110,8 @@ class Evaluation:
             progress: is told which configuration runs, and how far it is.
 
         Raises:
-            ConfigError: as :meth:`check`; else as :meth:`run`.
+            ConfigError: as :meth:`check`.
+            ContextError: as :meth:`read`; else as :meth:`run`.
         """
         documents = self.read(examples)
         for configuration in configurations:

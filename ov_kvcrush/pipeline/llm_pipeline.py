@@ -95,6 +95,8 @@ class LLMPipeline:
         cache, limits = cache_config(kv_cache_config), EngineLimits()
         if scheduler_config is not None:
             cache, limits = read_scheduler_config(scheduler_config, cache)
+        if context_length is None:
+            context_length = model_context_length(Path(models_path))
         given = {
             "context_length": context_length,
             "max_num_batched_tokens": max_num_batched_tokens,
@@ -103,9 +105,6 @@ class LLMPipeline:
         limits = dataclasses.replace(
             limits, **{name: limit for name, limit in given.items() if limit is not None}
         )
-        if context_length is None:
-            known = model_context_length(Path(models_path))
-            limits = dataclasses.replace(limits, context_length=known)
         self._model = LoadedModel(
             Path(models_path),
             tokenizer,

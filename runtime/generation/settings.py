@@ -170,9 +170,7 @@ def bounded(config: GenerationConfig, prompt_length: int, context_length: int) -
         most = wanted if wanted < _UNLIMITED else LONGEST_ANSWER
     if wanted <= most:
         return config
-    copy = GenerationConfig()
-    for name in SERVED:
-        setattr(copy, name, getattr(config, name))
+    copy = copy_of(config)
     copy.max_new_tokens = most
     copy.min_new_tokens = min(copy.min_new_tokens, most)
     return copy

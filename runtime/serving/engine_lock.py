@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from types import TracebackType
 
 from ov_kvcrush.errors import ConfigError
 
@@ -51,12 +50,7 @@ class EngineLock:
                     self._hand_on()
             raise
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Let the next one have it."""
         with self._guard:
             self._hand_on()
