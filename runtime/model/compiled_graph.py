@@ -29,12 +29,15 @@ class Forward:
         gates: by layer ``[tokens, H]``, what the gate says of every token; none without a gate.
         states: by layer ``[window rows, hidden]``, what enters the K projection; none where they
             are not shown or no rows were wanted.
+        residual_norms: by layer ``[window rows]``, the size of the residual stream before the norm
+            that gives ``states``; none where those are none.
     """
 
     logits: NDArray[np.float32]
     queries: list[NDArray[np.float32]]
     gates: list[NDArray[np.float32]]
     states: list[NDArray[np.float32]]
+    residual_norms: list[NDArray[np.float32]]
 
 
 class CompiledGraph:
@@ -101,14 +104,16 @@ class CompiledGraph:
         for part in self._parts:
             hidden_states = part.infer(batch, hidden_states)
         has_rows = len(batch.window_rows) > 0
+        shows_states = has_rows and self._shows_states
         return Forward(
             logits=self._parts[-1].output("logits")[:, 0, :],
             queries=self._by_layer("queries") if has_rows else [],
             gates=[scores[:, 0, :] for scores in self._by_layer("gate")] if self._has_gate else [],
             states=(
-                [states[:, 0, :] for states in self._by_layer("states")]
-                if has_rows and self._shows_states
-                else []
+                [states[:, 0, :] for states in self._by_layer("states")] if shows_states else []
+            ),
+            residual_norms=(
+                [norms[:, 0] for norms in self._by_layer("residual_norms")] if shows_states else []
             ),
         )
 

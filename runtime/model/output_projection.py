@@ -14,7 +14,7 @@ from openvino import opset13 as ops
 _REARRANGING = {"Reshape", "Transpose", "Squeeze", "Unsqueeze", "Convert"}
 
 
-def output_projection(attention: ov.Node) -> NDArray[np.float32] | None:
+def find_output_projection(attention: ov.Node) -> NDArray[np.float32] | None:
     """The weights ``[hidden, Hq * Dv]`` that the output of ``attention`` is multiplied with.
 
     None where it does not go into one MatMul with constant weights.

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import openvino as ov
+from numpy.typing import NDArray
 from openvino import opset13 as ops
 from openvino._offline_transformations import paged_attention_transformation
 
@@ -24,11 +25,13 @@ from ov_kvcrush.gate import Gate
 from ov_kvcrush.model_folder import require_graph
 from ov_kvcrush.plan import LayerGeometry
 from ov_kvcrush.runtime.model.key_state import find_key_states
+from ov_kvcrush.runtime.model.output_projection import find_output_projection
+from ov_kvcrush.runtime.model.residual_state import find_residual_state
 from ov_kvcrush.runtime.plugin.core import core
 from ov_kvcrush.runtime.plugin.properties import ENABLE_MMAP
 
 PER_LAYER_INPUTS = ("past_lens", "block_indices_begins", "max_context_len", "block_indices")
-LAYER_OUTPUTS = ("queries", "gate", "states")
+LAYER_OUTPUTS = ("queries", "gate", "states", "residual_norms")
 
 _SHARED_INPUTS = {"input_ids", "position_ids", "subsequence_begins"}
 
@@ -47,13 +50,17 @@ class PagedGraph:
     ``window_rows [rows]`` and ``sampled_rows [rows]``, both row numbers of the batch.
     Outputs: ``logits [sampled rows, 1, vocab]``, ``queries.N [window rows, Hq * D]`` (after RoPE),
     with a gate ``gate.N [tokens, 1, H]`` (without its bias), and where they were asked for
-    ``states.N [window rows, 1, hidden]``, what enters the K projection.
+    ``states.N [window rows, 1, hidden]``, what enters the K projection, and
+    ``residual_norms.N [window rows, 1]``, the size of the residual stream before the norm.
     """
 
     model: ov.Model
     layers: tuple[LayerGeometry, ...]
     scales: tuple[float, ...]
     """Factor on the products of queries and keys, by layer."""
+    output_grams: tuple[NDArray[np.float32], ...] = ()
+    """By layer ``[Hq, Dv, Dv]``: ``v @ gram @ v`` is the square of what a value ``v`` adds to the
+    residual stream. Only where states are shown."""
 
 
 def read_paged_graph(
@@ -91,16 +98,18 @@ def read_paged_graph(
     layers, scales = _geometry(folder, attentions)
     _give_each_layer_its_lengths(model, attentions)
     rows = _add_query_outputs(model, attentions)
+    grams: tuple[NDArray[np.float32], ...] = ()
     if gate is not None or shows_states:
         states = _key_states(folder, model, attentions)
         if gate is not None:
             _add_gate_outputs(folder, model, states, layers, gate)
         if shows_states:
             _add_state_outputs(model, states, rows)
+            grams = _output_grams(folder, attentions, layers)
     _compute_logits_of_sampled_rows_only(folder, model)
     _refuse_unknown_inputs(folder, model)
     model.validate_nodes_and_infer_types()
-    return PagedGraph(model, layers, scales)
+    return PagedGraph(model, layers, scales, grams)
 
 
 def read_geometry(folder: str | Path) -> tuple[LayerGeometry, ...]:
@@ -256,7 +265,27 @@ def _add_state_outputs(model: ov.Model, states: list[ov.Output], rows: ov.Node) 
     for number, state in enumerate(states):
         shown = ops.convert(ops.gather(state, rows, ops.constant(np.int32(0))), "f32")
         shown.output(0).set_names({f"states.{number}"})
-        model.add_results([ops.result(shown)])
+        residual = ops.gather(find_residual_state(state), rows, ops.constant(np.int32(0)))
+        norms = ops.reduce_l2(ops.convert(residual, "f32"), ops.constant(np.int32(-1)), False)
+        norms.output(0).set_names({f"residual_norms.{number}"})
+        model.add_results([ops.result(shown), ops.result(norms)])
+
+
+def _output_grams(
+    folder: str | Path, attentions: list[ov.Node], layers: tuple[LayerGeometry, ...]
+) -> tuple[NDArray[np.float32], ...]:
+    grams = []
+    for attention, layer in zip(attentions, layers, strict=True):
+        weights = find_output_projection(attention)
+        if weights is None:
+            raise UnsupportedError(
+                f"{folder}: attention is not followed by one product with weights, so that what a "
+                "value adds cannot be told, and a gate cannot be fitted",
+                "Run the model without a gate: it keeps distinct tokens.",
+            )
+        heads = weights.reshape(len(weights), layer.num_query_heads, -1).transpose(1, 2, 0)
+        grams.append(heads @ heads.transpose(0, 2, 1))
+    return tuple(grams)
 
 
 def _compute_logits_of_sampled_rows_only(folder: str | Path, model: ov.Model) -> None:

@@ -47,6 +47,8 @@ class PagedModel:
     Attributes:
         layers: geometry by layer.
         scales: factor on query-key products, by layer.
+        output_grams: by layer ``[Hq, Dv, Dv]``, where states are shown: ``v @ gram @ v`` is the
+            square of what a value ``v`` adds to the residual stream.
         precisions: what the compiled cache really stores, by layer.
         layouts: of a page, by layer.
         num_token_ids: token ids that it can read and write: 0 and on; 0 where it does not tell.
@@ -76,6 +78,7 @@ class PagedModel:
         graph = read_paged_graph(folder, properties.pop(ENABLE_MMAP, True), gate, shows_states)
         _require_dividing_groups(properties, graph.layers)
         self.layers, self.scales = graph.layers, graph.scales
+        self.output_grams = graph.output_grams
         self.num_token_ids = num_token_ids(graph.model)
         if precisions is None or isinstance(precisions, LayerPrecision):
             by_layer = [precisions] * len(self.layers)
