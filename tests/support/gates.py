@@ -23,7 +23,7 @@ def random_gate(folder: Path, seed: int = 0) -> Gate:
         for state, layer in zip(states, graph.layers, strict=True)
     ]
     return Gate(
-        tuple(rng.normal(size=size).astype(np.float32) / 8 for size in sizes),
+        tuple((rng.normal(size=size) / 8).astype(np.float32) for size in sizes),
         tuple(rng.normal(size=heads).astype(np.float32) for _, heads in sizes),
         fingerprint(folder),
     )
