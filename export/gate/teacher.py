@@ -1,8 +1,8 @@
 """What each token of a text turns out to be worth when the text is repeated.
 
-That is what the gate has to predict. KVzip (arXiv 2505.23416) scores a token by the highest attention it gets while the model repeats
-the text; KVzap (arXiv 2601.07891) counts with it how much the token's value then adds to the
-residual stream (KVzip+).
+That is what the gate has to predict. KVzip (arXiv 2505.23416) scores a token by the highest
+attention it gets while the model repeats the text; KVzap (arXiv 2601.07891) counts with it how much
+the token's value then adds to the residual stream (KVzip+).
 """
 
 from __future__ import annotations
@@ -74,8 +74,13 @@ class Teacher:
         """
         repeated = [*text, *self._instruction, *text]
         sequence = sequence_on_pages(repeated, self._model.layers)
-        states = self._read(sequence, len(text), rows)
+        states = self._read_states(sequence, len(text), rows)
         return Lesson(states, self.scores(sequence, len(text)))
+
+    def read(self, sequence: TokenSequence, num_tokens: int) -> None:
+        """Read the next ``num_tokens`` of ``sequence``."""
+        for _, batch in self._batches(sequence, num_tokens):
+            self._model.forward(batch)
 
     def scores(self, sequence: TokenSequence, num_tokens: int) -> list[Floats]:
         """Scores of the ``num_tokens`` that ``sequence`` has cached, as in a lesson.
@@ -91,7 +96,7 @@ class Teacher:
             scores[n] = by_head.max(axis=1)
         return scores
 
-    def _read(
+    def _read_states(
         self, sequence: TokenSequence, num_tokens: int, rows: NDArray[np.int64]
     ) -> list[Floats]:
         """Read the first ``num_tokens``; by layer the states of ``rows``."""
