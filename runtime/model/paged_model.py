@@ -75,7 +75,7 @@ class PagedModel:
         properties = dict(properties or {})
         require_properties("CPU", properties)
         _require_decode_precision(decode_precision)
-        graph = read_paged_graph(folder, properties.pop(ENABLE_MMAP, True), gate, shows_states)
+        graph = read_paged_graph(folder, properties.pop(ENABLE_MMAP, True), shows_states)
         _require_dividing_groups(properties, graph.layers)
         self.layers, self.scales = graph.layers, graph.scales
         self.output_grams = graph.output_grams
@@ -85,13 +85,13 @@ class PagedModel:
         else:
             by_layer = list(precisions)
         spare = replace(graph, model=graph.model.clone()) if decode_precision else None
-        self._compiled = CompiledGraph(graph, by_layer, properties)
+        self._compiled = CompiledGraph(graph, by_layer, properties, gate)
         _require_grouped_values(properties, self._compiled.precisions)
         self._decoding = self._compiled
         if spare is not None and decode_precision != self._compiled.inference_precision:
             _require_shared_cache(decode_precision, self._compiled.precisions)
             properties[INFERENCE_PRECISION] = decode_precision
-            self._decoding = CompiledGraph(spare, self._compiled.precisions, properties)
+            self._decoding = CompiledGraph(spare, self._compiled.precisions, properties, gate)
         self.precisions = self._compiled.precisions
         self.layouts = self._compiled.layouts
         self.memories: list[CacheMemory] = []
