@@ -51,13 +51,17 @@ class Teacher:
     """Reads texts twice with a model.
 
     Args:
-        model: with ``shows_states`` a value's part counts in the scores (KVzip+), else attention
-            alone (KVzip), and there are no states.
+        model: compiled with ``shows_states``, if states are wanted or values are weighed.
         instruction: tokens that ask to repeat what stands before them.
+        weighs_values: whether a value's part counts in the scores (KVzip+), or attention alone
+            (KVzip).
     """
 
-    def __init__(self, model: PagedModel, instruction: Sequence[int]) -> None:
+    def __init__(
+        self, model: PagedModel, instruction: Sequence[int], weighs_values: bool = True
+    ) -> None:
         self._model = model
+        self._weighs_values = weighs_values
         self._instruction = list(instruction)
         self._taught = [n for n, layer in enumerate(model.layers) if not layer.sliding_window]
         self._threads = ThreadPoolExecutor(max_workers=os.cpu_count())
@@ -90,7 +94,7 @@ class Teacher:
         peaks = self._read_again(sequence, num_tokens)
         scores = [np.empty((0, num_tokens), np.float32) for _ in self._model.layers]
         for n in self._taught:
-            if self._model.output_grams:
+            if self._weighs_values:
                 peaks[n] += np.log(self._value_norms(sequence, n, num_tokens))
             by_head = peaks[n].reshape(self._model.layers[n].num_kv_heads, -1, num_tokens)
             scores[n] = by_head.max(axis=1)
@@ -134,7 +138,7 @@ class Teacher:
             memory, layer = self._model.memories[n], self._model.layers[n]
             queries = np.ascontiguousarray(shown.queries[n])
             log_weights = np.zeros(len(queries), np.float32)
-            if self._model.output_grams:
+            if self._weighs_values:
                 log_weights -= np.log(shown.residual_norms[n])
             attention_peaks(
                 queries.reshape(len(queries), layer.num_query_heads, layer.key_head_size),

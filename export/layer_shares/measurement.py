@@ -41,8 +41,7 @@ def measure_layer_shares(
     Costs reading some 4,000 tokens, and 160 more for each layer.
 
     Args:
-        model: compiled, without a cache; it gets one here, and serves nothing else afterwards. One
-            that shows its states is measured better.
+        model: compiled, without a cache; it gets one here, and serves nothing else afterwards.
         folder: holds its tokenizer.
         context_length: tokens it can read, 0 where that is not known.
         progress: is told when there is nothing to measure; an export does not fail for that.
@@ -84,7 +83,9 @@ def _measured(
     repeated = [*text, *instruction, *text]
     first_page = pages_for(len(repeated))
     model.reserve([first_page + CopyTrial.num_pages()] * len(model.layers))
-    teacher = Teacher(model, instruction)
+    # By attention alone: what a value adds is little beside a residual stream that has grown, and
+    # the first layers would have most of the highest scores.
+    teacher = Teacher(model, instruction, weighs_values=False)
     sequence = sequence_on_pages(repeated, model.layers)
     teacher.read(sequence, len(text))
     trial = CopyTrial(model, text, first_page)

@@ -1,6 +1,7 @@
 """Values in a page: from the plugin's bytes to float32, in every storage type.
 
-A quantized row begins with a scale and a zero point for each of its groups, as float32.
+A quantized row is its groups one after the other, each with its scale and zero point, as float32,
+ahead of its codes.
 """
 
 from __future__ import annotations
@@ -35,13 +36,12 @@ def read_values(
         return rows.view(np.float32)
     if value_type == "bf16":
         return (rows.view(np.uint16).astype(np.uint32) << np.uint32(16)).view(np.float32)
-    codes_bytes = head_size if value_type == "u8" else head_size // 2
-    header_bytes = rows.shape[2] - codes_bytes
-    grids = np.ascontiguousarray(rows[:, :, :header_bytes]).view(np.float32)
-    grids = grids.reshape(*rows.shape[:2], header_bytes // _HEADER_BYTES, 2)
-    codes = rows[:, :, header_bytes:]
+    code_bytes = head_size if value_type == "u8" else head_size // 2
+    num_groups = (rows.shape[2] - code_bytes) // _HEADER_BYTES
+    groups = rows.reshape(*rows.shape[:2], num_groups, -1)
+    grids = np.ascontiguousarray(groups[..., :_HEADER_BYTES]).view(np.float32)
+    codes = groups[..., _HEADER_BYTES:]
     if value_type == "u4":
-        codes = np.stack([codes >> 4, codes & 15], axis=-1)
-    grouped = codes.reshape(*grids.shape[:3], -1).astype(np.float32)
-    values: NDArray[np.float32] = (grouped - grids[..., 1:]) * grids[..., :1]
+        codes = np.stack([codes >> 4, codes & 15], axis=-1).reshape(*codes.shape[:3], -1)
+    values: NDArray[np.float32] = (codes.astype(np.float32) - grids[..., 1:]) * grids[..., :1]
     return values.reshape(*rows.shape[:2], head_size)
