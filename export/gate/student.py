@@ -17,8 +17,6 @@ LEAST_LOG_SCORE = float(np.log(1e-8))
 RIDGE = 0.1
 """Of the mean diagonal. A hundredth of it does as well with many texts, and worse with few."""
 
-_LEAST_RIDGE = 1e-12  # where states never change
-
 
 class Student:
     """Of one layer: all KV heads at once.
@@ -50,9 +48,9 @@ class Student:
         """Weights ``[hidden, H]`` and biases ``[H]``: ``states @ weights + biases`` are scores."""
         mean, offset = self._states / self._count, self._scores / self._count
         # Around the means, the constant is free of the ridge.
+        ridge = RIDGE * np.trace(self._squares) / len(self._squares)
         squares = self._squares - self._count * np.outer(mean, mean)
         products = self._products - self._count * np.outer(mean, offset)
-        ridge = max(RIDGE * np.trace(squares) / len(squares), _LEAST_RIDGE * self._count)
         squares[np.diag_indices_from(squares)] += ridge
         weights = np.linalg.solve(squares, products)
         return weights.astype(np.float32), (offset - mean @ weights).astype(np.float32)
