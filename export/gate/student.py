@@ -58,4 +58,5 @@ class Student:
 
 def floored(scores: Floats) -> Floats:
     """Logarithmic ``scores``, none below the least that counts."""
-    return np.maximum(scores, np.float32(LEAST_LOG_SCORE))
+    least: Floats = np.maximum(scores, np.float32(LEAST_LOG_SCORE))
+    return least

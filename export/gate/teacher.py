@@ -167,7 +167,8 @@ class Teacher:
         for head, gram in enumerate(grams):
             value = values[head * len(values) // len(grams)]
             squares[head] = np.einsum("td,td->t", value @ gram, value)
-        return np.sqrt(np.maximum(squares, np.float32(1e-30)))
+        norms: Floats = np.sqrt(np.maximum(squares, np.float32(1e-30)))
+        return norms
 
     def _batches(self, sequence: TokenSequence, count: int) -> Iterator[tuple[int, Batch]]:
         """The next ``count`` tokens in chunks, each with the place of its first; read in turn."""

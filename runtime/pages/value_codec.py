@@ -35,7 +35,8 @@ def read_values(
     if value_type == "f32":
         return rows.view(np.float32)
     if value_type == "bf16":
-        return (rows.view(np.uint16).astype(np.uint32) << np.uint32(16)).view(np.float32)
+        bits: NDArray[np.uint32] = rows.view(np.uint16).astype(np.uint32) << np.uint32(16)
+        return bits.view(np.float32)
     code_bytes = head_size if value_type == "u8" else head_size // 2
     num_groups = (rows.shape[2] - code_bytes) // _HEADER_BYTES
     groups = rows.reshape(*rows.shape[:2], num_groups, -1)

@@ -30,19 +30,16 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_model(tmp_path_factory.mktemp("source") / "model", initializer_range=0.2)
 
 
-@pytest.fixture(scope="module", params=["fp32", "int8"])
-def folder(
-    request: pytest.FixtureRequest, source: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Path:
+@pytest.fixture(scope="module")
+def folder(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("exported") / "model"
-    export_model(ExportOptions(str(source), output, weight_format=request.param))
+    export_model(ExportOptions(str(source), output, weight_format="fp32"))
     return output
 
 
 def shown(folder: Path, kind: str = "f32", group: int = 0) -> PagedModel:
     precision = LayerPrecision(kind, kind, value_group_size=group)
-    exact = {**F32, "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0"}
-    return PagedModel(folder, precisions=precision, properties=exact, shows_states=True)
+    return PagedModel(folder, precisions=precision, properties=F32, shows_states=True)
 
 
 def taught(model: PagedModel, **settings: bool) -> module.Lesson:
@@ -59,11 +56,15 @@ def wanted(
     model = AutoModelForCausalLM.from_pretrained(
         source, dtype=torch.float32, attn_implementation="eager"
     )
-    states, values = [], []
+    states: list[torch.Tensor] = []
+    values: list[torch.Tensor] = []
+
+    def keep(_: torch.nn.Module, args: tuple[torch.Tensor, ...], out: torch.Tensor) -> None:
+        states.append(args[0][0])
+        values.append(out[0])
+
     for layer in model.model.layers:
-        layer.self_attn.v_proj.register_forward_hook(
-            lambda _, args, out: (states.append(args[0][0]), values.append(out[0]))
-        )
+        layer.self_attn.v_proj.register_forward_hook(keep)
     tokens = torch.tensor([[*TEXT, *INSTRUCTION, *TEXT]])
     told = model(tokens, output_attentions=True, output_hidden_states=True)
     scores, size = [], len(TEXT)
@@ -90,26 +91,20 @@ def test_scores_are_the_highest_attention_of_a_repetition(
     monkeypatch.setattr(module, "_ROWS_AT_ONCE", 25)
     states, scores = wanted(source, weighs_values)
     lesson = taught(shown(folder), weighs_values=weighs_values)
-    exact = "fp32" in str(folder) or lesson.states[0].dtype == np.float32
-    assert exact
     for found, state in zip(lesson.states, states, strict=True):
         assert found.shape == state.shape == (len(ROWS), 64)
+        np.testing.assert_allclose(found, state, atol=1e-4)
     for found, score in zip(lesson.scores, scores, strict=True):
         assert found.shape == score.shape == (2, len(TEXT))
         assert np.std(score) > 0.3
-    tolerance = np.abs(lesson.states[0] - states[0]).max()
-    # Weights in int8 are another model, a little.
-    assert tolerance < 0.1
-    bound = 1e-3 if tolerance < 1e-5 else 0.2
-    for found, score in zip(lesson.scores, scores, strict=True):
-        np.testing.assert_allclose(found, score, atol=bound)
+        np.testing.assert_allclose(found, score, atol=1e-3)
 
 
 @pytest.mark.parametrize(("kind", "group"), [("u8", 0), ("u8", 8), ("u4", 0)])
 def test_a_quantized_cache_teaches_nearly_the_same(folder: Path, kind: str, group: int) -> None:
     exact, found = taught(shown(folder)), taught(shown(folder, kind, group))
     for a, b in zip(exact.scores, found.scores, strict=True):
-        assert np.corrcoef(a.ravel(), b.ravel())[0, 1] > (0.999 if kind == "u8" else 0.9)
+        assert np.corrcoef(a.ravel(), b.ravel())[0, 1] > (0.999 if kind == "u8" else 0.8)
 
 
 def test_a_second_text_finds_nothing_of_the_first(folder: Path) -> None:
