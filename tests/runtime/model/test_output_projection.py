@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -28,12 +29,12 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_weights_are_those_of_the_checkpoint(
     source: Path, weight_format: str, error: float, tmp_path: Path
 ) -> None:
-    group = {"group_size": 32} if weight_format == "int4" else {}
+    group: dict[str, Any] = {"group_size": 32} if weight_format == "int4" else {}
     folder = tmp_path / "model"
     export_model(ExportOptions(str(source), folder, weight_format=weight_format, **group))
     wanted = load_file(source / "model.safetensors")
-    attentions = attention_nodes(read_paged_graph(folder).model)
-    for number, attention in enumerate(attentions):
+    graph = read_paged_graph(folder)  # what follows an attention lives as long as it does
+    for number, attention in enumerate(attention_nodes(graph.model)):
         weights = find_output_projection(attention)
         assert weights is not None
         assert weights.shape == (64, 128)
