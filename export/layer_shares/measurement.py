@@ -30,7 +30,7 @@ LEAST_SHARE = 0.2
 # A count of 0 is one of few tokens; and a twentieth is shared out evenly.
 _LEAST_COUNT, _EVEN_PART_OF_COUNT = 0.1, 0.05
 
-_TEXT_TOKENS, _LEAST_TEXT_TOKENS = 2048, 256
+_TEXT_TOKENS, _LEAST_TEXT_TOKENS = 2048, 192
 
 
 def measure_layer_shares(
