@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
 from openvino_genai import GenerationFinishReason
 
 from ov_kvcrush.config import KVCacheConfig
@@ -24,6 +22,7 @@ from ov_kvcrush.runtime.interface import DEFAULT_LIMITS, Engine, EngineDescripti
 from ov_kvcrush.runtime.model.batch import Batch, build_batch
 from ov_kvcrush.runtime.paged.running import RunningRequests
 from ov_kvcrush.runtime.paged.setup import set_up
+from ov_kvcrush.runtime.paged.storing import store
 from ov_kvcrush.runtime.pages.layout import PAGE_SIZE
 from ov_kvcrush.runtime.sequences.sequence import Chunk, Sequence
 from ov_kvcrush.runtime.sequences.session import Session
@@ -136,7 +135,7 @@ class PagedEngine(Engine):
             begun = time.perf_counter()
             logits, queries = self.model.forward(batch)
             self._requests.note_inference(batch, begun)
-            self._store(batch, queries)
+            store(batch, queries, self.eviction)
             advanced = self._requests.sample(batch, logits)
             self._compress(batch)
         self._requests.settle(advanced)
@@ -241,17 +240,6 @@ class PagedEngine(Engine):
                 self.scheduler.preempt(chunk.sequence)
             self._requests.let_finished_go(self._requests.requests_of(chunks))
             raise
-
-    def _store(self, batch: Batch, queries: SequenceOf[NDArray[np.float32]]) -> None:
-        """Note what the inference has written to the cache, and whom its queries attend to."""
-        for chunk, rows in zip(batch.chunks, batch.query_rows, strict=True):
-            sequence = chunk.sequence
-            sequence.append(chunk.count)
-            newest = [layer[rows] for layer in queries]
-            if sequence.accumulates:
-                self.eviction.accumulate(sequence, newest)
-            if sequence.window is not None:
-                sequence.window.push(newest)
 
     def _compress(self, batch: Batch) -> None:
         for chunk in batch.chunks:
