@@ -44,9 +44,7 @@ class Cutter:
         config.require_page_multiples(PAGE_SIZE)
         budgets = CacheBudgets(config, model.layers, shares)
         planner = CutPlanner(config, budgets, chunk)
-        return cls(
-            Compressor(model.layers, model.scales, model.memories, config, budgets, planner)
-        )
+        return cls(Compressor(model.layers, model.scales, model.memories, config, budgets, planner))
 
     def cut(self, sequence: Sequence, cache: KVCache, cut: Cut) -> None:
         """Make ``cut``, which is due now; nothing where ``sequence`` is within its budget.

@@ -67,7 +67,9 @@ class GenaiAnswers:
         """The same, with one of its evictions and ``budget`` tokens in all."""
         key, value = configuration.precision or (None, None)
         config = dataclasses.replace(
-            policy_config(configuration, budget), key_cache_precision=key, value_cache_precision=value
+            policy_config(configuration, budget),
+            key_cache_precision=key,
+            value_cache_precision=value,
         )
         return self._answer(config, tokens, count)
 

@@ -20,7 +20,7 @@ from ov_kvcrush.evaluation.fidelity.divergence import (
 from ov_kvcrush.evaluation.fidelity.free_running import tokens_alike
 from ov_kvcrush.evaluation.fidelity.prompts import Prompt
 from ov_kvcrush.evaluation.fidelity.results import Score
-from ov_kvcrush.runtime.scoring.cutter import Cutter, cuts_while_reading
+from ov_kvcrush.runtime.scoring.cutter import cuts_while_reading
 from ov_kvcrush.runtime.scoring.scorer import Scorer
 from ov_kvcrush.runtime.sequences.sequence import Cut, Sequence
 

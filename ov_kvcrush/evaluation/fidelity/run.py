@@ -120,9 +120,7 @@ class FidelityRun:
             scores |= self._genai_scores(tokenizer, prompt)
             answer = str(tokenizer.decode(given.answer))
             seconds = time.perf_counter() - begun
-            yield PromptScores(
-                prompt.id, prompt.task, len(prompt.tokens), answer, seconds, scores
-            )
+            yield PromptScores(prompt.id, prompt.task, len(prompt.tokens), answer, seconds, scores)
 
     def _measurement(
         self, scorer: Scorer, prompt: Prompt, ends: frozenset[int], given: Given | None
@@ -143,9 +141,7 @@ class FidelityRun:
     def _runs_free(self) -> bool:
         return any(c.engine == "genai" for c in self.configurations) and "known" in self.settings
 
-    def _scorers(
-        self, prompts: Sequence[Prompt]
-    ) -> list[tuple[Scorer, list[Configuration]]]:
+    def _scorers(self, prompts: Sequence[Prompt]) -> list[tuple[Scorer, list[Configuration]]]:
         """A model for each precision, and what it serves."""
         longest = max(len(p.tokens) + len(p.tokens) - p.num_before for p in prompts)
         by_precision: dict[tuple[str, str] | None, list[Configuration]] = {}

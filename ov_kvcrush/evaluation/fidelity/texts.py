@@ -162,7 +162,10 @@ def _from_turns(row: dict[str, Any], name: str) -> Text:
     turns = list(_turns(row["turns"]))
     messages = []
     for question, answer in turns:
-        messages += [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+        messages += [
+            {"role": "user", "content": question},
+            {"role": "assistant", "content": answer},
+        ]
         if answer.strip() != _SAYS_NOTHING:
             break
     # The document stands before the question, in a paragraph of its own.
