@@ -126,7 +126,7 @@ class Scorer:
             boundary = (sequence.num_cached // self.chunk + 1) * self.chunk
             count = min(end, boundary) - sequence.num_cached
             logits = self._infer([(sequence, count, 1)])
-        return logits[-1].copy()
+        return np.array(logits[-1])
 
     def read_cutting(self, sequence: Sequence, cutter: Cutter, cuts: SequenceOf[Cut]) -> Logits:
         """Read all tokens and make ``cuts``, the last one at the end: logits ``[vocab]`` before it.
@@ -140,7 +140,7 @@ class Scorer:
             count = min(sequence.next_stretch, self.chunk)
             logits = self._infer([(sequence, count, 1)])
             cutter.cut_if_due(sequence, self.cache)
-        return logits[-1].copy()
+        return np.array(logits[-1])
 
     def logits(self, *wanted: tuple[Sequence, int]) -> list[Logits]:
         """Read what each sequence has not read yet, all in one inference.

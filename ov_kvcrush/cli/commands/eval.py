@@ -72,7 +72,7 @@ def evaluate(
     tokens: Annotated[
         tuple[int, int] | None,
         _option(
-            "Only documents from LOW to HIGH tokens, as the data counts them, for fidelity the model.",
+            "Only documents from LOW to HIGH tokens, as the data counts them (fidelity: the model)",
             _DATA,
             metavar="LOW HIGH",
         ),
@@ -197,9 +197,9 @@ def evaluate(
 ) -> None:
     """Compare policies, budgets and precisions of the KV cache with the full one.
 
-    **accuracy** counts exactly right answers about long documents. A document is read with its first question, and the cache is cut once. Later questions are
-    answered from what is left, each after the right answers to those before it. The full cache
-    comes first and is the reference.
+    **accuracy** counts exactly right answers about long documents. A document is read with its
+    first question, and the cache is cut once. Later questions are answered from what is left, each
+    after the right answers to those before it. The full cache comes first and is the reference.
 
     A line of the data is `{"id": TEXT, "task": TEXT, "tokens": NUMBER, "turns":
     [[QUESTION, ANSWER], ...]}`, the document in the first question; a first answer "Noted." is not

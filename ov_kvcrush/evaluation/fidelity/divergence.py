@@ -57,7 +57,7 @@ class Reference:
 
 
 def log_likelihoods(logits: Logits, tokens: NDArray[np.int64]) -> Doubles:
-    """Log probability, in nats, that each row of ``logits [rows, vocab]`` gives one of ``tokens``."""
+    """Log probability, in nats, of one of ``tokens`` in each row of ``logits [rows, vocab]``."""
     told = logits[np.arange(len(tokens)), tokens].astype(np.float64)
     return np.asarray(told - log_totals(logits))
 

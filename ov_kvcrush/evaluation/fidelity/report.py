@@ -19,8 +19,8 @@ _CUT = {
 }
 _CAPTION = (
     "KL: divergence of the next-token distribution from the full cache's, in nats × 1000; agree: "
-    "tokens that would have been chosen as well; whole: answers of which all would have been; gold: "
-    "change of the right answer's log likelihood, nats a token."
+    "tokens that would have been chosen as well; whole: answers of which all would have been; "
+    "gold: change of the right answer's log likelihood, nats a token."
 )
 _FREE_CAPTION = (
     " free: part of an answer that nobody tells the cache before it first differs from the full "

@@ -13,6 +13,7 @@ from ov_kvcrush.config import KVCacheConfig
 from ov_kvcrush.evaluation.configurations import Configuration
 from ov_kvcrush.evaluation.fidelity.budgets import (
     PREFILL_FACTOR,
+    budget_of,
     leaves_nothing,
     needs_whole_pages,
     policy_config,
@@ -187,7 +188,7 @@ class FidelityRun:
             precision = configuration.precision
             if precision not in wanted:
                 wanted[precision] = answers.full(prompt.tokens, prompt.most_tokens, precision)
-            budget = int(configuration.keep * len(prompt.tokens)) // 32 * 32
+            budget = budget_of(configuration.keep, len(prompt.tokens), whole_pages=True)
             answer = answers.cut(prompt.tokens, prompt.most_tokens, configuration, budget)
             scores["known", configuration] = Score(
                 budget=budget,
