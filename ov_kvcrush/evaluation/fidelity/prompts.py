@@ -173,6 +173,10 @@ def _place_of(question: str, content: str, rendered: RenderedText) -> int | None
     asked, content = question.strip(), content.strip()
     begin = rendered.text.rfind(content)
     if begin >= 0 and content.endswith(asked):
-        return begin + len(content) - len(asked)
-    begin = rendered.text.rfind(asked) if asked else -1
-    return begin if begin >= 0 else None
+        begin += len(content) - len(asked)
+    else:
+        begin = rendered.text.rfind(asked) if asked else -1
+    if begin < 0:
+        return None
+    # The space before a word is a part of its token.
+    return len(rendered.text[:begin].rstrip(" ")) if asked else begin

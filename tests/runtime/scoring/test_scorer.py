@@ -176,10 +176,14 @@ def test_an_answer_stops_at_an_end_token_which_belongs_to_it(scorer: Scorer) -> 
 
 
 def test_what_fails_gives_its_pages_back(scorer: Scorer) -> None:
-    with pytest.raises(ZeroDivisionError), scorer.begun(PROMPT) as base:
-        scorer.read(base, 200)
-        with scorer.forked(base, PROMPT):
-            raise ZeroDivisionError
+    def fail() -> None:
+        with scorer.begun(PROMPT) as base:
+            scorer.read(base, 200)
+            with scorer.forked(base, PROMPT):
+                raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
     assert_nothing_held(scorer)
 
 
