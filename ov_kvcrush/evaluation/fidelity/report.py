@@ -13,9 +13,9 @@ from ov_kvcrush.evaluation.report import identity
 from ov_kvcrush.evaluation.stats import Difference, paired_mean_difference
 
 _CUT = {
-    "known": "cut when all of the prompt had been read",
-    "unknown": "cut before the question",
-    "reading": "cut while the prompt was read, and at its end",
+    "known": "Question known: cut behind it",
+    "unknown": "Question unknown: cut before it",
+    "reading": "Reading: cut all the time, and at the end",
 }
 _CAPTION = (
     "KL: divergence of the next-token distribution from the full cache's, in nats × 1000; agree: "
@@ -36,9 +36,7 @@ def fidelity_tables(results: Results) -> Iterator[Table]:
             results.mean(setting, c, "free") is not None for c in results.configurations
         )
         table = Table(
-            title=f"Question {setting}: {_CUT[setting]}; {len(results.prompts)} prompts"
-            if setting != "reading"
-            else f"Reading: {_CUT[setting]}; {len(results.prompts)} prompts",
+            title=f"{_CUT[setting]}; {len(results.prompts)} prompts",
             title_justify="left",
             caption=_CAPTION + (_FREE_CAPTION if has_free else "")
             if setting == results.settings[-1] or has_free
