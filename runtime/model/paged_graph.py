@@ -20,10 +20,12 @@ from openvino._offline_transformations import paged_attention_transformation
 from ov_kvcrush.errors import ModelError, UnsupportedError, last_line
 from ov_kvcrush.model_folder import require_graph
 from ov_kvcrush.plan import LayerGeometry
+from ov_kvcrush.runtime.model.key_state import find_key_states
 from ov_kvcrush.runtime.plugin.core import core
 from ov_kvcrush.runtime.plugin.properties import ENABLE_MMAP
 
 PER_LAYER_INPUTS = ("past_lens", "block_indices_begins", "max_context_len", "block_indices")
+LAYER_OUTPUTS = ("queries", "states")
 
 _SHARED_INPUTS = {"input_ids", "position_ids", "subsequence_begins"}
 
@@ -40,7 +42,9 @@ class PagedGraph:
     Inputs beside the plugin's own: for each layer N ``past_lens.N [seqs]``,
     ``block_indices_begins.N [seqs + 1]``, ``max_context_len.N []``, ``block_indices.N [pages]``;
     ``window_rows [rows]`` and ``sampled_rows [rows]``, both row numbers of the batch.
-    Outputs: ``logits [sampled rows, 1, vocab]``, ``queries.N [window rows, Hq * D]`` (after RoPE).
+    Outputs: ``logits [sampled rows, 1, vocab]``, ``queries.N [window rows, Hq * D]`` (after RoPE),
+    and where they were asked for ``states.N [window rows, 1, hidden]``, what enters the K
+    projection.
     """
 
     model: ov.Model
@@ -49,16 +53,22 @@ class PagedGraph:
     """Factor on the products of queries and keys, by layer."""
 
 
-def read_paged_graph(folder: str | Path, memory_mapped: bool = True) -> PagedGraph:
+def read_paged_graph(
+    folder: str | Path,
+    memory_mapped: bool = True,
+    shows_states: bool = False,
+) -> PagedGraph:
     """Read the IR in ``folder`` and make its paged graph.
 
     Args:
         folder: exported model.
         memory_mapped: whether its weights stay in their file until they are needed.
+        shows_states: whether the states come out that a gate is fitted on.
 
     Raises:
         ModelError: no IR there, or not a stateful text-generation IR.
-        UnsupportedError: an architecture the paged engine cannot run.
+        UnsupportedError: an architecture the paged engine cannot run, or of which no state can be
+            shown.
     """
     model = read_ir(Path(folder), memory_mapped)
     try:
@@ -75,7 +85,9 @@ def read_paged_graph(folder: str | Path, memory_mapped: bool = True) -> PagedGra
         )
     layers, scales = _geometry(folder, attentions)
     _give_each_layer_its_lengths(model, attentions)
-    _add_query_outputs(model, attentions)
+    rows = _add_query_outputs(model, attentions)
+    if shows_states:
+        _add_state_outputs(model, require_key_states(model), rows)
     _compute_logits_of_sampled_rows_only(folder, model)
     _refuse_unknown_inputs(folder, model)
     model.validate_nodes_and_infer_types()
@@ -92,6 +104,21 @@ def attention_nodes(model: ov.Model) -> list[ov.Node]:
     kind = "PagedAttentionExtension"
     found = [node for node in model.get_ordered_ops() if node.get_type_name() == kind]
     return sorted(found, key=_layer_number)
+
+
+def require_key_states(model: ov.Model) -> list[ov.Output]:
+    """By layer of a paged graph ``[tokens, 1, hidden]``, what a gate looks at.
+
+    Raises:
+        UnsupportedError: there is no such state.
+    """
+    states = find_key_states(model, attention_nodes(model))
+    if states is None:
+        raise UnsupportedError(
+            "no single state enters the model's K projections: a gate has nothing to look at",
+            "Run the model without a gate: it keeps distinct tokens.",
+        )
+    return states
 
 
 def read_ir(folder: Path, memory_mapped: bool = True) -> ov.Model:
@@ -186,7 +213,8 @@ def _give_each_layer_its_lengths(model: ov.Model, attentions: list[ov.Node]) -> 
             model.remove_parameter(node)
 
 
-def _add_query_outputs(model: ov.Model, attentions: list[ov.Node]) -> None:
+def _add_query_outputs(model: ov.Model, attentions: list[ov.Node]) -> ov.Node:
+    """Returns the new input of row numbers."""
     rows = _parameter("window_rows", [-1])
     model.add_parameters([rows])
     for number, attention in enumerate(attentions):
@@ -195,6 +223,14 @@ def _add_query_outputs(model: ov.Model, attentions: list[ov.Node]) -> None:
         )
         queries.output(0).set_names({f"queries.{number}"})
         model.add_results([ops.result(queries)])
+    return rows
+
+
+def _add_state_outputs(model: ov.Model, states: list[ov.Output], rows: ov.Node) -> None:
+    for number, state in enumerate(states):
+        shown = ops.convert(ops.gather(state, rows, ops.constant(np.int32(0))), "f32")
+        shown.output(0).set_names({f"states.{number}"})
+        model.add_results([ops.result(shown)])
 
 
 def _compute_logits_of_sampled_rows_only(folder: str | Path, model: ov.Model) -> None:

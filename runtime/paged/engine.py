@@ -95,6 +95,7 @@ class PagedEngine(Engine):
         self._limits = limits
         self._budgets = parts.budgets
         self._identity = parts.identity
+        self._gate_digest = parts.gate_digest
         self._intake = parts.intake
         self._prompt_limits = PromptLimits(parts.model.num_token_ids, limits.context_length)
         self._requests = RunningRequests(self.cache, self.scheduler, self._intake, self.prefixes)
@@ -133,10 +134,10 @@ class PagedEngine(Engine):
         with self._given_up_on_failure(schedule.chunks):
             batch = build_batch(schedule.chunks)
             begun = time.perf_counter()
-            logits, queries = self.model.forward(batch)
+            told = self.model.forward(batch)
             self._requests.note_inference(batch, begun)
-            store(batch, queries, self.eviction)
-            advanced = self._requests.sample(batch, logits)
+            store(batch, told, self.eviction)
+            advanced = self._requests.sample(batch, told.logits)
             self._compress(batch)
         self._requests.settle(advanced)
         return advanced
@@ -167,7 +168,9 @@ class PagedEngine(Engine):
         """Write what ``session`` has cached, and ``about``, to ``path``."""
         settings = self.config.to_dict()
         memories = self.model.memories
-        write_session(path, about, session.sequence, memories, self._identity, settings)
+        write_session(
+            path, about, session.sequence, memories, self._identity, settings, self._gate_digest
+        )
 
     def open_session(self, path: Path) -> AbstractContextManager[StoredSession]:
         """The session in the file at ``path``, proved to be one of this model."""
@@ -177,7 +180,7 @@ class PagedEngine(Engine):
         """Let ``session``, which has nothing cached, hold what was ``stored``."""
         if stored.state is not None:
             sequence = self._intake.new_sequence(stored.token_ids, session.owner)
-            load_into(sequence, stored, self.cache)
+            load_into(sequence, stored, self.cache, self._gate_digest)
             self.cache.park(session, sequence)
 
     def describe(self) -> PagedDescription:

@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence as SequenceOf
-
-import numpy as np
-from numpy.typing import NDArray
-
 from ov_kvcrush.runtime.eviction.interface import Eviction
 from ov_kvcrush.runtime.model.batch import Batch
+from ov_kvcrush.runtime.model.compiled_graph import Forward
 
 
-def store(batch: Batch, queries: SequenceOf[NDArray[np.float32]], eviction: Eviction) -> None:
+def store(batch: Batch, told: Forward, eviction: Eviction) -> None:
     """Note what the inference of ``batch`` has written, and whom its queries attend to.
 
     Args:
         batch: what was computed.
-        queries: of its window rows, by layer ``[rows, Hq * D]``.
+        told: by the model.
         eviction: sums up attention for the sequences that accumulate it.
     """
-    for chunk, rows in zip(batch.chunks, batch.query_rows, strict=True):
+    for chunk, tokens, rows in zip(batch.chunks, batch.token_rows, batch.query_rows, strict=True):
         sequence = chunk.sequence
-        sequence.append(chunk.count)
-        newest = [layer[rows] for layer in queries]
+        sequence.append(chunk.count, [layer[tokens] for layer in told.gates])
+        newest = [layer[rows] for layer in told.queries]
         if sequence.accumulates:
             eviction.accumulate(sequence, newest)
         if sequence.window is not None:

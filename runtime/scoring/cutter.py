@@ -39,9 +39,11 @@ class Cutter:
             chunk: most tokens of one inference.
 
         Raises:
-            ConfigError: sizes that are not whole pages, or layer budgets that do not fit the model.
+            ConfigError: sizes that are not whole pages, layer budgets that do not fit the model, or
+                a gate is asked for and it has none.
         """
         config.require_page_multiples(PAGE_SIZE)
+        config = config.for_model(model.has_gate)
         budgets = CacheBudgets(config, model.layers, shares)
         planner = CutPlanner(config, budgets, chunk)
         return cls(Compressor(model.layers, model.scales, model.memories, config, budgets, planner))

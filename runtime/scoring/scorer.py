@@ -60,7 +60,9 @@ class Scorer:
         decode_precision: str | None = None,
     ) -> None:
         limits = EngineLimits(max_num_batched_tokens=chunk)
-        parts = set_up(folder, device, config, properties, limits, decode_precision)
+        parts = set_up(
+            folder, device, config, properties, limits, decode_precision, list(policies.values())
+        )
         plan = KVPlan.load(folder)
         shares = plan.layer_shares if plan else ()
         self.chunk = chunk
@@ -85,6 +87,7 @@ class Scorer:
             self._model.layers,
             self._window_size or None,
             self._accumulating.accumulates,
+            has_gate=self._model.has_gate,
         )
         try:
             yield sequence
@@ -108,7 +111,13 @@ class Scorer:
         if cutter is not None:
             eviction = cutter.eviction
             size = eviction.window_size or None
-            target = Sequence(list(tokens), self._model.layers, size, eviction.accumulates)
+            target = Sequence(
+                list(tokens),
+                self._model.layers,
+                size,
+                eviction.accumulates,
+                has_gate=self._model.has_gate,
+            )
         self.cache.fork(source, target)
         try:
             yield target
@@ -185,6 +194,6 @@ class Scorer:
             end += count
             rows.append(np.arange(end - num_rows, end, dtype=np.int32))
         batch = replace(build_batch(chunks), sampled_rows=np.concatenate(rows))
-        logits, queries = self._model.forward(batch)
-        store(batch, queries, self._accumulating)
-        return logits
+        told = self._model.forward(batch)
+        store(batch, told, self._accumulating)
+        return told.logits
