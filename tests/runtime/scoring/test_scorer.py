@@ -10,11 +10,13 @@ import pytest
 from numpy.typing import NDArray
 
 from ov_kvcrush.config import KVCacheConfig
+from ov_kvcrush.errors import ConfigError
 from ov_kvcrush.runtime.scoring.cutter import cuts_while_reading
 from ov_kvcrush.runtime.scoring.scorer import Scorer
 from ov_kvcrush.runtime.sequences.sequence import Cut, Sequence
 from ov_kvcrush.runtime.sequences.session import Session
 from tests.support.engines import F32, engine_of, finish, greedy, prompt_of, read_prompt
+from tests.support.gates import gated
 
 PROMPT = prompt_of(500, 5)
 CHUNK = 128
@@ -142,6 +144,36 @@ def test_a_text_that_goes_on_is_cut_as_a_cached_prefix_is(
         with scorer.forked(base, PROMPT, cutter) as cut:
             cutter.cut(cut, scorer.cache, Cut(len(PROMPT), 96, reads_on=True))
             assert_alike(held(cut), held(session.sequence))
+
+
+def test_the_models_gate_chooses_as_in_the_engine(needle_f32_dir: Path, tmp_path: Path) -> None:
+    folder = gated(tmp_path, needle_f32_dir)
+    engine = engine_of(
+        folder,
+        properties=F32,
+        max_num_batched_tokens=CHUNK,
+        pool_size=4096,
+        **settings_of("default", prefill_budget=144),
+    )
+    kept = held(read_prompt(engine, PROMPT))
+    policies = {name: KVCacheConfig(**settings_of(name)) for name in ("snapkv", "default")}
+    config = KVCacheConfig(pool_size=4096, prefix_caching=False)
+    scorer = Scorer(folder, "CPU", config, policies, F32, CHUNK)
+    cutter = scorer.cutters["default"]
+    with scorer.begun(PROMPT) as base:
+        cuts = cuts_while_reading(len(PROMPT), 96, 144, CHUNK)
+        scorer.read(base, cuts[0].num_cached)
+        with scorer.forked(base, PROMPT, cutter) as cut:
+            scorer.read_cutting(cut, cutter, cuts)
+            assert cut.is_scored
+            assert_alike(held(cut), kept)
+
+
+def test_a_gate_that_is_not_there_is_refused(needle_f32_dir: Path) -> None:
+    policies = {"gate": KVCacheConfig(**settings_of("snapkv", representatives="gate"))}
+    config = KVCacheConfig(pool_size=4096, prefix_caching=False)
+    with pytest.raises(ConfigError, match="the model has none"):
+        Scorer(needle_f32_dir, "CPU", config, policies, F32, CHUNK)
 
 
 def test_several_continuations_are_read_in_one_inference(scorer: Scorer) -> None:
