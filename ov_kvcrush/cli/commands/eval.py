@@ -72,7 +72,7 @@ def evaluate(
     tokens: Annotated[
         tuple[int, int] | None,
         _option(
-            "Only documents from LOW to HIGH tokens, as the data counts them (fidelity: the model)",
+            "Only documents from LOW to HIGH tokens, as the data counts them (or the model).",
             _DATA,
             metavar="LOW HIGH",
         ),
@@ -129,7 +129,7 @@ def evaluate(
     chunk: Annotated[
         int | None,
         _option(
-            "Tokens of a prompt that are read at once (default 2048).",
+            "Tokens of a prompt that are read at once (default 2048, for fidelity 1024).",
             _CACHE,
             metavar="TOKENS",
             min=1,

@@ -16,6 +16,7 @@ from ov_kvcrush.evaluation.fidelity.prompts import Prompt
 from ov_kvcrush.evaluation.fidelity.results import SETTINGS, PromptScores, Score
 from ov_kvcrush.evaluation.fidelity.run import FidelityRun
 from ov_kvcrush.evaluation.fidelity.texts import Text
+from ov_kvcrush.pipeline.results import EncodedResults
 from ov_kvcrush.progress import Silent
 from tests.support.engines import F32
 from tests.support.texts import document
@@ -129,7 +130,9 @@ def test_what_a_cut_cache_writes_by_itself_is_what_the_pipeline_writes(
             needle_int8_dir, kv_cache_config=config, config=F32, max_num_batched_tokens=128
         )
         ids = ov.Tensor(np.array([prompt.tokens], np.int64))
-        answers.append(pipe.generate(ids, max_new_tokens=8, do_sample=False).tokens[0])
+        results = pipe.generate(ids, max_new_tokens=8, do_sample=False)
+        assert isinstance(results, EncodedResults)
+        answers.append(results.tokens[0])
     full_answer, cut_answer = answers
     same = 0
     while same < len(full_answer) and full_answer[same : same + 1] == cut_answer[same : same + 1]:
