@@ -30,6 +30,9 @@ CHAT = Text(
     gold="417",
 )
 PASSAGE = Text("passage", "story", f"{document(3)} {document(4)}", is_passage=True)
+SIGNED = "keydiff:representatives=rank,representative_share=0.5,signature_heads=query"
+"""It would see query heads apart if anything told of them, such as what H2O adds up."""
+
 FULL = Configuration("full", "paged")
 
 
@@ -53,7 +56,7 @@ def scores_of(
 @pytest.fixture(scope="module")
 def compared(needle_int8_dir: Path) -> list[PromptScores]:
     keeps = [Fraction(1), Fraction(1, 2), Fraction(1, 4)]
-    configurations = make_configurations(["snapkv-k7", "default"], keeps, [])
+    configurations = make_configurations(["snapkv-k7", "default", SIGNED], keeps, [])
     return measured(needle_int8_dir, configurations)[1]
 
 
@@ -96,10 +99,10 @@ def test_the_first_token_counts_only_where_it_depends_on_a_cut(
 def test_results_do_not_depend_on_what_else_is_compared(
     compared: list[PromptScores], needle_int8_dir: Path
 ) -> None:
-    policies = ["default", "h2o", "snapkv-k7"]
+    policies = [SIGNED, "default", "h2o", "snapkv-k7"]
     configurations = make_configurations(policies, [Fraction(1, 4)], [])
     _, again = measured(needle_int8_dir, configurations)
-    for policy in ("default", "snapkv-k7"):
+    for policy in ("default", "snapkv-k7", SIGNED):
         configuration = Configuration(policy, "paged", Fraction(1, 4))
         for setting in SETTINGS:
             wanted = scores_of(compared, configuration, setting)
