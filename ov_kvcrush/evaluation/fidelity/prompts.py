@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
-from ov_kvcrush.errors import ConfigError, OVKVCrushError
+from ov_kvcrush.errors import ConfigError, OVKVCrushError, PromptError
 from ov_kvcrush.evaluation.dataset import half_of
 from ov_kvcrush.evaluation.fidelity.texts import Text
 from ov_kvcrush.pipeline.prompt_encoder import PromptEncoder
@@ -15,6 +15,8 @@ from ov_kvcrush.pipeline.rendered_text import RenderedText
 _PASSAGE_TOKENS = 4096
 # The end of a passage, which counts as what is not known when the cache is cut before.
 _TAIL_TOKENS = 128
+# Characters. Some tokenizers cut off what has more tokens than their model's context.
+_PIECE = 4096
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,9 @@ class Prompter:
         left_out = {"longer than the model's context": 0, "too short for the budgets": 0}
         too_long, too_short = left_out
         for prompt in self._prompts(texts):
+            if prompt is None:
+                left_out[too_long] += 1
+                continue
             size = len(prompt.tokens)
             low, high = self.sizes or (0, size)
             if not low <= size <= high:
@@ -101,14 +106,15 @@ class Prompter:
             note(f"left out: {', '.join(reasons)}")
         return chosen
 
-    def _prompts(self, texts: Iterable[Text]) -> Iterator[Prompt]:
+    def _prompts(self, texts: Iterable[Text]) -> Iterator[Prompt | None]:
+        """None for one that is more than the tokenizer reads at once."""
         for text in texts:
             if text.is_passage:
                 yield from self._passages(text)
             else:
                 yield self._prompt(text)
 
-    def _prompt(self, text: Text) -> Prompt:
+    def _prompt(self, text: Text) -> Prompt | None:
         encoder = self.encoder
         if isinstance(text.content, str):
             rendered = encoder.plain(text.content)
@@ -123,7 +129,10 @@ class Prompter:
                 "Give the text without a chat template (--chat-template never).",
             )
         before, behind = rendered.split(place)
-        head, tail = encoder.encode(before), encoder.encode_rest(behind)
+        try:
+            head, tail = encoder.encode(before), encoder.encode_rest(behind)
+        except PromptError:
+            return None
         most = min(self.num_tokens, text.most_tokens or self.num_tokens)
         gold: list[int] = []
         if text.gold.strip():
@@ -135,7 +144,10 @@ class Prompter:
     def _passages(self, text: Text) -> Iterator[Prompt]:
         """``text`` in passages; what follows each in it is its right answer."""
         encoder, plain = self.encoder, self.encoder.plain
-        whole = encoder.encode(plain(str(text.content)))
+        first, *rest = _pieces(str(text.content))
+        whole = encoder.encode(plain(first))
+        for piece in rest:
+            whole += encoder.encode_rest(plain(piece))
         gold = tuple(encoder.encode_rest(plain(f" {text.gold}"))) if text.gold else ()
         size = self.sizes[1] if self.sizes else _PASSAGE_TOKENS
         if self.context:
@@ -162,6 +174,15 @@ class Prompter:
     ) -> Prompt:
         num_before = max(1, len(tokens) - _TAIL_TOKENS)
         return Prompt(name, text.task, tokens, num_before, gold, self.num_tokens)
+
+
+def _pieces(text: str) -> list[str]:
+    """``text`` in pieces that any tokenizer reads at once, each but the first from a space on."""
+    begins = [0]
+    while len(text) - begins[-1] > 2 * _PIECE:
+        space = text.find(" ", begins[-1] + _PIECE)
+        begins.append(space if 0 < space < begins[-1] + 2 * _PIECE else begins[-1] + _PIECE)
+    return [text[begin:end] for begin, end in zip(begins, [*begins[1:], len(text)], strict=True)]
 
 
 def _place_of(question: str, content: str, rendered: RenderedText) -> int | None:
