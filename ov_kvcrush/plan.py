@@ -128,15 +128,17 @@ class Measurement:
 
     Attributes:
         texts: where they come from, as JSON values by which they can be known again.
-        passages: tokens of each that was measured on.
-        held: tokens of each that was held back, to check on.
+        num_passages: of the texts that were measured on.
+        num_held: others that were held back, to check on.
+        passage_tokens: of each, at most.
         correlation: by layer, of the gate's scores with those it was taught, on what was held back.
         seconds: it took.
     """
 
     texts: tuple[dict[str, Any], ...]
-    passages: tuple[int, ...] = ()
-    held: tuple[int, ...] = ()
+    num_passages: int = 0
+    num_held: int = 0
+    passage_tokens: int = 0
     correlation: tuple[float, ...] = ()
     seconds: float = 0.0
 
@@ -148,9 +150,10 @@ class Measurement:
     def from_dict(cls, stored: dict[str, Any]) -> Measurement:
         """Rebuild what ``to_dict`` wrote; TypeError, AttributeError, KeyError for anything else."""
         texts = tuple({**text} for text in stored["texts"])
-        lists = {n: tuple(stored.get(n, ())) for n in ("passages", "held", "correlation")}
-        measurement = cls(**{**stored, **lists, "texts": texts})
-        for value in (*measurement.correlation, measurement.seconds):
+        correlation = tuple(stored.get("correlation", ()))
+        measurement = cls(**{**stored, "texts": texts, "correlation": correlation})
+        numbers = (measurement.num_passages, measurement.num_held, measurement.passage_tokens)
+        for value in (*numbers, *correlation, measurement.seconds):
             if not isinstance(value, (int, float)):
                 raise TypeError(f"{value!r} is not a number")
         return measurement

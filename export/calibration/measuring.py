@@ -116,8 +116,9 @@ class Measuring:
         )
         self.gate_measurement = Measurement(
             texts=self._texts.origins,
-            passages=tuple(map(len, passages.fitted)),
-            held=tuple(map(len, passages.held)),
+            num_passages=len(passages.fitted),
+            num_held=len(passages.held),
+            passage_tokens=length,
             correlation=tuple(
                 round(value, 3) if math.isfinite(value) else 0.0 for value in found.correlation
             ),

@@ -1,4 +1,4 @@
-"""``ov-kvcrush calibrate``: what an export measures, for an OpenVINO model that is there already."""
+"""``ov-kvcrush calibrate``: what an export measures, for an OpenVINO model that is there."""
 
 from __future__ import annotations
 
