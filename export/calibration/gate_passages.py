@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from ov_kvcrush.export.gate import measure_gate
+from ov_kvcrush.export.gate import INSTRUCTION, measure_gate
 from ov_kvcrush.export.subject import Subject
 from ov_kvcrush.export.texts.mix import CalibrationTexts
 from ov_kvcrush.export.texts.tokens import TextReader
@@ -29,10 +29,11 @@ _TRIAL_PART, _LONGER = 4, 1.4
 
 @dataclass(frozen=True)
 class Passages:
-    """Token ids to fit a gate on, and others to check it on."""
+    """Token ids to fit a gate on, others to check it on, and what asks to repeat one."""
 
     fitted: list[list[int]]
     held: list[list[int]]
+    instruction: list[int]
 
 
 def passage_length(context_length: int) -> int:
@@ -58,23 +59,25 @@ def choose_passages(
     most = NUM_PASSAGES[-1] + _num_held(NUM_PASSAGES[-1])
     cut = texts.passages(reader.tokens, length - len(reader.lead), most)
     passages = [reader.lead + passage for passage in cut]
-    each = _seconds_each(subject, passages[0])
+    instruction = reader.tokens(INSTRUCTION)
+    each = _seconds_each(subject, passages[0], instruction)
     fitting = [n for n in NUM_PASSAGES if each * (n + _num_held(n)) <= seconds]
     count = max(fitting, default=NUM_PASSAGES[0])
     held = range(1, 1 + _num_held(count))
     # Texts are in turns, so that there is every kind among those behind the first.
     fitted = [passage for n, passage in enumerate(passages) if n not in held]
-    return Passages(fitted[:count], [passages[n] for n in held if n < len(passages)])
+    checked = [passages[n] for n in held if n < len(passages)]
+    return Passages(fitted[:count], checked, instruction)
 
 
 def _num_held(count: int) -> int:
     return max(_LEAST_HELD, count // _HELD_ONE_IN)
 
 
-def _seconds_each(subject: Subject, passage: list[int]) -> float:
+def _seconds_each(subject: Subject, passage: list[int], instruction: list[int]) -> float:
     """How long a gate takes for a passage as long as this one."""
     short = passage[: len(passage) // _TRIAL_PART]
-    measure_gate(subject.model, [short], [], Silent())  # loops are compiled and memory is got
-    begin = time.monotonic()
-    measure_gate(subject.model, [short], [], Silent())
+    for _ in range(2):  # at first, loops are compiled and memory is got
+        begin = time.monotonic()
+        measure_gate(subject.model, [short], [], Silent(), instruction=instruction)
     return (time.monotonic() - begin) * _TRIAL_PART * _LONGER

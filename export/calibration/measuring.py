@@ -112,7 +112,12 @@ class Measuring:
         begin = time.monotonic()
         passages = choose_passages(subject, self._texts, length)
         found = measure_gate(
-            subject.model, passages.fitted, passages.held, self._progress, seed=_SEED
+            subject.model,
+            passages.fitted,
+            passages.held,
+            self._progress,
+            instruction=passages.instruction,
+            seed=_SEED,
         )
         self.gate_measurement = Measurement(
             texts=self._texts.origins,
