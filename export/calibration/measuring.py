@@ -111,6 +111,7 @@ class Measuring:
     def _fit_gate_on(self, subject: Subject, length: int) -> None:
         begin = time.monotonic()
         passages = choose_passages(subject, self._texts, length)
+        self._progress.advance(0)  # how long it will take is told by what comes now
         found = measure_gate(
             subject.model,
             passages.fitted,

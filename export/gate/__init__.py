@@ -14,7 +14,6 @@ from ov_kvcrush.runtime.model.batch import build_batch
 from ov_kvcrush.runtime.model.paged_model import PagedModel
 from ov_kvcrush.runtime.sequences.sequence import Chunk, sequence_on_pages
 
-
 INSTRUCTION = "Repeat:"
 
 
