@@ -8,6 +8,7 @@ import shutil
 import signal
 import time
 import warnings
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,16 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
 CACHE = ROOT / "build" / "test-models"
 
 _DAY = 24 * 60 * 60
+
+
+@pytest.fixture(scope="session", autouse=True)
+def few_passages() -> Iterator[None]:
+    """Gates are fitted on the fewest passages: quickly, and on every machine alike."""
+    from ov_kvcrush.export.calibration import gate_passages
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(gate_passages, "NUM_PASSAGES", gate_passages.NUM_PASSAGES[:1])
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -109,7 +109,7 @@ def test_a_folder_without_a_plan_gets_plan_and_gate(folder: Path) -> None:
     assert [weight.shape for weight in gate.weights] == [(64, 2)] * 2
     measured = plan.gate_measurement
     assert measured is not None
-    assert (measured.num_passages, measured.passage_tokens) == (80, 224)
+    assert (measured.num_passages, measured.num_held, measured.passage_tokens) == (10, 2, 224)
     assert len(measured.correlation) == 2
     assert [text["kind"] for text in measured.texts] == ["prose", "code"]
     assert gate.about["texts"] == list(measured.texts)
