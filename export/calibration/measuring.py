@@ -34,7 +34,7 @@ class Measuring:
         subject: the model, once its steps begin.
         context_length: tokens it can read, 0 where that is not known.
         wanted: ``SHARES``, ``GATE``, both or neither.
-        texts: to measure those on.
+        texts: to fit the gate on; shares are measured on the first of the package's own.
         search: how precisions are found; None where they stay.
         progress: is told how far a step is, and what could not be measured.
 
@@ -90,7 +90,7 @@ class Measuring:
         )
         if self.layer_shares:
             self.share_measurement = Measurement(
-                texts=self._texts.origins, seconds=round(time.monotonic() - begin, 1)
+                texts=(self._texts.prose[0].origin,), seconds=round(time.monotonic() - begin, 1)
             )
 
     def _fit_gate(self) -> None:
