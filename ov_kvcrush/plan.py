@@ -227,7 +227,7 @@ class KVPlan:
         if version not in (PLAN_VERSION, *_OLDER_VERSIONS):
             raise ModelError(
                 f"{source} has format version {version}; this release reads {PLAN_VERSION}",
-                "Export the model again with this release of ov-kvcrush.",
+                "Write it anew with this release: ov-kvcrush calibrate MODEL_DIR",
             )
         body = {name: value for name, value in stored.items() if name != "version"}
         try:
@@ -242,14 +242,14 @@ class KVPlan:
         except (KeyError, TypeError, AttributeError, ConfigError) as error:
             reason = error.message if isinstance(error, ConfigError) else error
             raise ModelError(
-                f"{source} is damaged: {reason}", "Export the model again to rewrite it."
+                f"{source} is damaged: {reason}", "Write it anew: ov-kvcrush calibrate MODEL_DIR"
             ) from error
         lengths = {len(plan.precisions), len(plan.layer_shares) or len(plan.layers)}
         if not plan.layers or lengths != {len(plan.layers)}:
             raise ModelError(
                 f"{source} is damaged: {len(plan.layers)} layers, "
                 f"{len(plan.precisions)} precisions, {len(plan.layer_shares)} layer shares",
-                "Export the model again to rewrite it.",
+                "Write it anew: ov-kvcrush calibrate MODEL_DIR",
             )
         return plan
 
@@ -268,7 +268,7 @@ class KVPlan:
         except OVKVCrushError as error:
             raise ModelError(
                 f"the KV plan cannot be read: {error.message}",
-                "Export the model again, or delete the file to run without a plan.",
+                f"Run: ov-kvcrush calibrate {folder}, or delete the file to run without a plan.",
             ) from error
         if not isinstance(stored, dict):
             raise ModelError(f"the KV plan {path} is not a JSON object")
@@ -283,7 +283,7 @@ class KVPlan:
         if plan.fingerprint != beside:
             raise ModelError(
                 f"the KV plan {path} was written for another model than the IR beside it",
-                "Export the model again, or delete the file to run without a plan.",
+                f"Run: ov-kvcrush calibrate {folder}, or delete the file to run without a plan.",
             )
         return plan
 

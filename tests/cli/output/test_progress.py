@@ -12,7 +12,7 @@ from ov_kvcrush.progress import TimeLeft
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     now = [100.0]
-    monkeypatch.setattr(shown.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
     monkeypatch.setattr(shown, "TimeLeft", lambda: TimeLeft(lambda: now[0]))
     return now
 
