@@ -19,7 +19,7 @@ from ov_kvcrush.errors import ExportError, ModelError
 from ov_kvcrush.export import CalibrationOptions, ExportOptions, calibrate_model, export_model
 from ov_kvcrush.export.calibration.calibrate import measure_model, write_calibrated
 from ov_kvcrush.gate import GATE_FILE, Gate
-from ov_kvcrush.plan import PLAN_FILE, KVPlan, LayerGeometry, Measurement
+from ov_kvcrush.plan import PLAN_FILE, KVPlan, LayerGeometry
 from ov_kvcrush.precisions import LayerPrecision
 from ov_kvcrush.runtime.model.paged_model import PagedModel
 from tests.support.paths import ROOT
@@ -325,15 +325,6 @@ def test_nothing_of_the_exports_packages_is_needed(folder: Path, tmp_path: Path)
     )
     assert process.returncode == 0, process.stderr
     assert json.loads(process.stdout)["gate_bytes"] == (folder / GATE_FILE).stat().st_size
-
-
-def test_a_record_of_a_measurement_comes_back() -> None:
-    record = Measurement(({"source": "notes.txt"},), 80, 6, 1000, (0.5, 0.75), 60.5)
-    assert Measurement.from_dict(json.loads(json.dumps(record.to_dict()))) == record
-    assert Measurement(({"source": "a"},), seconds=1.0).to_dict() == {
-        "texts": ({"source": "a"},),
-        "seconds": 1.0,
-    }
 
 
 def test_no_model_and_no_tokenizer(folder: Path, tmp_path: Path) -> None:
