@@ -131,7 +131,8 @@ class Measurement:
         num_passages: of the texts that were measured on.
         num_held: others that were held back, to check on.
         passage_tokens: of each, at most.
-        correlation: by layer, of the gate's scores with those it was taught, on what was held back.
+        correlation: by layer, of the gate's scores with those it was taught, on what was held back;
+            None for a layer with a sliding window, which needs none.
         seconds: it took.
     """
 
@@ -139,7 +140,7 @@ class Measurement:
     num_passages: int = 0
     num_held: int = 0
     passage_tokens: int = 0
-    correlation: tuple[float, ...] = ()
+    correlation: tuple[float | None, ...] = ()
     seconds: float = 0.0
 
     def to_dict(self) -> dict[str, Any]:
@@ -153,7 +154,8 @@ class Measurement:
         correlation = tuple(stored.get("correlation", ()))
         measurement = cls(**{**stored, "texts": texts, "correlation": correlation})
         numbers = (measurement.num_passages, measurement.num_held, measurement.passage_tokens)
-        for value in (*numbers, *correlation, measurement.seconds):
+        told = (value for value in correlation if value is not None)
+        for value in (*numbers, *told, measurement.seconds):
             if not isinstance(value, (int, float)):
                 raise TypeError(f"{value!r} is not a number")
         return measurement

@@ -209,7 +209,7 @@ def test_to_read_a_plan_starts_no_openvino() -> None:
     assert shown.stdout == "[]\n"
 
 
-MEASUREMENT = Measurement(({"source": "notes.txt"},), 80, 6, 1000, (0.5, 0.75), 60.5)
+MEASUREMENT = Measurement(({"source": "notes.txt"},), 80, 6, 1000, (0.5, None), 60.5)
 
 
 def test_measurements_come_back_and_older_plans_have_none(folder: Path) -> None:

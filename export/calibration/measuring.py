@@ -126,7 +126,7 @@ class Measuring:
             num_held=len(passages.held),
             passage_tokens=length,
             correlation=tuple(
-                round(value, 3) if math.isfinite(value) else 0.0 for value in found.correlation
+                round(value, 3) if math.isfinite(value) else None for value in found.correlation
             ),
             seconds=round(time.monotonic() - begin, 1),
         )

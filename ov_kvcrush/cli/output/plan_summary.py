@@ -89,7 +89,7 @@ def budget_line(shares: tuple[float, ...]) -> str:
 
 def gate_line(measurement: Measurement, num_bytes: int) -> str:
     """How well the gate says what its teacher says, by layer, and what it weighs."""
-    found = measurement.correlation
+    found = [value for value in measurement.correlation if value is not None]
     parts = [f"{num_bytes / 1e3:,.0f} kB", f"{measurement.num_passages} passages"]
     if found:
         mean = sum(found) / len(found)

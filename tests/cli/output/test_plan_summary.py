@@ -92,7 +92,7 @@ def test_chat_is_recommended_only_where_there_is_a_chat_template(
 
 
 def test_a_gate_is_told_with_how_well_it_does_and_what_it_weighs() -> None:
-    measured = Measurement((), 40, 3, 1000, (0.5, 0.75, 0.85))
+    measured = Measurement((), 40, 3, 1000, (0.5, 0.75, 0.85, None))
     assert gate_line(measured, 212_960) == (
         "correlation with its teacher 0.70 (0.50 to 0.85 by layer), 213 kB, 40 passages"
     )
