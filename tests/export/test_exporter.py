@@ -25,10 +25,11 @@ pytestmark = pytest.mark.filterwarnings("ignore")  # the tracer's
 TEXT = "The quick brown fox jumps over the lazy dog, and nobody asked why. " * 200
 SECRET = "calibration text of my own"
 
-HEAD_SIZES = {"Qwen3": 32, "Gemma": 32, "Gemma3": 32}
+HEAD_SIZES = {"Qwen3": 32, "Gemma": 32, "Gemma2": 32, "Gemma3": 32}
 WINDOWS = {
     "Mistral": (SLIDING_WINDOW, SLIDING_WINDOW),
     "Phi3": (SLIDING_WINDOW, SLIDING_WINDOW),
+    "Gemma2": (SLIDING_WINDOW, 0),
     "Gemma3": (SLIDING_WINDOW, 0),
 }
 
