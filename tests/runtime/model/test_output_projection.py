@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -28,7 +29,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_weights_are_those_of_the_checkpoint(
     source: Path, weight_format: str, error: float, tmp_path: Path
 ) -> None:
-    group = {"group_size": 32} if weight_format == "int4" else {}
+    group: Any = {"group_size": 32} if weight_format == "int4" else {}
     folder = tmp_path / "model"
     export_model(ExportOptions(str(source), folder, weight_format=weight_format, **group))
     wanted = load_file(source / "model.safetensors")
