@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from ov_kvcrush.errors import ExportError
 from ov_kvcrush.export.options import ExportOptions
+from ov_kvcrush.export.texts.mix import find_texts
 from ov_kvcrush.plan import KVPlan, ValueBasis
 from ov_kvcrush.progress import Progress, Silent
 
@@ -81,6 +82,7 @@ def estimate_model(options: ExportOptions, progress: Progress | None = None) -> 
 
     progress = progress or Silent()
     checked = preflight.check(options, progress)
+    find_texts(options.texts)
 
     from ov_kvcrush.export.checkpoint.estimate import context_length
     from ov_kvcrush.runtime.pages.layout import kv_bytes_per_token

@@ -129,7 +129,7 @@ class _Trial:
         counted = np.arange(_LEAD_TOKENS - 1, _PASSAGE_TOKENS - 1, dtype=np.int32)
         begins = np.arange(len(chunks), dtype=np.int32) * _PASSAGE_TOKENS
         rows = (begins[:, None] + counted).ravel()
-        logits, _ = self._model.forward(replace(build_batch(chunks), sampled_rows=rows))
+        logits = self._model.forward(replace(build_batch(chunks), sampled_rows=rows)).logits
         following = [p.tokens[_LEAD_TOKENS:] for p in self._passages]
         return _negative_log_likelihood(logits, np.array(following).ravel())
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ov_kvcrush.errors import ConfigError, did_you_mean
+from ov_kvcrush.export.kv_plan.target import require_targets
 from ov_kvcrush.precisions import KV_PRECISIONS, LayerPrecision, require_precision_pair
 
 TASK = "text-generation-with-past"
@@ -52,6 +53,8 @@ class ExportOptions:
         kv_dataset: calibration text for ``"auto"`` and ``balance_values``: a path, or a data set's
             name (``HUB_TEXTS``); None takes the package's own.
         balance_values: store values in bases that suit few bits (see ``value_balance/basis.py``).
+        calibrate: measure layer shares and the gate at the end (see ``calibration/``).
+        texts: files to measure those on before the package's own texts.
         overwrite: replace an exported model that is already at ``output``.
 
     Raises:
@@ -92,6 +95,8 @@ class ExportOptions:
     max_drop: float | None = None
     kv_dataset: str | None = None
     balance_values: bool = False
+    calibrate: bool = True
+    texts: tuple[str, ...] = ()
     overwrite: bool = False
 
     def __post_init__(self) -> None:
@@ -165,25 +170,20 @@ def _check_group_sizes(options: ExportOptions) -> None:
 
 
 def _check_kv_plan(options: ExportOptions) -> None:
-    targets = {
-        "--kv-bytes-per-token": options.kv_bytes_per_token,
-        "--max-drop": options.max_drop,
-        "--kv-dataset": options.kv_dataset,
-    }
-    given = [flag for flag, value in targets.items() if value is not None]
-    if options.balance_values and "--kv-dataset" in given:
-        given.remove("--kv-dataset")
-    if given and options.kv_plan != "auto":
-        raise ConfigError(f"{given[0]} is for a plan that is calibrated", "Add --kv-plan auto.")
-    if options.kv_bytes_per_token is not None and options.max_drop is not None:
+    others = []
+    if options.kv_dataset is not None and not options.balance_values:
+        others.append("--kv-dataset")
+    require_targets(options.kv_plan, options.kv_bytes_per_token, options.max_drop, others)
+    if options.kv_plan == "auto" and not options.calibrate:
         raise ConfigError(
-            "--kv-bytes-per-token and --max-drop are two targets for one plan",
-            "Give the one that matters; the other is what comes out.",
+            "--kv-plan auto measures the model, and --no-calibrate asks for no measurements",
+            "Leave one of them out, or give precisions in a file: --kv-plan FILE.",
         )
-    for flag in ("--kv-bytes-per-token", "--max-drop"):
-        value = targets[flag]
-        if isinstance(value, float) and not 0 < value < float("inf"):
-            raise ConfigError(f"{flag} is {value:g}, not above 0")
+    if options.texts and not options.calibrate:
+        raise ConfigError(
+            "--texts is for measurements, and --no-calibrate asks for none",
+            "Leave one of them out.",
+        )
     if options.kv_plan is None:
         return
     plain = LayerPrecision("u8", "u8")

@@ -11,4 +11,4 @@ class Step:
     """One step of an export or a calibration."""
 
     title: str
-    run: Callable[[], None]
+    run: Callable[[], object]

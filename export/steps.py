@@ -1,43 +1,34 @@
-"""The steps of an export: fetch, convert the tokenizer, balance, export, compress, try, measure.
+"""The steps of an export: fetch, convert the tokenizer, balance, export, compress, try, calibrate.
 
 Importing this takes seconds: PyTorch, Optimum, NNCF and OpenVINO come with it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 
 from ov_kvcrush.export import optimum
+from ov_kvcrush.export.calibration.measuring import Measuring
+from ov_kvcrush.export.calibration.options import GATE, SHARES
 from ov_kvcrush.export.checkpoint.completeness import loading_required_to_fit
 from ov_kvcrush.export.checkpoint.estimate import context_length
 from ov_kvcrush.export.checkpoint.generation_settings import keep_generation_settings
 from ov_kvcrush.export.checkpoint.source import download
 from ov_kvcrush.export.ir import forget_calibration_text, write_kv_precision
-from ov_kvcrush.export.kv_plan.calibration import plan_precisions
-from ov_kvcrush.export.kv_plan.planner import Target
-from ov_kvcrush.export.layer_shares import measure_layer_shares
+from ov_kvcrush.export.kv_plan.target import PrecisionSearch, Target
 from ov_kvcrush.export.options import ExportOptions
-from ov_kvcrush.export.plan_writer import write_plan
+from ov_kvcrush.export.plan_writer import Calibrated, make_plan
 from ov_kvcrush.export.preflight import Preflight
+from ov_kvcrush.export.step import Step
+from ov_kvcrush.export.subject import Subject
+from ov_kvcrush.export.texts.mix import find_texts
 from ov_kvcrush.export.tokenizer import convert_tokenizer
 from ov_kvcrush.export.trial import can_try_out, geometry, try_on_paged_cache
 from ov_kvcrush.export.value_balance.balance import balance_values
 from ov_kvcrush.export.value_balance.projections import ValueProjections
 from ov_kvcrush.export.workspace import Workspace
-from ov_kvcrush.plan import Calibration, KVPlan, LayerGeometry, ValueBasis
-from ov_kvcrush.precisions import LayerPrecision
+from ov_kvcrush.plan import KVPlan, LayerGeometry, ValueBasis
 from ov_kvcrush.progress import Progress
-from ov_kvcrush.runtime.model.paged_model import PagedModel
-
-
-@dataclass(frozen=True)
-class Step:
-    """A part of an export: what its user reads when it begins, and the work."""
-
-    title: str
-    run: Callable[[], None]
 
 
 class ExportSteps:
@@ -60,18 +51,16 @@ class ExportSteps:
         self._context_length = context_length(checked.config)
         self._origin = options.model
         self._value_basis: ValueBasis | None = None
-        self._model: PagedModel  # once it was tried on the paged cache
+        self._subject: Subject | None = None  # once it was tried on the paged cache
         self._layers: tuple[LayerGeometry, ...] = ()
-        self._layer_shares: tuple[float, ...] = ()
-        self._precisions: tuple[LayerPrecision, ...] = ()
-        self._calibration: Calibration | None = None
+        self._measuring = self._prepare_measuring()
 
     def in_order(self) -> list[Step]:
         """The steps that this export takes, to be run one after another.
 
         A step that cannot be done raises ConfigError or ExportError when it is run.
         """
-        options, checked, precision = self._options, self._checked, self._options.kv_precision
+        checked, precision = self._checked, self._options.kv_precision
         stored = f"{precision.key}/{precision.value}"
         steps = []
         if checked.source.downloads:
@@ -85,23 +74,45 @@ class ExportSteps:
             title = f"Compress weights to {checked.compressed_format}"
             steps.append(Step(title, self._compress))
         steps.append(Step(f"Set the KV cache to {stored} and try it", self._set_and_try))
-        if can_try_out(precision):
-            steps.append(Step("Measure which layers look back", self._measure))
-        if options.kv_plan:
-            steps.append(Step("Give each layer its KV precision", self._plan_precisions))
-        return steps
+        return steps + self._measuring.in_order()
 
     def write_plan(self) -> KVPlan:
-        """Write the KV plan beside the IR. All steps have been run."""
-        return write_plan(
+        """Write the KV plan, and a gate if there is one, beside the IR; all steps have been run."""
+        measured, precision = self._measuring, self._options.kv_precision
+        plan = make_plan(
             self._workspace.model,
-            self._checked.config,
             self._layers,
-            self._precisions,
-            self._layer_shares,
-            self._calibration,
+            measured.precisions or (precision,) * len(self._layers),
+            measured.layer_shares,
+            measured.share_measurement,
+            measured.gate_measurement,
+            measured.calibration,
             self._value_basis,
+            made_here=True,
         )
+        Calibrated(plan, measured.gate).write(self._workspace.model)
+        return plan
+
+    def _prepare_measuring(self) -> Measuring:
+        options, checked = self._options, self._checked
+        wanted = options.calibrate and can_try_out(options.kv_precision)
+        search = None
+        if options.kv_plan:
+            target = Target(options.kv_bytes_per_token, options.max_drop)
+            search = PrecisionSearch(checked.precisions, checked.kv_text, target)
+        return Measuring(
+            self._compiled,
+            self._context_length,
+            frozenset((SHARES, GATE) if wanted else ()),
+            find_texts(options.texts),
+            search,
+            self._progress,
+        )
+
+    def _compiled(self) -> Subject:
+        if self._subject is None:
+            raise RuntimeError("the model is measured before it was compiled")
+        return self._subject
 
     def _download(self) -> None:
         download(self._options, self._checked.source, self._progress)
@@ -137,27 +148,10 @@ class ExportSteps:
         forget_calibration_text(folder)
         keep_generation_settings(self._checked.source.folder, self._checked.config, folder)
         if can_try_out(precision):
-            self._model = try_on_paged_cache(folder, precision, self._progress)
-            self._layers = self._model.layers
+            self._subject = try_on_paged_cache(folder, precision, self._progress)
+            self._layers = self._subject.layers
         else:
             self._progress.note(
                 "this CPU has no bf16: the KV cache was set to it but not tried out"
             )
             self._layers = geometry(folder)
-        self._precisions = (precision,) * len(self._layers)
-
-    def _measure(self) -> None:
-        self._layer_shares = measure_layer_shares(
-            self._model, self._workspace.model, self._context_length, self._progress
-        )
-
-    def _plan_precisions(self) -> None:
-        self._precisions, self._calibration = plan_precisions(
-            self._workspace.model,
-            self._layers,
-            self._checked.precisions,
-            self._checked.kv_text,
-            Target(self._options.kv_bytes_per_token, self._options.max_drop),
-            self._context_length,
-            self._progress,
-        )

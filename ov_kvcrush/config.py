@@ -23,6 +23,11 @@ from ov_kvcrush.selection.layer_shares import normalized
 from ov_kvcrush.setting import check_settings, setting
 
 GRANULARITIES = ("token", "page")
+AUTO = "auto"
+
+# The rules that `auto` stands for (docs/selection.md).
+_WITH_GATE, _WITHOUT_GATE = "gate", "distinct"
+_NEEDING_GATE = {name for name, rule in REPRESENTATIVE_RULES.items() if rule.needs_gate}
 
 # A prefill budget that is not given is so many times the budget (docs/selection.md).
 _PREFILL_FACTOR = 1.5
@@ -57,12 +62,13 @@ class KVCacheConfig:
         window_size: queries, counted from the last, whose attention scores the tokens.
         kernel_size: width in tokens of the max-pooling over the scores (odd; 1 is none).
         representatives: how the representatives of the evicted tokens are chosen; ``"none"`` leaves
-            the importance method alone.
+            the importance method alone; ``"gate"`` needs a model with a gate (``ov-kvcrush
+            calibrate``); ``"auto"`` is ``"gate"`` for these and ``"distinct"`` for others.
         representative_share: part of the budget between start and recent that goes to
             representatives (the paper's split, rho), 0 to 1.
         prefill_representative_share: the same for the cuts while a prompt is read, when what will
-            be asked may not be known yet; None is all for ``distinct`` (unless its share is 0),
-            which keeps a text better alone then, and else as ``representative_share``.
+            be asked may not be known yet; None is all for ``gate`` and ``distinct`` (unless their
+            share is 0), which keep a text better alone then, and else as ``representative_share``.
         anchor: the vector every signature is compared with.
         signature_heads: one signature bit per ``"kv"`` head or per ``"query"`` head.
         signature_fraction: part of the middle tokens for which a head's bit is one.
@@ -111,7 +117,9 @@ class KVCacheConfig:
     window_size: int = setting(16, "Last queries whose attention scores the tokens.", least=1)
     kernel_size: int = setting(31, "Width of the max-pooling over the scores; odd, 1 is none.")
     representatives: str = setting(
-        "distinct", "How representatives of the evicted tokens are chosen:", REPRESENTATIVE_RULES
+        AUTO,
+        "How representatives of the evicted tokens are chosen:",
+        (AUTO, *REPRESENTATIVE_RULES),
     )
     representative_share: float = setting(
         0.5, "Representatives' part of the budget between start and recent, 0 to 1."
@@ -119,7 +127,7 @@ class KVCacheConfig:
     prefill_representative_share: float | None = setting(
         None,
         "The same for cuts while a prompt is read.",
-        default="1 for distinct, else --representative-share",
+        default="1 for gate and distinct, else --representative-share",
     )
     anchor: str = setting("mean", "What every token's signature is compared with:", ANCHORS)
     signature_heads: str = setting("kv", "Heads that give a signature its bits:", SIGNATURE_HEADS)
@@ -195,6 +203,10 @@ class KVCacheConfig:
         )
 
     @property
+    def _rule(self) -> str:
+        return _WITHOUT_GATE if self.representatives == AUTO else self.representatives
+
+    @property
     def evicts(self) -> bool:
         """Whether tokens are ever evicted."""
         return self.max_cache_size > 0 or self.kv_budget_mb is not None
@@ -244,8 +256,39 @@ class KVCacheConfig:
             return False
         return True
 
+    def for_model(self, has_gate: bool) -> KVCacheConfig:
+        """The same with nothing left open that depends on whether the model has a gate.
+
+        Raises:
+            ConfigError: a gate is asked for, and there is none.
+        """
+        asks_for_gate = self.representatives in _NEEDING_GATE
+        _require(
+            has_gate or not (asks_for_gate and self.evicts),
+            f"representatives {self.representatives!r} needs a gate, and the model has none",
+            "Make one with: ov-kvcrush calibrate MODEL_DIR, or leave the setting out.",
+        )
+        if self.representatives != AUTO:
+            return self
+        return dataclasses.replace(self, representatives=_WITH_GATE if has_gate else _WITHOUT_GATE)
+
+    @property
+    def needs_gate(self) -> bool:
+        """Whether a gate has a say in any cut."""
+        selectors = (self.selector(page_size=1), self.prefill_selector(page_size=1))
+        return self.evicts and any(selector.needs_gate for selector in selectors)
+
+    def without_gate(self) -> KVCacheConfig:
+        """What is as near as can be for tokens of which a gate has said nothing."""
+        if self.representatives not in _NEEDING_GATE:
+            return self
+        return dataclasses.replace(self, representatives=_WITHOUT_GATE)
+
     def selector(self, page_size: int) -> Selector:
-        """The policy these settings describe, for pages of ``page_size`` tokens."""
+        """The policy these settings describe, for pages of ``page_size`` tokens.
+
+        What :meth:`for_model` would settle is as for a model without a gate.
+        """
         return Selector(
             importance=make_importance(
                 self.importance,
@@ -255,7 +298,7 @@ class KVCacheConfig:
             ),
             start_size=self.start_size,
             recent_size=self.recent_size,
-            representatives=self.representatives,
+            representatives=self._rule,
             representative_share=self.representative_share,
             anchor=self.anchor,
             signature_heads=self.signature_heads,
@@ -268,7 +311,7 @@ class KVCacheConfig:
         """The policy of the cuts while a prompt is read."""
         share = self.prefill_representative_share
         if share is None:
-            alone = REPRESENTATIVE_RULES[self.representatives].leads and self.representative_share
+            alone = REPRESENTATIVE_RULES[self._rule].leads and self.representative_share
             share = 1.0 if alone else self.representative_share
         return dataclasses.replace(self.selector(page_size), representative_share=share)
 

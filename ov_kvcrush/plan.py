@@ -11,7 +11,7 @@ import json
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from ov_kvcrush.errors import ConfigError, ModelError, OVKVCrushError
 from ov_kvcrush.files import read_json, replacing
@@ -19,9 +19,10 @@ from ov_kvcrush.model_folder import fingerprint
 from ov_kvcrush.precisions import LayerPrecision, by_layer, ranges_of
 
 PLAN_FILE = "ov_kvcrush.json"
-PLAN_VERSION = 3
-# Plans of these versions lack fields that have a default, and list precisions layer by layer.
-_OLDER_VERSIONS = (1, 2)
+PLAN_VERSION = 4
+# Plans of these versions lack fields that have a default; until 2 they list precisions layer by
+# layer.
+_OLDER_VERSIONS = (1, 2, 3)
 
 
 @dataclass(frozen=True)
@@ -122,6 +123,40 @@ class ValueBasis:
 
 
 @dataclass(frozen=True)
+class Measurement:
+    """What layer shares or a gate were measured on, and how well the gate does.
+
+    Attributes:
+        texts: where they come from, as JSON values by which they can be known again.
+        passages: tokens of each that was measured on.
+        held: tokens of each that was held back, to check on.
+        correlation: by layer, of the gate's scores with those it was taught, on what was held back.
+        seconds: it took.
+    """
+
+    texts: tuple[dict[str, Any], ...]
+    passages: tuple[int, ...] = ()
+    held: tuple[int, ...] = ()
+    correlation: tuple[float, ...] = ()
+    seconds: float = 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """The measurement as JSON values; what does not apply is left out."""
+        return {name: value for name, value in dataclasses.asdict(self).items() if value}
+
+    @classmethod
+    def from_dict(cls, stored: dict[str, Any]) -> Measurement:
+        """Rebuild what ``to_dict`` wrote; TypeError, AttributeError, KeyError for anything else."""
+        texts = tuple({**text} for text in stored["texts"])
+        lists = {n: tuple(stored.get(n, ())) for n in ("passages", "held", "correlation")}
+        measurement = cls(**{**stored, **lists, "texts": texts})
+        for value in (*measurement.correlation, measurement.seconds):
+            if not isinstance(value, (int, float)):
+                raise TypeError(f"{value!r} is not a number")
+        return measurement
+
+
+@dataclass(frozen=True)
 class KVPlan:
     """The KV cache of one exported model.
 
@@ -134,6 +169,8 @@ class KVPlan:
         context_length: tokens the model was trained to read; 0 where its config does not say.
         layer_shares: of each layer in the budget of an evicting cache, 1 on average; empty where it
             was not measured.
+        share_measurement: how they were measured; None where they were not, or that is not known.
+        gate_measurement: how the gate beside the plan was fitted; None where there is none.
         calibration: how the precisions were chosen; None where they were given.
         value_basis: how the values' basis was found; None where it is the checkpoint's own.
         weights: how the weights were made, as NNCF notes it (``format``, and ``ratio``, … where
@@ -150,6 +187,8 @@ class KVPlan:
     layer_shares: tuple[float, ...] = ()
     calibration: Calibration | None = None
     value_basis: ValueBasis | None = None
+    share_measurement: Measurement | None = None
+    gate_measurement: Measurement | None = None
     weights: dict[str, Any] = field(default_factory=dict)
     made_with: dict[str, str] = field(default_factory=dict)
 
@@ -157,16 +196,21 @@ class KVPlan:
         """Write the plan into ``folder`` whole or not at all; returns its path."""
         path = Path(folder) / PLAN_FILE
         with replacing(path) as stream:
-            stream.write((json.dumps(self.to_dict(), indent=2) + "\n").encode())
+            self.write(stream)
         return path
+
+    def write(self, stream: IO[bytes]) -> None:
+        """Write the plan's file to ``stream``."""
+        stream.write((json.dumps(self.to_dict(), indent=2) + "\n").encode())
 
     def to_dict(self) -> dict[str, Any]:
         """The plan as JSON values, with its format version; precisions by ranges of layers."""
         body = dataclasses.asdict(self)
         ranges = ranges_of(self.precisions)
         body["precisions"] = {name: dataclasses.asdict(one) for name, one in ranges.items()}
-        body["calibration"] = self.calibration.to_dict() if self.calibration else {}
-        body["value_basis"] = self.value_basis.to_dict() if self.value_basis else {}
+        for name in _RECORDS:
+            record = getattr(self, name)
+            body[name] = record.to_dict() if record else {}
         return {"version": PLAN_VERSION, **body}
 
     @classmethod
@@ -187,9 +231,9 @@ class KVPlan:
             body["layers"] = tuple(LayerGeometry(**layer) for layer in body["layers"])
             body["precisions"] = _read_precisions(body["precisions"])
             body["layer_shares"] = tuple(body.get("layer_shares", ()))
-            calibration, basis = body.get("calibration"), body.get("value_basis")
-            body["calibration"] = Calibration.from_dict(calibration) if calibration else None
-            body["value_basis"] = ValueBasis.from_dict(basis) if basis else None
+            for name, kind in _RECORDS.items():
+                record = body.get(name)
+                body[name] = kind.from_dict(record) if record else None
             plan = cls(**body)
             _check_types(plan)
         except (KeyError, TypeError, AttributeError, ConfigError) as error:
@@ -239,6 +283,15 @@ class KVPlan:
                 "Export the model again, or delete the file to run without a plan.",
             )
         return plan
+
+
+# Fields of a plan that are records: empty objects in the file where there is none.
+_RECORDS: dict[str, type[Calibration | ValueBasis | Measurement]] = {
+    "calibration": Calibration,
+    "value_basis": ValueBasis,
+    "share_measurement": Measurement,
+    "gate_measurement": Measurement,
+}
 
 
 def _check_types(plan: KVPlan) -> None:

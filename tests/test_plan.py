@@ -131,7 +131,7 @@ def test_a_plain_export_has_no_plan(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"version": 99}, "format version 99; this release reads 3"),
+        ({"version": 99}, "format version 99; this release reads 4"),
         ({"layers": [{"num_heads": 3}]}, "damaged"),
         ({"layers": []}, "damaged: 0 layers, 2 precisions"),
         ({"surprise": 1}, "damaged"),

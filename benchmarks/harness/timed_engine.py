@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ov_kvcrush.runtime.model.batch import Batch
+from ov_kvcrush.runtime.model.compiled_graph import Forward
 from ov_kvcrush.runtime.paged.engine import PagedEngine
 from ov_kvcrush.runtime.scheduling.scheduler import Schedule
 from ov_kvcrush.runtime.sequences.kv_cache import KVCache
@@ -45,7 +46,7 @@ class TimedEngine(PagedEngine):
             self.num_computed_tokens += sum(chunk.count for chunk in chosen.chunks)
             return chosen
 
-        def timed_forward(batch: Batch) -> tuple[NDArray[np.float32], list[NDArray[np.float32]]]:
+        def timed_forward(batch: Batch) -> Forward:
             reads = len(batch.input_ids) > len(batch.chunks)  # a token of each otherwise
             kind = "inference that reads prompts" if reads else "inference that only decodes"
             return self._timed(kind, lambda: forward(batch))

@@ -115,7 +115,7 @@ def read_output(
             begin, count = reader.num_cached, min(reader.num_uncached, _ROWS_AT_ONCE)
             batch = build_batch([Chunk.of(reader, count)])
             batch = replace(batch, sampled_rows=np.arange(count, dtype=np.int32))
-            told = _log_probabilities(model.forward(batch)[0])
+            told = _log_probabilities(model.forward(batch).logits)
             reader.append(count)
             end = reader.num_cached
             following = np.array(tokens[begin + 1 : end + 1], np.int64)

@@ -101,6 +101,11 @@ class Selector:
         return by_rule or (self._scores and self.importance.needs_distinctiveness)
 
     @property
+    def needs_gate(self) -> bool:
+        """Whether ``select`` looks at the observation's ``gate``."""
+        return self._rule.needs_gate and self.representative_share > 0
+
+    @property
     def _rule(self) -> RepresentativeRule:
         return REPRESENTATIVE_RULES[self.representatives]
 
@@ -120,8 +125,8 @@ class Selector:
             max_cache_size: tokens kept of each head, with start, recent and representatives.
 
         Raises:
-            ConfigError: ``max_cache_size`` cannot hold the start and recent areas, or the
-                distinctiveness is needed and was not measured.
+            ConfigError: ``max_cache_size`` cannot hold the start and recent areas, or something is
+                needed that was not measured.
         """
         num_heads, num_slots = observation.positions.shape
         if max_cache_size >= num_slots:
@@ -147,6 +152,7 @@ class Selector:
                 taken=chosen,
                 distances=partial(self._distances, middle),
                 distinctiveness=lambda: self._by_page(middle.need("distinctiveness")),
+                gate=lambda: self._best_of_page(middle.need("gate")),
                 seed=self.seed,
             )
             chosen = chosen | self._rule.choose(candidates, budget.representatives)
@@ -161,6 +167,11 @@ class Selector:
         """Sums over pages: [H, n] values of tokens to [H, n / page_size]."""
         pages = values.reshape(len(values), -1, self.page_size)
         return np.asarray(pages.sum(axis=2), dtype=np.float32)
+
+    def _best_of_page(self, values: Floats) -> Floats:
+        """The highest of each page: logarithms are not summed up."""
+        pages = values.reshape(len(values), -1, self.page_size)
+        return np.asarray(pages.max(axis=2), dtype=np.float32)
 
     def _distances(self, middle: Observation) -> NDArray[np.int32]:
         scores = self.importance.score(SIGNATURE_HEADS[self.signature_heads](middle))

@@ -28,12 +28,15 @@ class Observation:
         distinctiveness: [H, S] how unlike its head's other keys each key is: minus the cosine
             similarity to the head's mean key (KeyDiff, arXiv 2504.15364).
         accumulated_attention: [Hq, S] attention of all queries so far, summed, by query head.
+        gate: [H, S] how much later text is expected to look at each token: what the model's gate
+            said when it was read, a logarithm.
     """
 
     window_attention: Floats | None
     positions: NDArray[np.int32]
     distinctiveness: Floats | None = None
     accumulated_attention: Floats | None = None
+    gate: Floats | None = None
 
     def slots(self, begin: int, end: int) -> Observation:
         """The same, of the slots ``begin`` … ``end - 1`` alone (views, nothing is copied)."""

@@ -25,6 +25,7 @@ class Candidates:
             may be chosen again.
         distances: gives the Hamming distances [H, pages] to the anchor; computed when called.
         distinctiveness: gives the keys' distinctiveness [H, pages], summed over each page.
+        gate: gives the gate's scores [H, pages], the highest of each page.
         seed: the selector's.
     """
 
@@ -32,6 +33,7 @@ class Candidates:
     taken: Mask
     distances: Callable[[], NDArray[np.int32]]
     distinctiveness: Callable[[], Floats]
+    gate: Callable[[], Floats]
     seed: int
 
 
@@ -43,6 +45,7 @@ class RepresentativeRule:
         choose: candidates, count -> mask [H, pages] with ``count`` pages in every row, none of
             those taken; there are more candidates than ``count``.
         needs_distinctiveness: whether ``choose`` looks at the keys' distinctiveness.
+        needs_gate: whether ``choose`` looks at what the model's gate said.
         needs_importance: whether ``choose`` looks at scores, or at distances, which are made of
             them.
         leads: whether the rule alone keeps a text better than importance does, as long as nobody
@@ -51,6 +54,7 @@ class RepresentativeRule:
 
     choose: Callable[[Candidates, int], Mask]
     needs_distinctiveness: bool = False
+    needs_gate: bool = False
     needs_importance: bool = True
     leads: bool = False
 
@@ -65,6 +69,10 @@ def _evenly_ranked(candidates: Candidates, count: int) -> Mask:
 
 def _most_distinct(candidates: Candidates, count: int) -> Mask:
     return highest(candidates.distinctiveness(), count, excluded=candidates.taken)
+
+
+def _most_wanted(candidates: Candidates, count: int) -> Mask:
+    return highest(candidates.gate(), count, excluded=candidates.taken)
 
 
 def _most_distinct_of_buckets(candidates: Candidates, count: int) -> Mask:
@@ -102,6 +110,8 @@ REPRESENTATIVE_RULES: dict[str, RepresentativeRule] = {
     "distinct": RepresentativeRule(
         _most_distinct, needs_distinctiveness=True, needs_importance=False, leads=True
     ),
+    # Those the model's gate expects later text to look at (KVzap, arXiv 2601.07891).
+    "gate": RepresentativeRule(_most_wanted, needs_gate=True, needs_importance=False, leads=True),
     # Buckets of equal head behaviour (the same order in equal parts), the most distinct of each.
     "bucket_distinct": RepresentativeRule(_most_distinct_of_buckets, needs_distinctiveness=True),
     # Controls: evenly spaced in the text, and any.

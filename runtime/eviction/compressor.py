@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterable
 from collections.abc import Sequence as SequenceOf
 from concurrent.futures import ThreadPoolExecutor, wait
+from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
@@ -33,6 +34,30 @@ R = TypeVar("R")
 _ACCUMULATED_AT_ONCE = 32
 
 
+@dataclass(frozen=True)
+class _Policy:
+    """Which tokens stay at the end of a prompt and behind it, and while it is read."""
+
+    at_end: Selector
+    reading: Selector
+
+    @classmethod
+    def of(cls, config: KVCacheConfig) -> _Policy:
+        return cls(config.selector(PAGE_SIZE), config.prefill_selector(PAGE_SIZE))
+
+    @property
+    def num_window_queries(self) -> int:
+        return max(self.at_end.num_window_queries, self.reading.num_window_queries)
+
+    @property
+    def needs_accumulation(self) -> bool:
+        return self.at_end.needs_accumulation or self.reading.needs_accumulation
+
+    @property
+    def needs_distinctiveness(self) -> bool:
+        return self.at_end.needs_distinctiveness or self.reading.needs_distinctiveness
+
+
 class Compressor(Eviction):
     """Cuts a sequence's cache to its budget: layers on threads of their own, heads each their own.
 
@@ -40,7 +65,7 @@ class Compressor(Eviction):
         layers: geometry by layer.
         scales: factor on query-key products, by layer.
         memories: the pages, by layer.
-        config: budget and policy.
+        config: budget and policy, with nothing left open.
         budgets: the layers' parts of the budget.
         planner: says when a cut is due.
     """
@@ -60,16 +85,17 @@ class Compressor(Eviction):
         self._config = config
         self._budgets = budgets
         self._planner = planner
-        self._selector = config.selector(PAGE_SIZE)
-        self._prefill_selector = config.prefill_selector(PAGE_SIZE)
-        selectors = (self._selector, self._prefill_selector)
+        self._policy = _Policy.of(config)
+        # Of tokens from a session that was saved without a gate it has said nothing.
+        self._unscored_policy = _Policy.of(config.without_gate())
         adaptive = config.window_size if budgets.needs_attention else 0
-        self.window_size = max(*(one.num_window_queries for one in selectors), adaptive)
-        self.accumulates = any(one.needs_accumulation for one in selectors)
+        policies = (self._policy, self._unscored_policy)
+        self.window_size = max(*(one.num_window_queries for one in policies), adaptive)
+        self.accumulates = any(one.needs_accumulation for one in policies)
         self._threads = ThreadPoolExecutor(max_workers=_num_cpus())
         compile_loops(
             attention=self.window_size > 0 or self.accumulates,
-            distinctiveness=any(one.needs_distinctiveness for one in selectors),
+            distinctiveness=self._policy.needs_distinctiveness,
         )
 
     def accumulate(self, sequence: Sequence, queries: SequenceOf[NDArray[np.float32]]) -> None:
@@ -108,7 +134,8 @@ class Compressor(Eviction):
             for number, budget, tokens in zip(budgeted, budgets, held, strict=True)
             if tokens > budget
         }
-        selector = self._prefill_selector if cut.reads_on else self._selector
+        policy = self._policy if sequence.is_scored else self._unscored_policy
+        selector = policy.reading if cut.reads_on else policy.at_end
         moves = self._on_threads(
             lambda n: self._choose(sequence, selector, n, over[n], attention.get(n)), over
         )
@@ -152,7 +179,9 @@ class Compressor(Eviction):
             distinctiveness = layer.in_order(
                 key_distinctiveness(memory.keys, kind, table, layer.length, size)
             )
-        observation = Observation(attention, layer.positions, distinctiveness, layer.attention)
+        observation = Observation(
+            attention, layer.positions, distinctiveness, layer.attention, layer.gate
+        )
         chosen = selector.select(observation, budget)
         # Pages that are kept whole move whole: no key in them is rounded.
         num_in_order = chosen.shape[1] if selector.page_size > 1 else selector.recent_size

@@ -46,6 +46,11 @@ class Batch:
         return [chunk for chunk in self.chunks if chunk.ends]
 
     @property
+    def token_rows(self) -> list[slice]:
+        """Which rows of the batch are each chunk's tokens."""
+        return [slice(int(a), int(b)) for a, b in pairwise(self.subsequence_begins)]
+
+    @property
     def query_rows(self) -> list[slice]:
         """Which rows of the queries are each chunk's."""
         ends = accumulate((chunk.num_query_rows for chunk in self.chunks), initial=0)

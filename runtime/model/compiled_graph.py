@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -16,6 +17,24 @@ from ov_kvcrush.runtime.model.graph_parts import split_graph
 from ov_kvcrush.runtime.model.paged_graph import PagedGraph
 from ov_kvcrush.runtime.pages.memory import CacheMemory
 from ov_kvcrush.runtime.plugin.properties import inference_type, with_precision
+
+
+@dataclass(frozen=True)
+class Forward:
+    """What one inference tells; views that the next one overwrites.
+
+    Attributes:
+        logits: ``[sampled rows, vocab]``.
+        queries: by layer ``[window rows, Hq * D]``, after RoPE; none where no rows were wanted.
+        gates: by layer ``[tokens, H]``, what the gate says of every token; none without a gate.
+        states: by layer ``[window rows, hidden]``, what enters the K projection; none where they
+            are not shown or no rows were wanted.
+    """
+
+    logits: NDArray[np.float32]
+    queries: list[NDArray[np.float32]]
+    gates: list[NDArray[np.float32]]
+    states: list[NDArray[np.float32]]
 
 
 class CompiledGraph:
@@ -40,6 +59,9 @@ class CompiledGraph:
         precisions: Sequence[LayerPrecision | None],
         properties: Mapping[str, Any],
     ) -> None:
+        outputs = {name for port in graph.model.outputs for name in port.get_names()}
+        self._has_gate = "gate.0" in outputs
+        self._shows_states = "states.0" in outputs
         firsts = [n for n, (a, b) in enumerate(pairwise(precisions), start=1) if a != b]
         passed_as = inference_type(with_precision(properties, precisions[0]))
         self._parts = [
@@ -73,14 +95,22 @@ class CompiledGraph:
         for part in self._parts:
             part.bind([memories[number] for number in part.layers])
 
-    def forward(self, batch: Batch) -> tuple[NDArray[np.float32], list[NDArray[np.float32]]]:
+    def forward(self, batch: Batch) -> Forward:
         """As :meth:`ov_kvcrush.runtime.model.paged_model.PagedModel.forward`."""
         hidden_states = None
         for part in self._parts:
             hidden_states = part.infer(batch, hidden_states)
-        logits = self._parts[-1].output("logits")[:, 0, :]
-        if not len(batch.window_rows):
-            return logits, []
-        return logits, [
-            part.output(f"queries.{number}") for part in self._parts for number in part.layers
-        ]
+        has_rows = len(batch.window_rows) > 0
+        return Forward(
+            logits=self._parts[-1].output("logits")[:, 0, :],
+            queries=self._by_layer("queries") if has_rows else [],
+            gates=[scores[:, 0, :] for scores in self._by_layer("gate")] if self._has_gate else [],
+            states=(
+                [states[:, 0, :] for states in self._by_layer("states")]
+                if has_rows and self._shows_states
+                else []
+            ),
+        )
+
+    def _by_layer(self, name: str) -> list[NDArray[np.float32]]:
+        return [part.output(f"{name}.{number}") for part in self._parts for number in part.layers]

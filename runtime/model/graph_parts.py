@@ -14,7 +14,7 @@ import openvino as ov
 from openvino import opset13 as ops
 
 from ov_kvcrush.errors import UnsupportedError
-from ov_kvcrush.runtime.model.paged_graph import PagedGraph, attention_nodes
+from ov_kvcrush.runtime.model.paged_graph import LAYER_OUTPUTS, PagedGraph, attention_nodes
 
 # Not to be taken for tensors of the model's own.
 HIDDEN_STATES = "kvcrush.hidden_states"
@@ -57,7 +57,9 @@ def split_graph(
     attentions = attention_nodes(graph.model)
     # All are found before any is made: a joint takes the paths from the graph by which others are.
     joints = [_find_joint(graph.model, attentions, first) for first in firsts]
-    results = {_own_layer(node): node for node in graph.model.get_results()}
+    results: dict[int | None, list[ov.Node]] = {}
+    for node in graph.model.get_results():
+        results.setdefault(_own_layer(node), []).append(node)
     parts = []
     bounds = [0, *firsts, len(graph.layers)]
     for joint in joints:
@@ -69,7 +71,7 @@ def split_graph(
             port.replace_source_output(restored.output(0))
     for index, (first, end) in enumerate(pairwise(bounds)):
         layers = range(first, end)
-        outputs = [results[n] for n in layers]
+        outputs = [node for n in layers for node in results[n]]
         if index < len(joints):
             passed_on = _PASSED_ON
             given = ops.convert(joints[index], passed_as)
@@ -77,7 +79,7 @@ def split_graph(
             outputs.append(ops.result(given))
         else:
             passed_on = None
-            outputs.append(results[None])
+            outputs += results[None]
         needed = [n for n in _upstream(outputs) if n.get_type_name() == "Parameter"]
         parts.append(GraphPart(ov.Model(outputs, needed), layers, passed_on))
     return parts
@@ -108,10 +110,10 @@ def _find_joint(model: ov.Model, attentions: Sequence[ov.Node], first: int) -> o
 
 
 def _own_layer(result: ov.Node) -> int | None:
-    """The layer whose queries a result of the whole graph is; None for the logits."""
+    """The layer that a result of the whole graph tells something of; None for the logits."""
     for name in result.input_value(0).get_names():
         kind, dot, number = name.partition(".")
-        if kind == "queries" and dot:
+        if kind in LAYER_OUTPUTS and dot:
             return int(number)
     return None
 

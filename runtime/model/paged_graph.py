@@ -1,10 +1,12 @@
 """From the IR that Optimum-Intel exports to a paged graph that shows what eviction needs.
 
-Three changes to what the plugin's transformation gives, none of which adds work to a token:
+Changes to what the plugin's transformation gives, of which only the gate adds work to a token, a
+few ten-thousandths of a layer's:
 
 * every layer has lengths and page tables of its own, so that layers may hold different tokens;
 * the queries of chosen rows come out (``queries.N``), from which attention per head is computed;
-* logits are computed for chosen rows only.
+* logits are computed for chosen rows only;
+* where there is a gate, what it says of every token comes out (``gate.N``).
 """
 
 from __future__ import annotations
@@ -18,12 +20,15 @@ from openvino import opset13 as ops
 from openvino._offline_transformations import paged_attention_transformation
 
 from ov_kvcrush.errors import ModelError, UnsupportedError, last_line
+from ov_kvcrush.gate import Gate
 from ov_kvcrush.model_folder import require_graph
 from ov_kvcrush.plan import LayerGeometry
+from ov_kvcrush.runtime.model.key_state import find_key_states
 from ov_kvcrush.runtime.plugin.core import core
 from ov_kvcrush.runtime.plugin.properties import ENABLE_MMAP
 
 PER_LAYER_INPUTS = ("past_lens", "block_indices_begins", "max_context_len", "block_indices")
+LAYER_OUTPUTS = ("queries", "gate", "states")
 
 _SHARED_INPUTS = {"input_ids", "position_ids", "subsequence_begins"}
 
@@ -40,7 +45,9 @@ class PagedGraph:
     Inputs beside the plugin's own: for each layer N ``past_lens.N [seqs]``,
     ``block_indices_begins.N [seqs + 1]``, ``max_context_len.N []``, ``block_indices.N [pages]``;
     ``window_rows [rows]`` and ``sampled_rows [rows]``, both row numbers of the batch.
-    Outputs: ``logits [sampled rows, 1, vocab]``, ``queries.N [window rows, Hq * D]`` (after RoPE).
+    Outputs: ``logits [sampled rows, 1, vocab]``, ``queries.N [window rows, Hq * D]`` (after RoPE),
+    with a gate ``gate.N [tokens, 1, H]`` (without its bias), and where they were asked for
+    ``states.N [window rows, 1, hidden]``, what enters the K projection.
     """
 
     model: ov.Model
@@ -49,16 +56,24 @@ class PagedGraph:
     """Factor on the products of queries and keys, by layer."""
 
 
-def read_paged_graph(folder: str | Path, memory_mapped: bool = True) -> PagedGraph:
+def read_paged_graph(
+    folder: str | Path,
+    memory_mapped: bool = True,
+    gate: Gate | None = None,
+    shows_states: bool = False,
+) -> PagedGraph:
     """Read the IR in ``folder`` and make its paged graph.
 
     Args:
         folder: exported model.
         memory_mapped: whether its weights stay in their file until they are needed.
+        gate: for the model; None for none.
+        shows_states: whether the states come out that a gate is fitted on.
 
     Raises:
-        ModelError: no IR there, or not a stateful text-generation IR.
-        UnsupportedError: an architecture the paged engine cannot run.
+        ModelError: no IR there, not a stateful text-generation IR, or a gate of another model.
+        UnsupportedError: an architecture the paged engine cannot run, or of which no state can be
+            shown.
     """
     model = read_ir(Path(folder), memory_mapped)
     try:
@@ -75,7 +90,13 @@ def read_paged_graph(folder: str | Path, memory_mapped: bool = True) -> PagedGra
         )
     layers, scales = _geometry(folder, attentions)
     _give_each_layer_its_lengths(model, attentions)
-    _add_query_outputs(model, attentions)
+    rows = _add_query_outputs(model, attentions)
+    if gate is not None or shows_states:
+        states = _key_states(folder, model, attentions)
+        if gate is not None:
+            _add_gate_outputs(folder, model, states, layers, gate)
+        if shows_states:
+            _add_state_outputs(model, states, rows)
     _compute_logits_of_sampled_rows_only(folder, model)
     _refuse_unknown_inputs(folder, model)
     model.validate_nodes_and_infer_types()
@@ -186,7 +207,8 @@ def _give_each_layer_its_lengths(model: ov.Model, attentions: list[ov.Node]) -> 
             model.remove_parameter(node)
 
 
-def _add_query_outputs(model: ov.Model, attentions: list[ov.Node]) -> None:
+def _add_query_outputs(model: ov.Model, attentions: list[ov.Node]) -> ov.Node:
+    """Returns the new input of row numbers."""
     rows = _parameter("window_rows", [-1])
     model.add_parameters([rows])
     for number, attention in enumerate(attentions):
@@ -195,6 +217,46 @@ def _add_query_outputs(model: ov.Model, attentions: list[ov.Node]) -> None:
         )
         queries.output(0).set_names({f"queries.{number}"})
         model.add_results([ops.result(queries)])
+    return rows
+
+
+def _key_states(folder: str | Path, model: ov.Model, attentions: list[ov.Node]) -> list[ov.Output]:
+    states = find_key_states(model, attentions)
+    if states is None:
+        raise UnsupportedError(
+            f"{folder}: no single state enters the K projection, and a gate has nothing to look at",
+            "Run the model without a gate: it keeps distinct tokens.",
+        )
+    return states
+
+
+def _add_gate_outputs(
+    folder: str | Path,
+    model: ov.Model,
+    states: list[ov.Output],
+    layers: tuple[LayerGeometry, ...],
+    gate: Gate,
+) -> None:
+    wanted = [
+        (state.get_partial_shape()[2].get_length(), layer.num_kv_heads)
+        for state, layer in zip(states, layers, strict=True)
+    ]
+    if [weight.shape for weight in gate.weights] != wanted:
+        raise ModelError(
+            f"{folder}: the gate was made for a model of other sizes",
+            f"Run: ov-kvcrush calibrate {folder} --only gate",
+        )
+    for number, (state, weight) in enumerate(zip(states, gate.weights, strict=True)):
+        scores = ops.matmul(ops.convert(state, "f32"), ops.constant(weight), False, False)
+        scores.output(0).set_names({f"gate.{number}"})
+        model.add_results([ops.result(scores)])
+
+
+def _add_state_outputs(model: ov.Model, states: list[ov.Output], rows: ov.Node) -> None:
+    for number, state in enumerate(states):
+        shown = ops.convert(ops.gather(state, rows, ops.constant(np.int32(0))), "f32")
+        shown.output(0).set_names({f"states.{number}"})
+        model.add_results([ops.result(shown)])
 
 
 def _compute_logits_of_sampled_rows_only(folder: str | Path, model: ov.Model) -> None:

@@ -7,14 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from ov_kvcrush.errors import ConfigError, DeviceError
+from ov_kvcrush.gate import Gate
 from ov_kvcrush.plan import LayerGeometry
 from ov_kvcrush.precisions import LayerPrecision
 from ov_kvcrush.runtime.model.batch import Batch
-from ov_kvcrush.runtime.model.compiled_graph import CompiledGraph
+from ov_kvcrush.runtime.model.compiled_graph import CompiledGraph, Forward
 from ov_kvcrush.runtime.model.paged_graph import read_paged_graph
 from ov_kvcrush.runtime.model.vocabulary import num_token_ids
 from ov_kvcrush.runtime.pages.layout import PAGE_SIZE
@@ -43,6 +41,8 @@ class PagedModel:
         properties: of the plugin.
         decode_precision: ``"f32"`` compiles the model once more, for inferences of few tokens: it
             computes in f32 there, on the same cache, whatever ``properties`` say. None does not.
+        gate: tells of each token how much later text will want it; None for none.
+        shows_states: whether ``forward`` gives the states that a gate is fitted on.
 
     Attributes:
         layers: geometry by layer.
@@ -51,6 +51,7 @@ class PagedModel:
         layouts: of a page, by layer.
         num_token_ids: token ids that it can read and write: 0 and on; 0 where it does not tell.
         memories: the cache by layer, once it has been reserved.
+        has_gate: whether ``forward`` gives what a gate says.
 
     Raises:
         ModelError, UnsupportedError: the folder holds nothing this engine can run.
@@ -65,12 +66,14 @@ class PagedModel:
         precisions: LayerPrecision | Sequence[LayerPrecision] | None = None,
         properties: Mapping[str, Any] | None = None,
         decode_precision: str | None = None,
+        gate: Gate | None = None,
+        shows_states: bool = False,
     ) -> None:
         require_cpu(device)
         properties = dict(properties or {})
         require_properties("CPU", properties)
         _require_decode_precision(decode_precision)
-        graph = read_paged_graph(folder, properties.pop(ENABLE_MMAP, True))
+        graph = read_paged_graph(folder, properties.pop(ENABLE_MMAP, True), gate, shows_states)
         _require_dividing_groups(properties, graph.layers)
         self.layers, self.scales = graph.layers, graph.scales
         self.num_token_ids = num_token_ids(graph.model)
@@ -89,6 +92,7 @@ class PagedModel:
         self.precisions = self._compiled.precisions
         self.layouts = self._compiled.layouts
         self.memories: list[CacheMemory] = []
+        self.has_gate = gate is not None
 
     @property
     def page_bytes(self) -> int:
@@ -121,13 +125,8 @@ class PagedModel:
         if self._decoding is not self._compiled:
             self._decoding.share(self.memories)
 
-    def forward(self, batch: Batch) -> tuple[NDArray[np.float32], list[NDArray[np.float32]]]:
-        """Run one inference; the plugin writes the new keys and values into the pages.
-
-        Returns:
-            Logits ``[sampled rows, vocab]`` and, by layer, queries ``[window rows, Hq * D]``;
-            views that the next call overwrites.
-        """
+    def forward(self, batch: Batch) -> Forward:
+        """Run one inference; the plugin writes the new keys and values into the pages."""
         few = len(batch.input_ids) <= _MOST_DECODE_TOKENS
         return (self._decoding if few else self._compiled).forward(batch)
 

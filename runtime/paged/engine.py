@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
 from openvino_genai import GenerationFinishReason
 
 from ov_kvcrush.config import KVCacheConfig
@@ -22,6 +20,7 @@ from ov_kvcrush.runtime.engine_metrics import EngineMetrics
 from ov_kvcrush.runtime.generation.request import PromptLimits, Request, new_request
 from ov_kvcrush.runtime.interface import DEFAULT_LIMITS, Engine, EngineDescription, EngineLimits
 from ov_kvcrush.runtime.model.batch import Batch, build_batch
+from ov_kvcrush.runtime.model.compiled_graph import Forward
 from ov_kvcrush.runtime.paged.running import RunningRequests
 from ov_kvcrush.runtime.paged.setup import set_up
 from ov_kvcrush.runtime.pages.layout import PAGE_SIZE
@@ -96,6 +95,7 @@ class PagedEngine(Engine):
         self._limits = limits
         self._budgets = parts.budgets
         self._identity = parts.identity
+        self._gate_digest = parts.gate_digest
         self._intake = parts.intake
         self._prompt_limits = PromptLimits(parts.model.num_token_ids, limits.context_length)
         self._requests = RunningRequests(self.cache, self.scheduler, self._intake, self.prefixes)
@@ -134,10 +134,10 @@ class PagedEngine(Engine):
         with self._given_up_on_failure(schedule.chunks):
             batch = build_batch(schedule.chunks)
             begun = time.perf_counter()
-            logits, queries = self.model.forward(batch)
+            told = self.model.forward(batch)
             self._requests.note_inference(batch, begun)
-            self._store(batch, queries)
-            advanced = self._requests.sample(batch, logits)
+            self._store(batch, told)
+            advanced = self._requests.sample(batch, told.logits)
             self._compress(batch)
         self._requests.settle(advanced)
         return advanced
@@ -168,7 +168,9 @@ class PagedEngine(Engine):
         """Write what ``session`` has cached, and ``about``, to ``path``."""
         settings = self.config.to_dict()
         memories = self.model.memories
-        write_session(path, about, session.sequence, memories, self._identity, settings)
+        write_session(
+            path, about, session.sequence, memories, self._identity, settings, self._gate_digest
+        )
 
     def open_session(self, path: Path) -> AbstractContextManager[StoredSession]:
         """The session in the file at ``path``, proved to be one of this model."""
@@ -178,7 +180,7 @@ class PagedEngine(Engine):
         """Let ``session``, which has nothing cached, hold what was ``stored``."""
         if stored.state is not None:
             sequence = self._intake.new_sequence(stored.token_ids, session.owner)
-            load_into(sequence, stored, self.cache)
+            load_into(sequence, stored, self.cache, self._gate_digest)
             self.cache.park(session, sequence)
 
     def describe(self) -> PagedDescription:
@@ -242,12 +244,14 @@ class PagedEngine(Engine):
             self._requests.let_finished_go(self._requests.requests_of(chunks))
             raise
 
-    def _store(self, batch: Batch, queries: SequenceOf[NDArray[np.float32]]) -> None:
+    def _store(self, batch: Batch, told: Forward) -> None:
         """Note what the inference has written to the cache, and whom its queries attend to."""
-        for chunk, rows in zip(batch.chunks, batch.query_rows, strict=True):
+        for chunk, tokens, rows in zip(
+            batch.chunks, batch.token_rows, batch.query_rows, strict=True
+        ):
             sequence = chunk.sequence
-            sequence.append(chunk.count)
-            newest = [layer[rows] for layer in queries]
+            sequence.append(chunk.count, [layer[tokens] for layer in told.gates])
+            newest = [layer[rows] for layer in told.queries]
             if sequence.accumulates:
                 self.eviction.accumulate(sequence, newest)
             if sequence.window is not None:

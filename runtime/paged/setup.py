@@ -10,6 +10,7 @@ from typing import Any
 import psutil
 
 from ov_kvcrush.config import KVCacheConfig
+from ov_kvcrush.gate import Gate
 from ov_kvcrush.model_folder import fingerprint
 from ov_kvcrush.plan import KVPlan
 from ov_kvcrush.precisions import LayerPrecision
@@ -42,6 +43,7 @@ class EngineParts:
         config: what the cache may hold, in tokens.
         model: compiled, with its cache.
         identity: whose cache it is.
+        gate_digest: of the gate that scores its tokens; empty for none.
         budgets: what each layer may hold.
         cache: pages of the sequences.
         eviction: keeps them within the budget.
@@ -53,6 +55,7 @@ class EngineParts:
     config: KVCacheConfig
     model: PagedModel
     identity: CacheIdentity
+    gate_digest: str
     budgets: CacheBudgets
     cache: KVCache
     eviction: Eviction
@@ -73,7 +76,14 @@ def set_up(
     config, properties = read_properties(require_cpu(device), properties or {}, config)
     config.require_page_multiples(PAGE_SIZE)
     plan = KVPlan.load(folder)
-    model = PagedModel(folder, device, _precisions(config, plan), properties, decode_precision)
+    # A cache that is never cut needs no opinion about its tokens.
+    gate = Gate.load(folder) if config.evicts else None
+    config = config.for_model(has_gate=gate is not None)
+    if not config.needs_gate:
+        gate = None
+    model = PagedModel(
+        folder, device, _precisions(config, plan), properties, decode_precision, gate
+    )
     shares = plan.layer_shares if plan else ()
     budgets = CacheBudgets(config, model.layers, shares)
     if config.kv_budget_mb is not None:
@@ -98,11 +108,12 @@ def set_up(
             model.layers,
             model.precisions,
         ),
+        gate_digest=gate.digest if gate is not None else "",
         budgets=budgets,
         cache=cache,
         eviction=eviction,
         prefixes=prefixes,
-        intake=Intake(model.layers, cache, planner, eviction, prefixes, admission),
+        intake=Intake(model.layers, cache, planner, eviction, prefixes, admission, model.has_gate),
         scheduler=scheduler,
     )
 

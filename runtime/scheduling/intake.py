@@ -24,6 +24,7 @@ class Intake:
         eviction: makes them.
         prefixes: what others have read.
         admission: foresees what can never fit.
+        has_gate: whether the model's gate scores what it reads.
     """
 
     def __init__(
@@ -34,6 +35,7 @@ class Intake:
         eviction: Eviction,
         prefixes: Prefixes,
         admission: Admission,
+        has_gate: bool = False,
     ) -> None:
         self._layers = layers
         self._cache = cache
@@ -41,12 +43,18 @@ class Intake:
         self._eviction = eviction
         self._prefixes = prefixes
         self._admission = admission
+        self._has_gate = has_gate
 
     def new_sequence(self, tokens: list[int], owner: str = "") -> Sequence:
         """A sequence of ``tokens`` that holds nothing, with what its cuts will look at."""
         eviction = self._eviction
         return Sequence(
-            list(tokens), self._layers, eviction.window_size or None, eviction.accumulates, owner
+            list(tokens),
+            self._layers,
+            eviction.window_size or None,
+            eviction.accumulates,
+            owner,
+            self._has_gate,
         )
 
     def plan(self, sequence: Sequence, num_tokens: int) -> None:

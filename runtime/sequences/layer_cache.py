@@ -21,20 +21,25 @@ class LayerCache:
         slots: ``[H, length]`` the slot in which each of them lies; the newest lie last, in order.
         attention: ``[Hq, length]`` attention of all queries so far to each of them, summed, or
             None where no policy asks for it.
+        gate: ``[H, length]`` what the model's gate said of each of them when it was read, or None
+            where nothing was said of some.
     """
 
-    def __init__(self, num_kv_heads: int, num_query_heads: int = 0) -> None:
+    def __init__(self, num_kv_heads: int, num_query_heads: int = 0, has_gate: bool = False) -> None:
         """``num_query_heads`` 0: attention is not accumulated."""
         self.pages: list[int] = []
         self.length = 0
         self._positions = np.empty((num_kv_heads, 0), np.int32)
         self._slots = np.empty((num_kv_heads, 0), np.int32)
         self._attention = np.empty((num_query_heads, 0), np.float32) if num_query_heads else None
+        self._has_gate = has_gate
+        self._gate = self._no_scores()
 
     def take_pages(self) -> list[int]:
         """Hold nothing any more; the pages that were on the table."""
         pages, self.pages = self.pages, []
         self.length = 0
+        self._gate = self._no_scores()  # what is read again is scored again
         return pages
 
     @property
@@ -61,8 +66,16 @@ class LayerCache:
         """``[Hq, length]`` accumulated attention; a view to be added to."""
         return None if self._attention is None else self._attention[:, : self.length]
 
-    def append(self, first: int, count: int) -> None:
-        """Take in ``count`` new tokens at true positions ``first``, ``first + 1``, …"""
+    @property
+    def gate(self) -> NDArray[np.float32] | None:
+        """``[H, length]`` scores of the gate."""
+        return None if self._gate is None else self._gate[:, : self.length]
+
+    def append(self, first: int, count: int, gate: NDArray[np.float32] | None = None) -> None:
+        """Take in ``count`` new tokens at true positions ``first``, ``first + 1``, …
+
+        ``gate``: ``[count, H]`` scores of them; without, the gate has said nothing of some.
+        """
         begin, end = self.length, self.length + count
         self._positions = _with_room(self._positions, begin, end)
         self._positions[:, begin:end] = np.arange(first, first + count, dtype=np.int32)
@@ -71,6 +84,11 @@ class LayerCache:
         if self._attention is not None:
             self._attention = _with_room(self._attention, begin, end)
             self._attention[:, begin:end] = 0
+        if gate is None:
+            self._gate = None
+        elif self._gate is not None:
+            self._gate = _with_room(self._gate, begin, end)
+            self._gate[:, begin:end] = gate.T
         self.length = end
 
     def hold(
@@ -78,10 +96,12 @@ class LayerCache:
         positions: NDArray[np.int32],
         slots: NDArray[np.int32],
         attention: NDArray[np.float32] | None,
+        gate: NDArray[np.float32] | None,
     ) -> None:
         """Hold copies of the attributes of these names, on the pages already on the table."""
         self._positions, self._slots = positions.copy(), slots.copy()
         self._attention = None if attention is None else attention.copy()
+        self._gate = gate.copy() if gate is not None and self._has_gate else None
         self.length = positions.shape[1]
 
     def keep(self, chosen: NDArray[np.int32], slots: NDArray[np.int32]) -> None:
@@ -93,7 +113,9 @@ class LayerCache:
         if attention is not None:
             by_query_head = np.repeat(chosen, len(attention) // len(chosen), axis=0)
             attention = np.take_along_axis(attention, by_query_head, axis=1)
+        gate = None if self.gate is None else np.take_along_axis(self.gate, chosen, axis=1)
         self._positions, self._slots, self._attention = positions, slots, attention
+        self._gate = gate
         self.length = chosen.shape[1]
 
     def drop_front_pages(self, count: int) -> list[int]:
@@ -101,8 +123,10 @@ class LayerCache:
         first = count * PAGE_SIZE
         positions, slots = self.positions[:, first:], self.slots[:, first:] - first
         attention = None if self.attention is None else self.attention[:, first:]
+        gate = None if self.gate is None else self.gate[:, first:]
         # All is made before anything changes: what fails above has dropped nothing.
         self._positions, self._slots, self._attention = positions, slots, attention
+        self._gate = gate
         self.length -= first
         dropped, self.pages = self.pages[:count], self.pages[count:]
         return dropped
@@ -110,6 +134,9 @@ class LayerCache:
     def rewind(self, count: int) -> None:
         """Forget the last ``count`` tokens. The attention they paid stays counted."""
         self.length -= count
+
+    def _no_scores(self) -> NDArray[np.float32] | None:
+        return np.empty((len(self._positions), 0), np.float32) if self._has_gate else None
 
     def surplus_pages(self) -> list[int]:
         """Take the pages behind the last used slot off the table; returns them."""

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from collections.abc import Sequence as SequenceOf
 from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
 
 from ov_kvcrush.plan import LayerGeometry
 from ov_kvcrush.runtime.pages.layout import pages_for
@@ -40,6 +44,7 @@ class Sequence:
         planned_cuts: those that are to come, in order.
         num_reused: how many of ``tokens`` it did not have to read, for others had.
         owner: whose it is: it begins with what was cached for the same owner only.
+        has_gate: whether the gate has a say about its tokens.
     """
 
     def __init__(
@@ -49,13 +54,14 @@ class Sequence:
         window_size: int | None,
         accumulates: bool = False,
         owner: str = "",
+        has_gate: bool = False,
     ) -> None:
         """``accumulates``: the attention of all queries is summed up, layer by layer."""
         self.tokens = tokens
         self._geometry = layers
         self.num_cached = 0
         self.layers = [
-            LayerCache(layer.num_kv_heads, layer.num_query_heads if accumulates else 0)
+            LayerCache(layer.num_kv_heads, layer.num_query_heads if accumulates else 0, has_gate)
             for layer in layers
         ]
         self.window = None if window_size is None else QueryWindow(layers, window_size)
@@ -65,6 +71,7 @@ class Sequence:
         self.planned_cuts: list[Cut] = []
         self.num_reused = 0
         self.owner = owner
+        self.has_gate = has_gate
 
     @property
     def num_uncached(self) -> int:
@@ -102,10 +109,18 @@ class Sequence:
         """Pages each layer lacks to take ``count`` more tokens."""
         return [max(0, pages_for(c.length + count) - len(c.pages)) for c in self.layers]
 
-    def append(self, count: int) -> None:
-        """Note that the next ``count`` tokens are in the cache now."""
-        for layer in self.layers:
-            layer.append(self.num_cached, count)
+    @property
+    def is_scored(self) -> bool:
+        """Whether the gate has scored every token that is cached."""
+        return all(layer.gate is not None for layer in self.layers)
+
+    def append(self, count: int, gates: SequenceOf[NDArray[np.float32]] = ()) -> None:
+        """Note that the next ``count`` tokens are in the cache now.
+
+        ``gates``: by layer ``[count, H]``, what the gate says of them; empty without one.
+        """
+        for number, layer in enumerate(self.layers):
+            layer.append(self.num_cached, count, gates[number] if gates else None)
         self.num_cached += count
 
     def note_cut(self, cut: Cut, recent_size: int) -> None:
@@ -146,12 +161,12 @@ class Sequence:
     def twin(self, tokens: list[int]) -> Sequence:
         """A sequence of ``tokens`` of the same kind that holds nothing."""
         window = None if self.window is None else self.window.size
-        return Sequence(tokens, self._geometry, window, self.accumulates, self.owner)
+        return Sequence(tokens, self._geometry, window, self.accumulates, self.owner, self.has_gate)
 
     def clone_into(self, other: Sequence) -> None:
         """Make ``other`` hold what this one holds, on the pages already on its tables."""
         for mine, its in zip(self.layers, other.layers, strict=True):
-            its.hold(mine.positions, mine.slots, mine.attention)
+            its.hold(mine.positions, mine.slots, mine.attention, mine.gate)
         if self.window is not None and other.window is not None:
             other.window.copy_from(self.window)
         other.num_cached = self.num_cached

@@ -27,6 +27,7 @@ class LayerState:
     slots: NDArray[np.int32]
     attention: NDArray[np.float32] | None
     queries: NDArray[np.float32] | None
+    gate: NDArray[np.float32] | None = None
 
     @property
     def length(self) -> int:
@@ -69,6 +70,7 @@ class SequenceState:
                     layer.slots,
                     layer.attention,
                     None if window is None else window.queries(number),
+                    layer.gate if sequence.is_scored else None,
                 )
                 for number, layer in enumerate(sequence.layers)
             ),
@@ -79,15 +81,20 @@ class SequenceState:
         """Whether the attention of all queries was summed up."""
         return self.layers[0].attention is not None
 
+    def unscored(self) -> SequenceState:
+        """The same without what a gate said."""
+        layers = tuple(dataclasses.replace(layer, gate=None) for layer in self.layers)
+        return dataclasses.replace(self, layers=layers)
+
     def restore(self, sequence: Sequence) -> None:
         """Let ``sequence``, new and of the same tokens, hold this; its pages are still to come.
 
         What its policy has no use for is left out. A window that was smaller, or is missing, fills
-        again as tokens are read.
+        again as tokens are read. A gate that has said nothing of what is stored has no say then.
         """
         for layer, stored in zip(sequence.layers, self.layers, strict=True):
             attention = stored.attention if sequence.accumulates else None
-            layer.hold(stored.positions, stored.slots, attention)
+            layer.hold(stored.positions, stored.slots, attention, stored.gate)
         queries = [layer.queries for layer in self.layers if layer.queries is not None]
         if sequence.window is not None and queries:
             sequence.window.push([rows.reshape(len(rows), -1) for rows in queries])
@@ -105,13 +112,16 @@ class SequenceState:
             "cuts": [dataclasses.asdict(cut) for cut in self.cuts],
             "is_accumulated": self.is_accumulated,
             "has_window": self.layers[0].queries is not None,
+            "has_gate": self.layers[0].gate is not None,
         }
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Its arrays by name."""
         found: dict[str, NDArray[Any]] = {"tokens": self.tokens}
         for number, layer in enumerate(self.layers):
-            for name in _array_names(self.is_accumulated, layer.queries is not None):
+            for name in _array_names(
+                self.is_accumulated, layer.queries is not None, layer.gate is not None
+            ):
                 found[f"layers.{number}.{name}"] = getattr(layer, name)
         return found
 
@@ -131,7 +141,9 @@ class SequenceState:
         """
         try:
             cuts = tuple(Cut(**cut) for cut in values["cuts"])
-            names = _array_names(values["is_accumulated"], values["has_window"])
+            # Files of version 1 know of no gate.
+            has_gate = values.get("has_gate", False)
+            names = _array_names(values["is_accumulated"], values["has_window"], has_gate)
             num_cached, rewind_floor = values["num_cached"], values["rewind_floor"]
         except (KeyError, TypeError) as error:
             raise StateError(f"its description of the cache is malformed ({error})") from error
@@ -144,6 +156,7 @@ class SequenceState:
                     found["slots"],
                     found.get("attention"),
                     found.get("queries"),
+                    found.get("gate"),
                 )
             )
         return cls(array("tokens"), num_cached, rewind_floor, cuts, tuple(layers))
@@ -191,6 +204,8 @@ class SequenceState:
         if layer.attention is not None:
             wanted = (query_heads, length)
             _require_array(f"{name}.attention", layer.attention, np.float32, wanted)
+        if layer.gate is not None:
+            _require_array(f"{name}.gate", layer.gate, np.float32, (heads, length))
         if layer.queries is not None:
             size = (None, query_heads, shape.key_head_size)
             _require_array(f"{name}.queries", layer.queries, np.float32, size)
@@ -221,9 +236,10 @@ class SequenceState:
         )
 
 
-def _array_names(is_accumulated: bool, has_window: bool) -> list[str]:
+def _array_names(is_accumulated: bool, has_window: bool, has_gate: bool) -> list[str]:
     names = ["positions", "slots"]
-    return names + ["attention"] * bool(is_accumulated) + ["queries"] * bool(has_window)
+    names += ["attention"] * bool(is_accumulated) + ["queries"] * bool(has_window)
+    return names + ["gate"] * bool(has_gate)
 
 
 def _require(condition: bool | np.bool_, message: str) -> None:

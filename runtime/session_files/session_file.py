@@ -30,7 +30,9 @@ from ov_kvcrush.runtime.session_files.tensor_file import (
 )
 
 FORMAT = "ov-kvcrush-session"
-VERSION = 1
+VERSION = 2
+# Files of version 1 know of no gate.
+_READABLE_VERSIONS = ("1", str(VERSION))
 
 
 class StoredSession:
@@ -39,14 +41,16 @@ class StoredSession:
     Attributes:
         about: what was saved with the cache, as JSON values.
         state: tokens, positions and so on; None where no cache was saved.
+        gate: digest of the gate that scored the tokens; empty for none.
     """
 
     def __init__(
-        self, file: TensorFile, about: dict[str, Any], state: SequenceState | None
+        self, file: TensorFile, about: dict[str, Any], state: SequenceState | None, gate: str
     ) -> None:
         self._file = file
         self.about = about
         self.state = state
+        self.gate = gate
 
     @property
     def digest(self) -> str:
@@ -98,6 +102,7 @@ def write_session(
     memories: SequenceOf[CacheMemory],
     identity: CacheIdentity,
     settings: Mapping[str, Any],
+    gate: str = "",
 ) -> None:
     """Put ``sequence`` and its pages into the file at ``path``, whole or not at all.
 
@@ -108,6 +113,7 @@ def write_session(
         memories: the pages, by layer.
         identity: of the cache.
         settings: of the cache, to be found again by who reads the file.
+        gate: digest of the gate that scored the tokens; empty for none.
 
     Raises:
         SessionError: it cannot be written; what was there is there.
@@ -133,6 +139,7 @@ def write_session(
         "identity": identity.to_dict(),
         "state": None if state is None else state.values(),
         "kv_cache_config": dict(settings),
+        "gate": gate,
         "made_with": {name: version(name) for name in ("ov-kvcrush", "openvino")},
     }
     metadata = {"format": FORMAT, "version": str(VERSION), "content": json.dumps(content)}
@@ -161,7 +168,8 @@ def open_session(
             if content.get("state") is not None:
                 state = SequenceState.read(content["state"], file.read, len(identity.layers))
                 state.check(identity.layers, identity.vocab_size)
-            stored = StoredSession(file, content.get("about", {}), state)
+            gate = content.get("gate", "")
+            stored = StoredSession(file, content.get("about", {}), state, str(gate))
             stored.check(memories)
             yield stored
     except OSError as error:
@@ -170,8 +178,10 @@ def open_session(
         raise unusable_session(path, str(error)) from error
 
 
-def load_into(sequence: Sequence, stored: StoredSession, cache: KVCache) -> None:
+def load_into(sequence: Sequence, stored: StoredSession, cache: KVCache, gate: str = "") -> None:
     """Let ``sequence``, new and of the stored tokens, hold what is ``stored``, on its own pages.
+
+    What another gate than the one with the digest ``gate`` has said is left out.
 
     Raises:
         SessionError: the pool has no room, or the policy of ``sequence`` needs what was not saved;
@@ -186,7 +196,7 @@ def load_into(sequence: Sequence, stored: StoredSession, cache: KVCache) -> None
             "Load the model with the importance method it was saved with, or one with a window.",
         )
     with cache.released_on_failure(sequence):
-        state.restore(sequence)
+        (state if stored.gate == gate else state.unscored()).restore(sequence)
         # Asked first: what is parked would be dropped in vain.
         if not (cache.pool.could_hold(stored.layer_pages) and cache.extend(sequence, 0)):
             size = cache.bytes_of_pages(stored.layer_pages)
@@ -219,7 +229,7 @@ def _read_content(path: Path, file: TensorFile) -> dict[str, Any]:
             f"{path} is a safetensors file, but not a saved session",
             "Give one that was saved from a chat or by ov-kvcrush crush.",
         )
-    if file.metadata.get("version") != str(VERSION):
+    if file.metadata.get("version") not in _READABLE_VERSIONS:
         raise SessionError(
             f"{path} has format version {file.metadata.get('version')}; this release reads "
             f"{VERSION}",

@@ -70,6 +70,7 @@ def cuts(
         rng.integers(0, levels, (num_heads * group, num_slots)).astype(np.float32),
         np.array(positions, dtype=np.int32),
         rng.integers(-levels, levels, (num_heads, num_slots)).astype(np.float32),
+        gate=rng.integers(-levels, levels, (num_heads, num_slots)).astype(np.float32),
     )
     settings: dict[str, Any] = {
         "representatives": draw(st.sampled_from(list(REPRESENTATIVE_RULES))),
@@ -98,6 +99,7 @@ def test_the_selection_is_that_of_the_slow_reference(cut: Cut) -> None:
         observation.need("window_attention").tolist(),
         observation.positions.tolist(),
         observation.need("distinctiveness").tolist(),
+        observation.need("gate").tolist(),
         cut.max_cache_size,
         kernel_size=selector.importance.kernel_size,
         **{
@@ -132,6 +134,7 @@ def test_a_long_cache_cut_before_is_selected_like_the_reference(
     wanted = slow_selection.select(
         observation.need("window_attention").tolist(),
         observation.positions.tolist(),
+        [],
         [],
         320,
         kernel_size=31,

@@ -40,6 +40,7 @@ def select(
     attention: list[list[float]],
     positions: list[list[int]],
     distinctiveness: list[list[float]],
+    gate: list[list[float]],
     max_cache_size: int,
     *,
     kernel_size: int,
@@ -127,6 +128,11 @@ def select(
         elif representatives == "random":
             draw = np.random.default_rng(seed).random((heads, len(pages)), dtype=np.float32)
             left.sort(key=lambda page: (-draw[h][page], page))
+            chosen = left[:num_representatives]
+        elif representatives == "gate":
+            row = [gate[h][t] for t in middle]
+            best = [max(row[i * page_size : (i + 1) * page_size]) for i in range(len(pages))]
+            left.sort(key=lambda page: (-best[page], page))
             chosen = left[:num_representatives]
         elif representatives == "bucket_distinct":
             sums = page_sums([distinctiveness[h][t] for t in middle])

@@ -185,6 +185,25 @@ def export(
             panel=_KV,
         ),
     ] = False,
+    no_calibrate: Annotated[
+        bool,
+        _option(
+            "Leave out the last steps: no layer shares and no gate. "
+            "For later: ov-kvcrush calibrate OUTPUT",
+            "--no-calibrate",
+            panel=_KV,
+        ),
+    ] = False,
+    texts: Annotated[
+        list[str] | None,
+        _option(
+            "Texts like those that will be read, for layer shares and gate, before the package's "
+            "own; can be repeated.",
+            "--texts",
+            metavar="FILE",
+            panel=_KV,
+        ),
+    ] = None,
     dry_run: Annotated[
         bool,
         _option("Check everything and show estimates; export nothing.", "--dry-run", panel=_RUN),
@@ -225,6 +244,8 @@ def export(
         del given[name]
     for name in ("sym", "all_layers", "awq", "scale_estimation", "gptq", "lora_correction"):
         given[name] = given[name] or None  # "not asked" lets Optimum's defaults for models apply
+    given["calibrate"] = not given.pop("no_calibrate")
+    given["texts"] = tuple(texts or ())
     given["model_kwargs"] = _parse_model_kwargs(model_kwargs)
     _set_precisions(given, kv_cache_precision)
     _export(given, dry_run, as_json, verbose)

@@ -10,6 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from ov_kvcrush.runtime.model.batch import Batch
+from ov_kvcrush.runtime.model.compiled_graph import Forward
 from ov_kvcrush.runtime.paged.engine import PagedEngine
 from tests.support.engines import EVICTING, engine_of, greedy, prompt_of, sequence_of
 from tests.support.torch_reference import TorchReference
@@ -25,10 +26,10 @@ class Recorder:
         self.cuts: list[tuple[int, list[NDArray[np.int32]]]] = []
         forward = engine.model.forward
 
-        def listening(batch: Batch) -> tuple[NDArray[np.float32], list[NDArray[np.float32]]]:
-            logits, queries = forward(batch)
-            self.logits += [row.copy() for row in logits]
-            return logits, queries
+        def listening(batch: Batch) -> Forward:
+            told = forward(batch)
+            self.logits += [row.copy() for row in told.logits]
+            return told
 
         engine.model.forward = listening  # type: ignore[method-assign]
         request = engine.add_request(prompt, greedy(NUM_NEW))

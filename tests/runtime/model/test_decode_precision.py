@@ -34,8 +34,8 @@ def loaded(folder: Path, precisions: list[LayerPrecision], **settings: object) -
 def forward(model: PagedModel, past: int, end: int) -> list[np.ndarray]:
     """Copies of logits and queries of the last of ``TOKENS[past:end]``."""
     rows = [end - past - 1]
-    logits, queries = model.forward(batch(model, TOKENS[past:end], past, rows))
-    return [logits.copy(), *(layer.copy() for layer in queries)]
+    told = model.forward(batch(model, TOKENS[past:end], past, rows))
+    return [told.logits.copy(), *(layer.copy() for layer in told.queries)]
 
 
 def copy_cache(source: PagedModel, target: PagedModel) -> None:

@@ -34,8 +34,8 @@ def run(
     found = []
     for past, end in ((0, 40), (40, 69), (69, 70)):
         rows = list(range(end - past))
-        logits, queries = model.forward(batch(model, TOKENS[past:end], past, rows))
-        found += [logits.copy(), *(q.copy() for q in queries)]
+        told = model.forward(batch(model, TOKENS[past:end], past, rows))
+        found += [told.logits.copy(), *(q.copy() for q in told.queries)]
     return model, found
 
 

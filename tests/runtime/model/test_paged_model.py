@@ -93,13 +93,13 @@ def test_a_chunk_after_another_gives_the_logits_of_both_at_once(
     needle_f32_dir: Path, tokens: list[int]
 ) -> None:
     whole, parts = (loaded(needle_f32_dir, "f32", "f32") for _ in range(2))
-    together, _ = whole.forward(batch(whole, tokens, 0, [10, 63]))
-    nothing, queries = parts.forward(batch(parts, tokens[:40], 0, []))
-    assert nothing.shape == (0, together.shape[1])
-    assert queries == []
-    last, queries = parts.forward(batch(parts, tokens[40:], 40, [23]))
-    np.testing.assert_allclose(last[0], together[1], atol=1e-4)
-    assert [q.shape for q in queries] == [(1, 12 * 64)] * 8
+    together = whole.forward(batch(whole, tokens, 0, [10, 63])).logits
+    nothing = parts.forward(batch(parts, tokens[:40], 0, []))
+    assert nothing.logits.shape == (0, together.shape[1])
+    assert (nothing.queries, nothing.gates, nothing.states) == ([], [], [])
+    last = parts.forward(batch(parts, tokens[40:], 40, [23]))
+    np.testing.assert_allclose(last.logits[0], together[1], atol=1e-4)
+    assert [q.shape for q in last.queries] == [(1, 12 * 64)] * 8
 
 
 def test_describes_what_was_compiled(needle_f32_dir: Path) -> None:

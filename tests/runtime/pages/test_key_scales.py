@@ -45,6 +45,6 @@ def test_scales_of_keys_change_no_bit(kind: str, tmp_path: Path) -> None:
         export_model(ExportOptions(model=str(folder), output=output, weight_format="fp32"))
         model = PagedModel(output, precisions=LayerPrecision(kind, kind), properties=F32)
         model.reserve([3] * len(model.layers))
-        logits, _ = model.forward(batch(model, tokens, 0, [len(tokens) - 1]))
-        found.append(logits.copy())
+        told = model.forward(batch(model, tokens, 0, [len(tokens) - 1]))
+        found.append(told.logits.copy())
     np.testing.assert_array_equal(found[0], found[1])
