@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 from collections import defaultdict
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from numpy.typing import NDArray
 from openvino import opset13 as ops
 
 from ov_kvcrush.errors import ExportError
-from ov_kvcrush.export.gguf.description import head_size
+from ov_kvcrush.export.gguf.description import head_size, main_kind
 from ov_kvcrush.export.gguf.groups import Groups, groups_of, has_least
 from ov_kvcrush.export.gguf.model_file import GgufModel
 from ov_kvcrush.export.gguf.stored_anew import weights_of
@@ -42,10 +43,22 @@ def correct(model: GgufModel, folder: Path) -> None:
     graph = ov.Core().read_model(folder / GRAPH_FILE)
     _correct_frequencies(graph, frequencies(model))
     _correct_zeros(graph, model)
+    for name, value in _notes(model).items():
+        graph.set_rt_info(value, ["gguf", name])
     ov.save_model(graph, folder / f"new_{GRAPH_FILE}", compress_to_fp16=False)
     del graph  # which has the old weights mapped
     for name in (GRAPH_FILE, WEIGHTS_FILE):
         os.replace(folder / f"new_{name}", folder / name)
+
+
+def _notes(model: GgufModel) -> dict[str, str]:
+    """What :mod:`ov_kvcrush.export.ir` reads of where the weights come from."""
+    return {
+        "file": model.path.name,
+        "format": main_kind(model),
+        "gguf_version": version("gguf"),
+        "openvino_genai_version": version("openvino-genai"),
+    }
 
 
 def frequencies(model: GgufModel) -> NDArray[np.float32]:

@@ -8,10 +8,12 @@ SUFFIX = ".gguf"
 
 
 def gguf_file(model: str) -> Path | None:
-    """The GGUF file that ``model`` names; None where it is something else, or cannot be read."""
+    """The GGUF file that ``model`` names, there or not; None where it names something else."""
     path = Path(model)
     try:
-        return path if path.is_file() and is_gguf(path) else None
+        if path.is_file():
+            return path if is_gguf(path) else None
+        return path if path.suffix.lower() == SUFFIX and not path.exists() else None
     except (OSError, ValueError):
         return None
 

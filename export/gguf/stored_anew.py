@@ -17,7 +17,7 @@ from ov_kvcrush.export.gguf.readable import FLOATS, READ_KINDS, SPLIT_AS
 _CHUNK_WEIGHTS = 1 << 24
 
 _Q8_0_WEIGHTS, _ = GGML_QUANT_SIZES[GGMLQuantizationType.Q8_0]
-_Q5_0_WEIGHTS, _Q5_0_BYTES = GGML_QUANT_SIZES[GGMLQuantizationType.Q5_0]
+_, _Q5_0_BYTES = GGML_QUANT_SIZES[GGMLQuantizationType.Q5_0]
 
 # Values of general.file_type by which the reader expects no scales, and of a file in Q8_0.
 _UNSCALED_FILES, _F16_FILE, _Q8_0_FILE = (0, 1), 1, 7
@@ -153,9 +153,8 @@ def _through_floats(data: NDArray[np.uint8], kind: str, wanted: str) -> NDArray[
 def _q5_0_as_q8_0(data: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Blocks of Q5_0, ``[rows, bytes]``, as Q8_0: the same scales and numbers, in more bits."""
     blocks = data.reshape(-1, _Q5_0_BYTES)
-    scales = blocks[:, :2]
-    values = dequantize(blocks, GGMLQuantizationType.Q5_0).reshape(-1, _Q5_0_WEIGHTS)
-    divisors = scales.copy().view(np.float16).astype(np.float32)
-    numbers = np.rint(np.divide(values, divisors, out=np.zeros_like(values), where=divisors != 0))
-    stored = np.concatenate([scales, numbers.astype(np.int8).view(np.uint8)], axis=1)
-    return stored.reshape(len(data), -1)
+    scales, fifth_bits, low_bits = blocks[:, :2], blocks[:, 2:6], blocks[:, 6:]
+    numbers = np.concatenate([low_bits & 15, low_bits >> 4], axis=1)
+    numbers |= np.unpackbits(fifth_bits, axis=1, bitorder="little") << 4
+    numbers -= 16  # below 0 around the end of the byte, as its sign is read
+    return np.concatenate([scales, numbers], axis=1).reshape(len(data), -1)
