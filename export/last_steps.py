@@ -1,4 +1,4 @@
-"""The steps that every export ends with, once the IR is there: its cache set, tried and measured."""
+"""The steps that every export ends with: the IR's cache set, tried and measured."""
 
 from __future__ import annotations
 

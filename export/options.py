@@ -143,7 +143,6 @@ class ExportOptions:
         """The compression options that were given, as they are typed."""
         return tuple(_flag(name) for name in _COMPRESSION if getattr(self, name) is not None)
 
-
     def require_for_gguf(self) -> None:
         """Refuse options that say how the weights of a Hugging Face model are taken and stored.
 

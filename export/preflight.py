@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from huggingface_hub.constants import HF_HUB_CACHE
 
-from ov_kvcrush.errors import ExportError
 from ov_kvcrush.export.checkpoint.source import Source, find_source, model_folder
 from ov_kvcrush.export.kv_plan.group_sizes import KEY_GROUPS_WITHOUT_EFFECT, check_group_sizes
 from ov_kvcrush.export.kv_plan.plan_file import read_kv_file, require_layers

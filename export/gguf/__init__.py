@@ -1,4 +1,4 @@
-"""From a GGUF file, llama.cpp's format, to an OpenVINO model: openvino_genai reads it, checked and set right.
+"""From a GGUF file to an OpenVINO model: openvino_genai's reader, with checks and corrections.
 
 PyTorch is not needed.
 """

@@ -78,8 +78,7 @@ def _correct_frequencies(graph: ov.Model, turns: NDArray[np.float32]) -> None:
     found = [
         node
         for node in graph.get_ordered_ops()
-        if node.get_type_name() == "Broadcast"
-        and node.input_value(0).get_partial_shape() == shape
+        if node.get_type_name() == "Broadcast" and node.input_value(0).get_partial_shape() == shape
     ]
     if len(found) != 1:
         raise _unknown_graph("the frequencies of its positions are not found")
@@ -136,4 +135,6 @@ def _key(numbers: NDArray[np.uint8]) -> tuple[int, bytes]:
 
 
 def _unknown_graph(reason: str) -> ExportError:
-    return ExportError(f"OpenVINO's GGUF reader made another model than expected: {reason}", _INSTALL)
+    return ExportError(
+        f"OpenVINO's GGUF reader made another model than expected: {reason}", _INSTALL
+    )

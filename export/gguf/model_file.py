@@ -1,4 +1,4 @@
-"""A GGUF file as it lies on the disk: its fields, its tensors, and the other files of a split one."""
+"""A GGUF file as it lies on the disk: its fields, its tensors, and the others of a split one."""
 
 from __future__ import annotations
 

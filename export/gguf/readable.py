@@ -8,21 +8,12 @@ from gguf.quants import dequantize
 from ov_kvcrush.errors import ExportError
 from ov_kvcrush.export.gguf.description import CLASSES, head_size
 from ov_kvcrush.export.gguf.model_file import HUGGING_FACE_INSTEAD, GgufModel, Tensor
+from ov_kvcrush.export.gguf.splits import SPLITS
 
 READ_KINDS = frozenset({"F16", "Q4_0", "Q4_1", "Q8_0", "Q4_K", "Q6_K"})
 """Kinds of matrices that are read as they are; others are stored anew first."""
 
 FLOATS = frozenset({"F32", "F16", "BF16"})
-
-# How texts are split into words, by the names that files have for it: the reader knows three ways,
-# and for any other name takes one of its own. Those in a row split alike.
-_SPLITS = {
-    "qwen2": ("qwen2", "deepseek-r1-qwen"),
-    "llama-bpe": ("llama-bpe", "llama3", "llama-v3", "falcon3", "smaug-bpe"),
-    "smollm": ("smollm", "starcoder", "refact", "command-r"),
-}
-SPLIT_AS = {name: read for read, names in _SPLITS.items() for name in names}
-"""By the file's name for its way of splitting a text: the reader's for the same."""
 
 _SIZES = (
     "block_count",
@@ -72,11 +63,10 @@ def _require_tokenizer(model: GgufModel) -> None:
         known = {"llama": "SentencePiece", "": "not in the file"}.get(kind, kind)
         raise _unread(model, f"its tokenizer is {known}, and only byte-level BPE is read")
     split = model.text("tokenizer.ggml.pre")
-    if split not in SPLIT_AS:
+    if split not in SPLITS:
+        way = f"as {split}" if split else "in a way that the file does not tell"
         raise _unread(
-            model,
-            f"its tokenizer splits texts as {split or 'nobody says'}, and the ways known are "
-            f"{', '.join(_SPLITS)}",
+            model, f"its tokenizer splits texts {way}; those known are {', '.join(SPLITS)}"
         )
     tokens = model.texts("tokenizer.ggml.tokens")
     if not tokens or not model.texts("tokenizer.ggml.merges"):

@@ -1,4 +1,4 @@
-"""The steps of a GGUF file's export: store anew what is not read, convert, set right, try, measure."""
+"""The steps of a GGUF file's export: store what is not read anew, convert, correct, measure."""
 
 from __future__ import annotations
 

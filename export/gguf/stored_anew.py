@@ -11,7 +11,7 @@ from gguf.quants import dequantize, quantize
 from numpy.typing import NDArray
 
 from ov_kvcrush.export.gguf.model_file import GgufModel, Tensor
-from ov_kvcrush.export.gguf.readable import FLOATS, READ_KINDS, SPLIT_AS
+from ov_kvcrush.export.gguf.readable import FLOATS, READ_KINDS
 
 # Held as f32 at a time.
 _CHUNK_WEIGHTS = 1 << 24
@@ -49,9 +49,8 @@ def kinds_stored_anew(model: GgufModel) -> dict[str, str]:
 
 def is_read_as_it_is(model: GgufModel) -> bool:
     """Whether the reader is given the file itself, and not a copy."""
-    split = model.text("tokenizer.ggml.pre")
     same_kinds = all(read_kind(one) == one.kind for one in model.tensors.values())
-    return same_kinds and SPLIT_AS[split] == split and _file_type(model) is None
+    return same_kinds and _file_type(model) is None
 
 
 def bytes_stored_anew(model: GgufModel) -> int:
@@ -105,8 +104,7 @@ def _file_type(model: GgufModel) -> int | None:
 
 
 def _copy_fields(model: GgufModel, writer: GGUFWriter) -> None:
-    split = SPLIT_AS[model.text("tokenizer.ggml.pre")]
-    changed = {"tokenizer.ggml.pre": split, "general.file_type": _file_type(model)}
+    changed = {"general.file_type": _file_type(model)}
     for name, field in model.fields.items():
         if name.startswith(("GGUF.", "split.")) or name in ("general.architecture", _ALIGNMENT):
             continue

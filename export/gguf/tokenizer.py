@@ -13,7 +13,7 @@ from openvino import opset13 as ops
 from ov_kvcrush.errors import ExportError
 from ov_kvcrush.export.gguf.description import chat_template, control_tokens
 from ov_kvcrush.export.gguf.model_file import HUGGING_FACE_INSTEAD, GgufModel
-from ov_kvcrush.export.gguf.readable import SPLIT_AS
+from ov_kvcrush.export.gguf.splits import BEGUN, SPLITS
 from ov_kvcrush.model_folder import TOKENIZER_FILES, load_tokenizer
 from ov_kvcrush.progress import Progress
 
@@ -21,14 +21,16 @@ _SAMPLES = (
     "Hello, world!",
     "  Two spaces, a tab\tand two lines\n\nwith 1,234.56 € – naïve café, 日本語 и русский 🙂",
 )
-_LONGEST = np.iinfo(np.int32).max
+# Beyond it openvino_genai computes with numbers below 0.
+_LONGEST = np.iinfo(np.int32).max - 64
 
 
 def correct_tokenizer(model: GgufModel, folder: Path) -> None:
-    """Let the tokenizer in ``folder`` read long texts whole, and begin and show them as it should.
+    """Let the tokenizer in ``folder`` split, begin and show texts as the file means it.
 
-    The reader's keeps the last 8,192 tokens of a text without a word, begins none, and leaves out
-    of answers also tokens that are text, such as ``<think>`` and ``<tool_call>``.
+    The reader's splits as two families do and all others in a way of its own, keeps the last 8,192
+    tokens of a text without a word, begins none, and leaves out of answers also tokens that are
+    text, such as ``<think>`` and ``<tool_call>``.
 
     Raises:
         ExportError: the tokenizer is not as the reader of this release makes it.
@@ -36,6 +38,7 @@ def correct_tokenizer(model: GgufModel, folder: Path) -> None:
     import openvino_tokenizers  # noqa: F401  teaches OpenVINO its operations
 
     encoder, decoder = (ov.Core().read_model(folder / name) for name in TOKENIZER_FILES)
+    _split_by(encoder, SPLITS[model.text("tokenizer.ggml.pre")])
     _keep_all_tokens(encoder)
     if begins_texts(model):
         _begin_with(encoder, model.number("tokenizer.ggml.bos_token_id"))
@@ -53,7 +56,7 @@ def begins_texts(model: GgufModel) -> bool:
     if not model.has("tokenizer.ggml.bos_token_id"):
         return False
     # llama.cpp's own rule for files that do not say.
-    usual = SPLIT_AS[model.text("tokenizer.ggml.pre")] == "llama-bpe"
+    usual = model.text("tokenizer.ggml.pre") in BEGUN
     return model.flag("tokenizer.ggml.add_bos_token", usual)
 
 
@@ -85,6 +88,19 @@ def _ids(tokenizer: Any, text: str) -> list[int]:
     return [int(number) for number in ids]
 
 
+def _split_by(graph: ov.Model, patterns: tuple[str, ...]) -> None:
+    nodes = [node for node in graph.get_ordered_ops() if node.get_type_name() == "RegexSplit"]
+    if len(nodes) < len(patterns):
+        raise _unknown("how it splits texts")
+    for node, pattern in zip(nodes, patterns, strict=False):
+        stored = ops.constant(np.frombuffer(pattern.encode(), np.uint8))
+        node.input(node.get_input_size() - 1).replace_source_output(stored.output(0))
+    for node in nodes[len(patterns) :]:
+        for port, output in enumerate(node.outputs()):
+            for user in output.get_target_inputs():
+                user.replace_source_output(node.input_value(port))
+
+
 def _keep_all_tokens(graph: ov.Model) -> None:
     limits = [
         node.input(port)
@@ -101,15 +117,19 @@ def _keep_all_tokens(graph: ov.Model) -> None:
 def _begin_with(graph: ov.Model, token: int) -> None:
     from openvino_tokenizers.tokenizer_pipeline import AddToken, CombineSegmentsStep, Sequence
 
-    found = [node for node in graph.get_ordered_ops() if node.get_type_name() == "BPETokenizer"]
-    if len(found) != 1:
-        raise _unknown("its words")
-    outputs = found[0].outputs()
-    users = [list(output.get_target_inputs()) for output in outputs]
-    combined = CombineSegmentsStep([AddToken(_token_id=token), Sequence()]).get_ov_subgraph(outputs)
-    for inputs, output in zip(users, combined, strict=False):
-        for user in inputs:
-            user.replace_source_output(output)
+    padding = [node for node in graph.get_ordered_ops() if node.get_type_name() == "RaggedToDense"]
+    if len(padding) != 1:
+        raise _unknown("the end of its steps")
+    longest = padding[0].input_value(3).get_node()
+    lengths = longest.input_value(0).get_node()
+    texts = [padding[0].input_value(port) for port in range(3)]  # begins, ends, tokens
+    # openvino_genai looks for this behind the step that cuts long texts off, to switch it.
+    steps = CombineSegmentsStep([AddToken(_token_id=token), Sequence()])
+    begins, ends, tokens, *_ = steps.get_ov_subgraph(texts)
+    for port, output in enumerate((begins, ends, tokens)):
+        padding[0].input(port).replace_source_output(output)
+    for port, output in enumerate((ends, begins)):
+        lengths.input(port).replace_source_output(output)
 
 
 def _leave_out(graph: ov.Model, tokens: list[int]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -35,30 +36,36 @@ def write_gguf(
     kinds: dict[str, str] | None = None,
     template: str | None = "",
     tokens: list[str] | None = None,
+    merges: int | None = None,
+    without: Collection[str] = (),
+    split: int = 0,
 ) -> Path:
     """Write a random model of two layers of 256 to ``path``; returns it.
 
     Args:
         weights: kind of its matrices: ``F32``, ``Q4_0``, ``Q6_K``, …
         fields: further fields, or other values for those it has; None leaves one out.
-        tensors: further ones, in f32.
+        tensors: further ones, or other weights for those it has.
         kinds: of matrices that are to be of another kind than ``weights``, by name.
         template: for chats; empty for the repository's model's own, None for none.
         tokens: instead of the vocabulary of the repository's model.
+        merges: how many of its merges are kept, at least one; all of them if None.
+        without: tensors that are left out.
+        split: most tensors of a file, and then there are several; 0 for one file.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    writer = GGUFWriter(path, architecture)
-    settings = _settings(architecture, template, tokens)
+    writer = GGUFWriter(path, architecture, split_max_tensors=split)
+    settings = _settings(architecture, template, tokens, merges)
     for name, value in {**settings, **(fields or {})}.items():
         if value is not None:
             _add(writer, name, value)
     generator = np.random.default_rng(seed)
-    for name, shape in _shapes(architecture, len(settings["tokenizer.ggml.tokens"])).items():
-        if name in (tensors or {}):
-            continue
-        _add_tensor(writer, name, shape, (kinds or {}).get(name, weights), generator)
-    for name, values in (tensors or {}).items():
-        writer.add_tensor(name, values)
+    shapes = _shapes(architecture, len(settings["tokenizer.ggml.tokens"]))
+    given = tensors or {}
+    for name, shape in {**shapes, **{name: one.shape for name, one in given.items()}}.items():
+        if name not in without:
+            kind = (kinds or {}).get(name, "F32" if name in given else weights)
+            _add_tensor(writer, name, shape, kind, generator, given.get(name))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -66,14 +73,22 @@ def write_gguf(
     return path
 
 
+def vocabulary() -> tuple[list[str], list[int]]:
+    """Tokens of the repository's model, and their kinds."""
+    tokenizer = json.loads((NEEDLE / "tokenizer.json").read_text(encoding="utf-8"))
+    tokens = list(tokenizer["model"]["vocab"])
+    special = {token["content"] for token in tokenizer["added_tokens"]}
+    kinds = [TokenType.CONTROL if one in special else TokenType.NORMAL for one in tokens]
+    return tokens, [int(kind) for kind in kinds]
+
+
 def _settings(
-    architecture: str, template: str | None, tokens: list[str] | None
+    architecture: str, template: str | None, tokens: list[str] | None, merges: int | None
 ) -> dict[str, Any]:
     tokenizer = json.loads((NEEDLE / "tokenizer.json").read_text(encoding="utf-8"))
     config = json.loads((NEEDLE / "tokenizer_config.json").read_text(encoding="utf-8"))
-    vocabulary = tokens or list(tokenizer["model"]["vocab"])
-    special = {token["content"] for token in tokenizer["added_tokens"]}
-    kinds = [TokenType.CONTROL if one in special else TokenType.NORMAL for one in vocabulary]
+    own_tokens, kinds = vocabulary()
+    pairs = [" ".join(pair) for pair in tokenizer["model"]["merges"]]
     settings = {
         "block_count": NUM_LAYERS,
         "context_length": CONTEXT_LENGTH,
@@ -90,9 +105,9 @@ def _settings(
         **{f"{architecture}.{name}": value for name, value in settings.items()},
         "tokenizer.ggml.model": "gpt2",
         "tokenizer.ggml.pre": "qwen2",
-        "tokenizer.ggml.tokens": vocabulary,
-        "tokenizer.ggml.token_type": [int(kind) for kind in kinds],
-        "tokenizer.ggml.merges": [" ".join(pair) for pair in tokenizer["model"]["merges"]],
+        "tokenizer.ggml.tokens": tokens or own_tokens,
+        "tokenizer.ggml.token_type": kinds,
+        "tokenizer.ggml.merges": pairs if merges is None else pairs[: max(1, merges)],
         "tokenizer.ggml.bos_token_id": 1,
         "tokenizer.ggml.eos_token_id": 2,
         "tokenizer.ggml.padding_token_id": 0,
@@ -147,16 +162,17 @@ def _add_tensor(
     shape: tuple[int, ...],
     kind: str,
     generator: np.random.Generator,
+    values: NDArray[np.float32] | None,
 ) -> None:
-    if len(shape) == 1:
+    if values is None:
         center = 1.0 if name.endswith("norm.weight") else 0.0
-        writer.add_tensor(name, generator.normal(center, 0.1, shape).astype(np.float32))
+        values = generator.normal(center, 0.05, shape).astype(np.float32)
+    if len(shape) == 1:
+        writer.add_tensor(name, values)
         return
     number = GGMLQuantizationType[kind]
-    if kind in _SCALES:
-        data = _random_blocks(shape, kind, generator)
-    else:
-        data = quantize(generator.normal(0, 0.05, shape).astype(np.float32), number)
+    by_blocks = kind in _SCALES
+    data = _random_blocks(shape, kind, generator) if by_blocks else quantize(values, number)
     writer.add_tensor(name, data, raw_dtype=number)
 
 
