@@ -78,8 +78,8 @@ def read_weights(folder: Path) -> dict[str, Any]:
     noted = root.find("rt_info/nncf/weight_compression")
     from_gguf = root.find("rt_info/gguf")
     if from_gguf is not None:
-        values = {entry.tag: entry.get("value", "") for entry in from_gguf}
-        weights |= {"format": values["format"], "gguf": values["file"]}
+        told = {entry.tag: entry.get("value", "") for entry in from_gguf}
+        weights |= {"format": told["format"], "gguf": told["file"]}
     elif noted is None:
         weights["format"] = _most_common_type(root)
     else:

@@ -135,10 +135,10 @@ def _from_folder(folder: Path, variant: str | None) -> Source:
                 f"{folder} holds an adapter (LoRA), not a whole model",
                 "Merge it into its base model first (PEFT's merge_and_unload).",
             )
-        if files := sorted(folder.glob("*.gguf")):
+        if found := sorted(folder.glob("*.gguf")):
             raise ExportError(
-                f"{folder} holds no Hugging Face model, but {_counted(len(files), 'GGUF file')}",
-                f"Give {_it_or_one(len(files))} by its own name: -m {shlex.quote(str(files[0]))}",
+                f"{folder} holds no Hugging Face model, but {_counted(len(found), 'GGUF file')}",
+                f"Give {_it_or_one(len(found))} by its own name: -m {shlex.quote(str(found[0]))}",
             )
         raise ExportError(f"{folder} holds no Hugging Face model (config.json)", _HOW_TO_NAME)
     files = weight_files((path.name for path in folder.iterdir()), variant)

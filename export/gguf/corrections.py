@@ -2,9 +2,9 @@
 
 Weights in Q4_1 and Q4_K are ``scale · number + least``. The IR has ``scale · (number - zero)`` for
 them, and the reader rounds ``zero`` to a whole number: for SmolLM2 that is 0.2 nats a token. The
-plugin computes as well with zeros that are fractions. The frequencies of the positions it stores in
-f16 where the weights are, which is a turn and a half at token 10,000, and it does not know of
-positions that are stretched.
+plugin computes as well with zeros that are fractions. The frequencies of positions are in f16 where
+the weights are, which is up to 2.4 radians at token 10,000; and of positions that are stretched the
+reader knows nothing.
 """
 
 from __future__ import annotations
@@ -31,6 +31,8 @@ from ov_kvcrush.model_folder import GRAPH_FILE, WEIGHTS_FILE
 # Where a group's weights hardly differ, zero is far away and f16 too coarse for it: from here on
 # the group's scale is made larger, which moves no weight by more than 1.5 %.
 _FARTHEST_ZERO = 1024
+# Of keys and values repeated for query heads: [batch, KV heads, repetitions, tokens, head size].
+_TOKENS_AXIS = 3
 _INSTALL = "Install the openvino-genai release that ov-kvcrush names in its dependencies."
 
 
@@ -43,6 +45,7 @@ def correct(model: GgufModel, folder: Path) -> None:
     graph = ov.Core().read_model(folder / GRAPH_FILE)
     _correct_frequencies(graph, frequencies(model))
     _correct_zeros(graph, model)
+    _correct_repetitions(graph)
     for name, value in _notes(model).items():
         graph.set_rt_info(value, ["gguf", name])
     ov.save_model(graph, folder / f"new_{GRAPH_FILE}", compress_to_fp16=False)
@@ -84,6 +87,20 @@ def _correct_frequencies(graph: ov.Model, turns: NDArray[np.float32]) -> None:
         raise _unknown_graph("the frequencies of its positions are not found")
     exact = ops.constant(turns.reshape(1, -1, 1))
     found[0].input(0).replace_source_output(exact.output(0))
+
+
+def _correct_repetitions(graph: ov.Model) -> None:
+    """Of keys and values, for the query heads that share them: the reader says, of 0 tokens.
+
+    Nobody minds where the plugin fuses it with attention, as it does unless it is looked into.
+    """
+    for node in graph.get_ordered_ops():
+        if node.get_type_name() != "Broadcast" or len(node.get_output_partial_shape(0)) != 5:
+            continue
+        sizes = node.input_value(1).get_node()
+        if sizes.get_type_name() == "Concat" and sizes.get_input_size() == 5:
+            one = ops.constant(np.ones(1, np.int64))
+            sizes.input(_TOKENS_AXIS).replace_source_output(one.output(0))
 
 
 def _correct_zeros(graph: ov.Model, model: GgufModel) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
@@ -10,6 +11,8 @@ from numpy.typing import NDArray
 
 from ov_kvcrush.export.gguf.description import geometry
 from ov_kvcrush.export.gguf.model_file import GgufModel, Tensor
+
+T = TypeVar("T", bound=np.generic)
 
 _GROUP = 32
 
@@ -42,14 +45,14 @@ def groups_of(model: GgufModel, tensor: Tensor) -> Groups:
     kind = GGMLQuantizationType[tensor.kind]
     blocks = tensor.data.reshape(-1, GGML_QUANT_SIZES[kind][1])
     groups = _of_q4_1(blocks) if tensor.kind == "Q4_1" else _of_q4_k(blocks)
-    by_row = [
-        part.reshape(tensor.shape[0], -1) for part in (groups.numbers, groups.scales, groups.least)
-    ]
-    part_name = tensor.name.split(".")[-2]
-    if model.architecture == "llama" and part_name in ("attn_q", "attn_k"):
+    rows = tensor.shape[0]
+    numbers = groups.numbers.reshape(rows, -1)
+    scales, least = groups.scales.reshape(rows, -1), groups.least.reshape(rows, -1)
+    if model.architecture == "llama" and tensor.name.split(".")[-2] in ("attn_q", "attn_k"):
         head = geometry(model)[0].key_head_size
-        by_row = [_halves_from_pairs(part, head) for part in by_row]
-    return Groups(*by_row)
+        numbers = _halves_from_pairs(numbers, head)
+        scales, least = _halves_from_pairs(scales, head), _halves_from_pairs(least, head)
+    return Groups(numbers, scales, least)
 
 
 def _of_q4_1(blocks: NDArray[np.uint8]) -> Groups:
@@ -85,6 +88,7 @@ def _packed_in_order(data: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return packed
 
 
-def _halves_from_pairs(rows: NDArray[np.generic], head: int) -> NDArray[np.generic]:
+def _halves_from_pairs(rows: NDArray[T], head: int) -> NDArray[T]:
     pairs = rows.reshape(-1, head // 2, 2, rows.shape[1])
-    return pairs.transpose(0, 2, 1, 3).reshape(rows.shape)
+    halves: NDArray[T] = pairs.transpose(0, 2, 1, 3).reshape(rows.shape)
+    return halves
