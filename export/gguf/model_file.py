@@ -12,7 +12,7 @@ from gguf import GGUFReader
 from numpy.typing import NDArray
 
 from ov_kvcrush.errors import ExportError, first_line
-from ov_kvcrush.export.gguf.recognize import is_gguf
+from ov_kvcrush.export.recognize import is_gguf
 
 HUGGING_FACE_INSTEAD = (
     "Give the Hugging Face model that it was made from (config.json and safetensors)."
