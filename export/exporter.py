@@ -8,8 +8,8 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Protocol
 
 from ov_kvcrush.errors import ExportError
-from ov_kvcrush.export.recognize import gguf_file
 from ov_kvcrush.export.options import ExportOptions
+from ov_kvcrush.export.recognize import gguf_file
 from ov_kvcrush.export.step import Step
 from ov_kvcrush.export.texts.mix import find_texts
 from ov_kvcrush.plan import KVPlan, ValueBasis

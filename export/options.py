@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from ov_kvcrush.errors import ConfigError, did_you_mean
-from ov_kvcrush.export.recognize import gguf_file
 from ov_kvcrush.export.kv_plan.target import require_targets
+from ov_kvcrush.export.recognize import gguf_file
 from ov_kvcrush.precisions import KV_PRECISIONS, LayerPrecision, require_precision_pair
 
 TASK = "text-generation-with-past"
