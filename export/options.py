@@ -66,7 +66,7 @@ class ExportOptions:
             name (``HUB_TEXTS``); None takes the package's own.
         balance_values: store values in bases that suit few bits (see ``value_balance/basis.py``).
         calibrate: measure layer shares and the gate at the end (see ``calibration/``).
-        texts: files to measure those on before the package's own texts.
+        texts: files to fit the gate on before the package's own texts.
         overwrite: replace an exported model that is already at ``output``.
 
     Raises:

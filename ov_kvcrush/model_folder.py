@@ -105,6 +105,16 @@ def context_length(folder: Path) -> int:
     return 0
 
 
+def has_chat_template(folder: Path) -> bool:
+    """Whether there is one beside the model in ``folder``, or in its tokenizer."""
+    if (folder / TEMPLATE_FILE).exists():
+        return True
+    try:
+        return b"<chat_template " in (folder / TOKENIZER_FILES[0]).read_bytes()
+    except OSError:
+        return False
+
+
 def model_type(folder: Path) -> str:
     """Name of its architecture (``llama``, ``qwen2``, …), as its config says, or ``unknown``."""
     name = _read_config(folder).get("model_type")

@@ -128,16 +128,19 @@ class Measurement:
 
     Attributes:
         texts: where they come from, as JSON values by which they can be known again.
-        passages: tokens of each that was measured on.
-        held: tokens of each that was held back, to check on.
-        correlation: by layer, of the gate's scores with those it was taught, on what was held back.
+        num_passages: of the texts that were measured on.
+        num_held: others that were held back, to check on.
+        passage_tokens: of each, at most.
+        correlation: by layer, of the gate's scores with those it was taught, on what was held back;
+            None for a layer with a sliding window, which needs none.
         seconds: it took.
     """
 
     texts: tuple[dict[str, Any], ...]
-    passages: tuple[int, ...] = ()
-    held: tuple[int, ...] = ()
-    correlation: tuple[float, ...] = ()
+    num_passages: int = 0
+    num_held: int = 0
+    passage_tokens: int = 0
+    correlation: tuple[float | None, ...] = ()
     seconds: float = 0.0
 
     def to_dict(self) -> dict[str, Any]:
@@ -148,9 +151,11 @@ class Measurement:
     def from_dict(cls, stored: dict[str, Any]) -> Measurement:
         """Rebuild what ``to_dict`` wrote; TypeError, AttributeError, KeyError for anything else."""
         texts = tuple({**text} for text in stored["texts"])
-        lists = {n: tuple(stored.get(n, ())) for n in ("passages", "held", "correlation")}
-        measurement = cls(**{**stored, **lists, "texts": texts})
-        for value in (*measurement.correlation, measurement.seconds):
+        correlation = tuple(stored.get("correlation", ()))
+        measurement = cls(**{**stored, "texts": texts, "correlation": correlation})
+        numbers = (measurement.num_passages, measurement.num_held, measurement.passage_tokens)
+        told = (value for value in correlation if value is not None)
+        for value in (*numbers, *told, measurement.seconds):
             if not isinstance(value, (int, float)):
                 raise TypeError(f"{value!r} is not a number")
         return measurement
@@ -224,7 +229,7 @@ class KVPlan:
         if version not in (PLAN_VERSION, *_OLDER_VERSIONS):
             raise ModelError(
                 f"{source} has format version {version}; this release reads {PLAN_VERSION}",
-                "Export the model again with this release of ov-kvcrush.",
+                "Write it anew with this release: ov-kvcrush calibrate MODEL_DIR",
             )
         body = {name: value for name, value in stored.items() if name != "version"}
         try:
@@ -239,14 +244,14 @@ class KVPlan:
         except (KeyError, TypeError, AttributeError, ConfigError) as error:
             reason = error.message if isinstance(error, ConfigError) else error
             raise ModelError(
-                f"{source} is damaged: {reason}", "Export the model again to rewrite it."
+                f"{source} is damaged: {reason}", "Write it anew: ov-kvcrush calibrate MODEL_DIR"
             ) from error
         lengths = {len(plan.precisions), len(plan.layer_shares) or len(plan.layers)}
         if not plan.layers or lengths != {len(plan.layers)}:
             raise ModelError(
                 f"{source} is damaged: {len(plan.layers)} layers, "
                 f"{len(plan.precisions)} precisions, {len(plan.layer_shares)} layer shares",
-                "Export the model again to rewrite it.",
+                "Write it anew: ov-kvcrush calibrate MODEL_DIR",
             )
         return plan
 
@@ -265,7 +270,7 @@ class KVPlan:
         except OVKVCrushError as error:
             raise ModelError(
                 f"the KV plan cannot be read: {error.message}",
-                "Export the model again, or delete the file to run without a plan.",
+                f"Run: ov-kvcrush calibrate {folder}, or delete the file to run without a plan.",
             ) from error
         if not isinstance(stored, dict):
             raise ModelError(f"the KV plan {path} is not a JSON object")
@@ -280,7 +285,7 @@ class KVPlan:
         if plan.fingerprint != beside:
             raise ModelError(
                 f"the KV plan {path} was written for another model than the IR beside it",
-                "Export the model again, or delete the file to run without a plan.",
+                f"Run: ov-kvcrush calibrate {folder}, or delete the file to run without a plan.",
             )
         return plan
 

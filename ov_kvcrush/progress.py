@@ -47,7 +47,12 @@ class TimeLeft:
         self._begin = clock()
 
     def at(self, share: float) -> float | None:
-        """Seconds left when ``share`` of the step is done, 0 to 1; None while too little is."""
+        """Seconds left when ``share`` of the step is done, 0 to 1; None while too little is.
+
+        What went before a share of 0 does not count: it prepared the rest.
+        """
+        if not share:
+            self._begin = self._clock()
         elapsed = self._clock() - self._begin
         if elapsed < self._LEAST_SECONDS or share < self._LEAST_SHARE:
             return None

@@ -157,7 +157,7 @@ def _require_writable(folder: Path) -> None:
 def _former(
     load: Callable[[Path], Kept | None], folder: Path, done_with_it: str, progress: Progress
 ) -> Kept | None:
-    """What ``load`` finds in ``folder``; None, and a note, where it is damaged or another model's."""
+    """What ``load`` finds in ``folder``; None, and a note, if it is damaged or another model's."""
     try:
         return load(folder)
     except ModelError as error:

@@ -34,7 +34,7 @@ class Measuring:
         subject: the model, once its steps begin.
         context_length: tokens it can read, 0 where that is not known.
         wanted: ``SHARES``, ``GATE``, both or neither.
-        texts: to measure those on.
+        texts: to fit the gate on; shares are measured on the first of the package's own.
         search: how precisions are found; None where they stay.
         progress: is told how far a step is, and what could not be measured.
 
@@ -90,7 +90,7 @@ class Measuring:
         )
         if self.layer_shares:
             self.share_measurement = Measurement(
-                texts=self._texts.origins, seconds=round(time.monotonic() - begin, 1)
+                texts=(self._texts.prose[0].origin,), seconds=round(time.monotonic() - begin, 1)
             )
 
     def _fit_gate(self) -> None:
@@ -111,15 +111,22 @@ class Measuring:
     def _fit_gate_on(self, subject: Subject, length: int) -> None:
         begin = time.monotonic()
         passages = choose_passages(subject, self._texts, length)
+        self._progress.advance(0)  # how long it will take is told by what comes now
         found = measure_gate(
-            subject.model, passages.fitted, passages.held, self._progress, seed=_SEED
+            subject.model,
+            passages.fitted,
+            passages.held,
+            self._progress,
+            instruction=passages.instruction,
+            seed=_SEED,
         )
         self.gate_measurement = Measurement(
             texts=self._texts.origins,
-            passages=tuple(map(len, passages.fitted)),
-            held=tuple(map(len, passages.held)),
+            num_passages=len(passages.fitted),
+            num_held=len(passages.held),
+            passage_tokens=length,
             correlation=tuple(
-                round(value, 3) if math.isfinite(value) else 0.0 for value in found.correlation
+                round(value, 3) if math.isfinite(value) else None for value in found.correlation
             ),
             seconds=round(time.monotonic() - begin, 1),
         )

@@ -22,7 +22,8 @@ class CalibrationOptions:
             or not at all.
         only: names of ``MEASURES``; the others stay as they are. Empty for layer shares and gate,
             and the precisions where ``kv_plan`` asks for them.
-        texts: files to measure on before the package's own texts.
+        texts: files to fit the gate on before the package's own texts, and to calibrate precisions
+            on instead of them.
         kv_plan, kv_bytes_per_token, max_drop: as in an export.
 
     Raises:

@@ -14,6 +14,8 @@ from ov_kvcrush.runtime.model.batch import build_batch
 from ov_kvcrush.runtime.model.paged_model import PagedModel
 from ov_kvcrush.runtime.sequences.sequence import Chunk, sequence_on_pages
 
+INSTRUCTION = "Repeat:"
+
 
 @dataclass(frozen=True)
 class GateMeasurement:
@@ -28,6 +30,8 @@ def measure_gate(
     passages: list[list[int]],
     held: list[list[int]],
     progress: Progress,
+    *,
+    instruction: list[int],
     seed: int = 0,
 ) -> GateMeasurement:
     """Stand in."""

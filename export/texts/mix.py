@@ -101,15 +101,13 @@ def find_texts(files: Sequence[str] = ()) -> CalibrationTexts:
             f"{LEAST_CHARACTERS:,} are needed",
             "Give a longer one with --texts, or leave it out for the package's own.",
         )
-    prose = tuple(
-        Text(path.read_text(encoding="utf-8"), {"source": "ov-kvcrush", "kind": "prose"})
-        for path in (OWN_PROSE, _NOVELS)
-    )
-    code = tuple(
-        Text(text[:_PASSAGE_CHARACTERS], {"source": "ov-kvcrush", "kind": "code"})
-        for text in read_own_code(_MOST_PASSAGES)
-    )
+    prose = tuple(_own("prose", path.read_text(encoding="utf-8")) for path in (OWN_PROSE, _NOVELS))
+    code = tuple(_own("code", text[:_PASSAGE_CHARACTERS]) for text in read_own_code(_MOST_PASSAGES))
     return CalibrationTexts(tuple(given), prose, code)
+
+
+def _own(kind: str, content: str) -> Text:
+    return Text(content, {"source": "ov-kvcrush", "kind": kind, "sha256": _digest(content)})
 
 
 def _cut(

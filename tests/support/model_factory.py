@@ -24,6 +24,12 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
     "Mistral": {"head_dim": 16, "sliding_window": SLIDING_WINDOW},
     "Phi3": {"pad_token_id": 0, "sliding_window": SLIDING_WINDOW},
     "Gemma": {"head_dim": 32},
+    "Gemma2": {
+        "head_dim": 32,
+        "query_pre_attn_scalar": 32,
+        "sliding_window": SLIDING_WINDOW,
+        "attn_logit_softcapping": None,
+    },
     "Gemma3": {
         "config_class": "Gemma3TextConfig",
         "head_dim": 32,

@@ -1,4 +1,4 @@
-"""``ov-kvcrush calibrate``: what an export measures, for an OpenVINO model that is there already."""
+"""``ov-kvcrush calibrate``: what an export measures, for an OpenVINO model that is there."""
 
 from __future__ import annotations
 
@@ -65,8 +65,8 @@ def calibrate(
     texts: Annotated[
         list[str] | None,
         _option(
-            "Texts like those that will be read: prose, source code, .jsonl files. They are "
-            "measured on first; the package's own prose and code fill up the time.",
+            "Texts like those that will be read, for gate and precisions: prose, source code, "
+            ".jsonl files. The package's own prose and code fill up the time that is left.",
             _TEXTS,
             metavar="FILE...",
         ),

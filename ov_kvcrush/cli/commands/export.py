@@ -200,8 +200,8 @@ def export(
     texts: Annotated[
         list[str] | None,
         _option(
-            "Texts like those that will be read, for layer shares and gate, before the package's "
-            "own; can be repeated.",
+            "Texts like those that will be read, for the gate, before the package's own; can be "
+            "repeated.",
             "--texts",
             metavar="FILE",
             panel=_KV,

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from ov_kvcrush.cli.output.console import table_console
 from ov_kvcrush.gate import GATE_FILE
-from ov_kvcrush.model_folder import TEMPLATE_FILE
+from ov_kvcrush.model_folder import has_chat_template
 from ov_kvcrush.plan import Calibration, KVPlan, Measurement, ValueBasis
 from ov_kvcrush.precisions import LayerPrecision, ranges_of
 from ov_kvcrush.progress import describe_seconds
@@ -29,7 +29,7 @@ def print_summary(plan: KVPlan, output: Path, is_estimate: bool = False) -> None
     title = f"{output} (estimated, nothing was exported)" if is_estimate else str(output)
     folder = shlex.quote(f"./{output}" if str(output).startswith("-") else str(output))
     command = f"ov-kvcrush chat {folder} --max-cache-size {BUDGET}"
-    can_chat = not is_estimate and (output / TEMPLATE_FILE).exists()
+    can_chat = not is_estimate and has_chat_template(output)
     following = f"Next: {command}" if can_chat else ""
     console = table_console()
     if console.is_terminal:
@@ -89,8 +89,8 @@ def budget_line(shares: tuple[float, ...]) -> str:
 
 def gate_line(measurement: Measurement, num_bytes: int) -> str:
     """How well the gate says what its teacher says, by layer, and what it weighs."""
-    found = measurement.correlation
-    parts = [f"{num_bytes / 1e3:,.0f} kB", f"{len(measurement.passages)} passages"]
+    found = [value for value in measurement.correlation if value is not None]
+    parts = [f"{num_bytes / 1e3:,.0f} kB", f"{measurement.num_passages} passages"]
     if found:
         mean = sum(found) / len(found)
         spread = f"{min(found):.2f} to {max(found):.2f} by layer"

@@ -78,7 +78,7 @@ class StepProgress:
         if self._live and self._task is not None:
             detail = told if share < 1 else ""
             self._live.update(self._task, total=1, completed=share, detail=detail)
-        elif share < 1 and time.monotonic() - self._said >= _SECONDS_BETWEEN_LINES:
+        elif 0 < share < 1 and time.monotonic() - self._said >= _SECONDS_BETWEEN_LINES:
             self._said = time.monotonic()
             self._console.print(f"      {told}", markup=False)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 from numpy.typing import NDArray
 
 from ov_kvcrush.export import ExportOptions, export_model
+from ov_kvcrush.gate import Gate
 from ov_kvcrush.precisions import LayerPrecision
 from ov_kvcrush.runtime.model.paged_graph import read_paged_graph
 from ov_kvcrush.runtime.model.paged_model import PagedModel
@@ -40,8 +42,8 @@ exact_engine = partial(engine_of, properties=F32, max_num_batched_tokens=64)
 @pytest.fixture(scope="module", params=MODELS)
 def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     architecture, changes = MODELS[request.param]
-    source = make_model(tmp_path_factory.mktemp("source") / "model", architecture, **changes)
     output = tmp_path_factory.mktemp("exported") / "model"
+    source = make_model(_source_of(output), architecture, **changes)
     options = ExportOptions(
         model=str(source),
         output=output,
@@ -51,6 +53,10 @@ def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     )
     export_model(options)
     return output
+
+
+def _source_of(folder: Path) -> Path:
+    return folder.parent / "source"
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +71,45 @@ def test_greedy_tokens_equal_openvino_genai(folder: Path, prompt: list[int]) -> 
     peer = openvino_genai.LLMPipeline(folder, "CPU", **F32)
     wanted = peer.generate(ov.Tensor(np.array([prompt], np.int64)), greedy(40)).tokens[0]
     assert tokens == wanted
+
+
+def test_the_state_that_a_gate_looks_at_is_what_enters_the_k_projection(
+    folder: Path, prompt: list[int]
+) -> None:
+    wanted = states_into_projections(_source_of(folder), prompt)
+    model = PagedModel(folder, properties=F32, shows_states=True)
+    rng = np.random.default_rng(0)
+    weights = tuple(
+        rng.normal(size=(states.shape[1], layer.num_kv_heads)).astype(np.float32)
+        for states, layer in zip(wanted, model.layers, strict=True)
+    )
+    biases = tuple(np.zeros(layer.num_kv_heads, np.float32) for layer in model.layers)
+    gate = Gate(weights, biases, fingerprint="")
+    gated = PagedModel(folder, properties=F32, gate=gate)
+    for one in (model, gated):
+        one.reserve([8] * len(one.layers))
+    whole = replace(batch(model, prompt, 0, []), window_rows=np.arange(len(prompt), dtype=np.int32))
+    told, scored = model.forward(whole), gated.forward(batch(gated, prompt, 0, []))
+    for states, scores, weight, entering in zip(
+        told.states, scored.gates, weights, wanted, strict=True
+    ):
+        np.testing.assert_allclose(states, entering, atol=1e-4)
+        np.testing.assert_allclose(scores, entering @ weight, atol=1e-3)
+
+
+def states_into_projections(source: Path, prompt: list[int]) -> list[NDArray[np.float32]]:
+    """By layer ``[tokens, hidden]``, what PyTorch gives to the projection that makes keys."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    reference = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32)
+    seen: list[NDArray[np.float32]] = []
+    for name, module in reference.named_modules():
+        if name.endswith(("k_proj", "qkv_proj")):
+            module.register_forward_pre_hook(lambda _, args: seen.append(args[0][0].numpy()))
+    with torch.no_grad():
+        reference(torch.tensor([prompt]))
+    return seen
 
 
 def test_a_part_for_each_layer_gives_the_same_bits(folder: Path, prompt: list[int]) -> None:
