@@ -45,6 +45,7 @@ from ov_kvcrush.export.child_process import work
 work()
 """
 _TAIL_LINES = 10
+_CRASHES = (signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGSEGV)
 _FIRST_FREE_DESCRIPTOR = 3  # behind stdin, stdout and stderr
 
 
@@ -143,12 +144,14 @@ def _follow(
     log: IO[bytes],
     name: str,
 ) -> Any:
+    step = ""
     while True:
         try:
             kind, *content = receiver.recv()
         except EOFError:
-            raise _died(process.wait(), log, name) from None
+            raise _died(process.wait(), log, name, step) from None
         if kind == "step":
+            step = content[2]
             progress.step(*content)
         elif kind == "advance":
             progress.advance(*content)
@@ -160,7 +163,7 @@ def _follow(
             return content[0]
 
 
-def _died(exit_code: int, log: IO[bytes], name: str) -> Exception:
+def _died(exit_code: int, log: IO[bytes], name: str, step: str) -> Exception:
     if exit_code == -signal.SIGKILL:
         return ExportError(
             f"the {name} was killed by the system, most likely for want of memory",
@@ -169,6 +172,12 @@ def _died(exit_code: int, log: IO[bytes], name: str) -> Exception:
     log.seek(0)
     lines = log.read().decode(errors="replace").rstrip().split("\n")
     tail = "\n".join(lines[-_TAIL_LINES:])
+    if step and -exit_code in _CRASHES:
+        reason = f": {lines[-1].strip()}" if lines[-1].strip() else ""
+        return ExportError(
+            f"a library crashed at the step {step!r} of the {name}{reason}",
+            "Nothing was written. The model's files may be damaged: check them, or get them again.",
+        )
     return ChildError(f"{tail}\nthe {name} process ended with code {exit_code}".lstrip())
 
 

@@ -21,6 +21,8 @@ _MAKERS = {
     "nncf": "nncf/version",
     "transformers": "optimum/transformers_version",
     "torch": "optimum/pytorch_version",
+    "openvino-genai": "gguf/openvino_genai_version",
+    "gguf": "gguf/gguf_version",
 }
 _METHODS = ("awq", "scale_estimation", "gptq", "lora_correction")
 
@@ -68,12 +70,17 @@ def forget_calibration_text(folder: Path) -> None:
 def read_weights(folder: Path) -> dict[str, Any]:
     """How the weights of the IR in ``folder`` were made, and their size in bytes.
 
-    From what NNCF noted in the graph; without compression, from the type of most weights.
+    From what NNCF, or this package of a GGUF file, noted in the graph; else from the type of most
+    weights.
     """
     root = ElementTree.parse(folder / GRAPH_FILE).getroot()
     weights: dict[str, Any] = {}
     noted = root.find("rt_info/nncf/weight_compression")
-    if noted is None:
+    from_gguf = root.find("rt_info/gguf")
+    if from_gguf is not None:
+        told = {entry.tag: entry.get("value", "") for entry in from_gguf}
+        weights |= {"format": told["format"], "gguf": told["file"]}
+    elif noted is None:
         weights["format"] = _most_common_type(root)
     else:
         values = {entry.tag: _value(entry.get("value", "")) for entry in noted}

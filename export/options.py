@@ -8,6 +8,7 @@ from typing import Any
 
 from ov_kvcrush.errors import ConfigError, did_you_mean
 from ov_kvcrush.export.kv_plan.target import require_targets
+from ov_kvcrush.export.recognize import gguf_file
 from ov_kvcrush.precisions import KV_PRECISIONS, LayerPrecision, require_precision_pair
 
 TASK = "text-generation-with-past"
@@ -15,6 +16,17 @@ WEIGHT_FORMATS = ("fp32", "fp16", "int8", "int4", "mxfp4", "nf4", "cb4")
 COMPRESSED_FORMATS = WEIGHT_FORMATS[2:]
 
 _SAME_TASK = (TASK, "causal-lm-with-past", "auto")
+# What an export of a GGUF file has nothing to do with, beside the compression of weights.
+_NOT_FOR_GGUF = (
+    "weight_format",
+    "trust_remote_code",
+    "cache_dir",
+    "variant",
+    "library",
+    "pad_token_id",
+    "model_kwargs",
+    "balance_values",
+)
 _COMPRESSION = (
     "ratio",
     "sym",
@@ -38,7 +50,7 @@ class ExportOptions:
     """One export. The names and meanings down to ``variant`` are those of ``optimum-cli``.
 
     Attributes:
-        model: folder of a Hugging Face model, or its id on the hub.
+        model: folder of a Hugging Face model, its id on the hub, or a GGUF file.
         output: folder to make. It appears whole, at the end, or not at all.
         dataset: also a path to calibration text of one's own (see ``texts/text_file.py``).
         sym, all_layers, awq, scale_estimation, gptq, lora_correction: True, or None for "not
@@ -107,6 +119,8 @@ class ExportOptions:
         require_precision_pair(self.key_cache_precision, self.value_cache_precision)
         _check_group_sizes(self)
         _check_kv_plan(self)
+        if gguf_file(self.model) is not None:
+            self.require_for_gguf()
         _check_compression(self)
 
     @property
@@ -128,6 +142,20 @@ class ExportOptions:
     def compression_flags(self) -> tuple[str, ...]:
         """The compression options that were given, as they are typed."""
         return tuple(_flag(name) for name in _COMPRESSION if getattr(self, name) is not None)
+
+    def require_for_gguf(self) -> None:
+        """Refuse options that say how the weights of a Hugging Face model are taken and stored.
+
+        Raises:
+            ConfigError: one was given.
+        """
+        given = [name for name in (*_NOT_FOR_GGUF, *_COMPRESSION) if getattr(self, name)]
+        if given:
+            flags = " ".join(map(_flag, given))
+            raise ConfigError(
+                f"{flags} beside a GGUF file: its weights stay as they are quantized there",
+                "Leave it out, or export the Hugging Face model that the file was made from.",
+            )
 
 
 def _refuse_other_tasks(options: ExportOptions) -> None:

@@ -8,26 +8,20 @@ from __future__ import annotations
 from functools import partial
 
 from ov_kvcrush.export import optimum
-from ov_kvcrush.export.calibration.measuring import Measuring
-from ov_kvcrush.export.calibration.options import GATE, SHARES
 from ov_kvcrush.export.checkpoint.completeness import loading_required_to_fit
 from ov_kvcrush.export.checkpoint.estimate import context_length
 from ov_kvcrush.export.checkpoint.generation_settings import keep_generation_settings
 from ov_kvcrush.export.checkpoint.source import download
-from ov_kvcrush.export.ir import forget_calibration_text, write_kv_precision
-from ov_kvcrush.export.kv_plan.target import PrecisionSearch, Target
+from ov_kvcrush.export.ir import forget_calibration_text
+from ov_kvcrush.export.last_steps import LastSteps
 from ov_kvcrush.export.options import ExportOptions
-from ov_kvcrush.export.plan_writer import Calibrated, make_plan
 from ov_kvcrush.export.preflight import Preflight
 from ov_kvcrush.export.step import Step
-from ov_kvcrush.export.subject import Subject
-from ov_kvcrush.export.texts.mix import find_texts
 from ov_kvcrush.export.tokenizer import convert_tokenizer
-from ov_kvcrush.export.trial import can_try_out, geometry, try_on_paged_cache
 from ov_kvcrush.export.value_balance.balance import balance_values
 from ov_kvcrush.export.value_balance.projections import ValueProjections
 from ov_kvcrush.export.workspace import Workspace
-from ov_kvcrush.plan import KVPlan, LayerGeometry, ValueBasis
+from ov_kvcrush.plan import KVPlan, ValueBasis
 from ov_kvcrush.progress import Progress
 
 
@@ -51,17 +45,21 @@ class ExportSteps:
         self._context_length = context_length(checked.config)
         self._origin = options.model
         self._value_basis: ValueBasis | None = None
-        self._subject: Subject | None = None  # once it was tried on the paged cache
-        self._layers: tuple[LayerGeometry, ...] = ()
-        self._measuring = self._prepare_measuring()
+        self._last = LastSteps(
+            options,
+            checked.precisions,
+            checked.kv_text,
+            self._context_length,
+            workspace.model,
+            progress,
+        )
 
     def in_order(self) -> list[Step]:
         """The steps that this export takes, to be run one after another.
 
         A step that cannot be done raises ConfigError or ExportError when it is run.
         """
-        checked, precision = self._checked, self._options.kv_precision
-        stored = f"{precision.key}/{precision.value}"
+        checked = self._checked
         steps = []
         if checked.source.downloads:
             size = f"{checked.source.download_bytes / 1e6:,.0f} MB"
@@ -73,46 +71,11 @@ class ExportSteps:
         if optimum.compresses_afterwards(checked.compression):
             title = f"Compress weights to {checked.compressed_format}"
             steps.append(Step(title, self._compress))
-        steps.append(Step(f"Set the KV cache to {stored} and try it", self._set_and_try))
-        return steps + self._measuring.in_order()
+        return steps + self._last.in_order()
 
     def write_plan(self) -> KVPlan:
         """Write the KV plan, and a gate if there is one, beside the IR; all steps have been run."""
-        measured, precision = self._measuring, self._options.kv_precision
-        plan = make_plan(
-            self._workspace.model,
-            self._layers,
-            measured.precisions or (precision,) * len(self._layers),
-            measured.layer_shares,
-            measured.share_measurement,
-            measured.gate_measurement,
-            measured.calibration,
-            self._value_basis,
-            made_here=True,
-        )
-        Calibrated(plan, measured.gate).write(self._workspace.model)
-        return plan
-
-    def _prepare_measuring(self) -> Measuring:
-        options, checked = self._options, self._checked
-        wanted = options.calibrate and can_try_out(options.kv_precision)
-        search = None
-        if options.kv_plan:
-            target = Target(options.kv_bytes_per_token, options.max_drop)
-            search = PrecisionSearch(checked.precisions, checked.kv_text, target)
-        return Measuring(
-            self._compiled,
-            self._context_length,
-            frozenset((SHARES, GATE) if wanted else ()),
-            find_texts(options.texts),
-            search,
-            self._progress,
-        )
-
-    def _compiled(self) -> Subject:
-        if self._subject is None:
-            raise RuntimeError("the model is measured before it was compiled")
-        return self._subject
+        return self._last.write_plan(self._value_basis)
 
     def _download(self) -> None:
         download(self._options, self._checked.source, self._progress)
@@ -138,20 +101,14 @@ class ExportSteps:
             optimum.export(self._options, self._origin, compression, self._workspace.model)
         for note in () if self._checked.weights_fit else notes:
             self._progress.note(note)
+        if not optimum.compresses_afterwards(compression):
+            self._keep_settings()
 
     def _compress(self) -> None:
         optimum.compress(self._options, self._checked.compression, self._workspace.model)
+        self._keep_settings()
 
-    def _set_and_try(self) -> None:
-        folder, precision = self._workspace.model, self._options.kv_precision
-        write_kv_precision(folder, precision)
+    def _keep_settings(self) -> None:
+        folder = self._workspace.model
         forget_calibration_text(folder)
         keep_generation_settings(self._checked.source.folder, self._checked.config, folder)
-        if can_try_out(precision):
-            self._subject = try_on_paged_cache(folder, precision, self._progress)
-            self._layers = self._subject.layers
-        else:
-            self._progress.note(
-                "this CPU has no bf16: the KV cache was set to it but not tried out"
-            )
-            self._layers = geometry(folder)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shlex
 import stat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -71,8 +72,8 @@ def _require_xml(path: Path) -> None:
 def _instead_of(file: Path) -> str:
     if file.name == GRAPH_FILE or file.name == WEIGHTS_FILE:
         return f"Give its folder: {file.parent}"
-    made = "Make one of the model it was made from" if file.suffix == ".gguf" else "Make one"
-    return f"{made} with: ov-kvcrush export -m MODEL OUTPUT"
+    model = shlex.quote(str(file)) if file.suffix == ".gguf" else "MODEL"
+    return f"Make one with: ov-kvcrush export -m {model} OUTPUT"
 
 
 def load_tokenizer(folder: Path) -> Tokenizer:

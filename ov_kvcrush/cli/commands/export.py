@@ -61,7 +61,10 @@ def _hidden(*names: str) -> Any:
 @app.command(cls=_Export)
 def export(
     model: Annotated[
-        str, typer.Option("-m", "--model", help="Folder of a Hugging Face model, or its hub id.")
+        str,
+        typer.Option(
+            "-m", "--model", help="Folder of a Hugging Face model, its hub id, or a GGUF file."
+        ),
     ],
     output: Annotated[
         Path,
@@ -220,14 +223,17 @@ def export(
     quant_mode: Annotated[str | None, _hidden("--quant-mode")] = None,
     smooth_quant_alpha: Annotated[float | None, _hidden("--smooth-quant-alpha")] = None,
 ) -> None:
-    """Export a Hugging Face model: OpenVINO model, tokenizer and KV plan.
+    """Export a Hugging Face model or a GGUF file: OpenVINO model, tokenizer and KV plan.
 
     The options are those of `optimum-cli export openvino`, with the KV cache's on top; its command
-    line can be pasted.
+    line can be pasted. The weights of a GGUF file stay as they are quantized there, and PyTorch is
+    not needed for it.
 
     Examples:
 
     - `ov-kvcrush export -m Qwen/Qwen3-4B --weight-format int8 qwen3`
+
+    - `ov-kvcrush export -m Llama-3.2-3B-Instruct-Q4_K_M.gguf llama`
 
     - `ov-kvcrush export -m ./llama --weight-format int4 --awq --dataset notes.txt llama-int4`
 
