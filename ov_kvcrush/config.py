@@ -26,7 +26,9 @@ GRANULARITIES = ("token", "page")
 AUTO = "auto"
 
 # The rules that `auto` stands for (docs/selection.md).
-_WITH_GATE, _WITHOUT_GATE = "gate", "distinct"
+_WITH_GATE, _WITHOUT_GATE = "gate_distinct", "distinct"
+# The pooling that goes with them.
+_KERNEL_WITH_GATE, _KERNEL_WITHOUT_GATE = 1, 31
 _NEEDING_GATE = {name for name, rule in REPRESENTATIVE_RULES.items() if rule.needs_gate}
 
 # A prefill budget that is not given is so many times the budget (docs/selection.md).
@@ -60,15 +62,18 @@ class KVCacheConfig:
         granularity: ``"token"``, or ``"page"`` to keep or evict whole pages.
         importance: name of the importance method.
         window_size: queries, counted from the last, whose attention scores the tokens.
-        kernel_size: width in tokens of the max-pooling over the scores (odd; 1 is none).
+        kernel_size: width in tokens of the max-pooling over the scores (odd; 1 is none); None is 1
+            beside a rule that looks at a gate and 31 elsewhere.
         representatives: how the representatives of the evicted tokens are chosen; ``"none"`` leaves
-            the importance method alone; ``"gate"`` needs a model with a gate (``ov-kvcrush
-            calibrate``); ``"auto"`` is ``"gate"`` for these and ``"distinct"`` for others.
+            the importance method alone; ``"gate"`` and ``"gate_distinct"`` need a model with a gate
+            (``ov-kvcrush calibrate``); ``"auto"`` is ``"gate_distinct"`` for these and
+            ``"distinct"`` for others.
         representative_share: part of the budget between start and recent that goes to
             representatives (the paper's split, rho), 0 to 1.
         prefill_representative_share: the same for the cuts while a prompt is read, when what will
-            be asked may not be known yet; None is all for ``gate`` and ``distinct`` (unless their
-            share is 0), which keep a text better alone then, and else as ``representative_share``.
+            be asked may not be known yet; None is all for rules that keep a text better
+            alone then (``distinct`` and those with a gate; unless their share is 0), and else as
+            ``representative_share``.
         anchor: the vector every signature is compared with.
         signature_heads: one signature bit per ``"kv"`` head or per ``"query"`` head.
         signature_fraction: part of the middle tokens for which a head's bit is one.
@@ -115,7 +120,12 @@ class KVCacheConfig:
     granularity: str = setting("token", "What is kept or evicted as a whole:", GRANULARITIES)
     importance: str = setting("snapkv", "What makes a token important:", IMPORTANCE_METHODS)
     window_size: int = setting(16, "Last queries whose attention scores the tokens.", least=1)
-    kernel_size: int = setting(31, "Width of the max-pooling over the scores; odd, 1 is none.")
+    kernel_size: int | None = setting(
+        None,
+        "Width of the max-pooling over the scores; odd, 1 is none.",
+        unit="TOKENS",
+        default="1 beside a gate, else 31",
+    )
     representatives: str = setting(
         AUTO,
         "How representatives of the evicted tokens are chosen:",
@@ -127,7 +137,7 @@ class KVCacheConfig:
     prefill_representative_share: float | None = setting(
         None,
         "The same for cuts while a prompt is read.",
-        default="1 for gate and distinct, else --representative-share",
+        default="1 for distinct and with a gate, else --representative-share",
     )
     anchor: str = setting("mean", "What every token's signature is compared with:", ANCHORS)
     signature_heads: str = setting("kv", "Heads that give a signature its bits:", SIGNATURE_HEADS)
@@ -268,9 +278,14 @@ class KVCacheConfig:
             f"representatives {self.representatives!r} needs a gate, and the model has none",
             "Make one with: ov-kvcrush calibrate MODEL_DIR, or leave the setting out.",
         )
-        if self.representatives != AUTO:
-            return self
-        return dataclasses.replace(self, representatives=_WITH_GATE if has_gate else _WITHOUT_GATE)
+        rule = self.representatives
+        if rule == AUTO:
+            rule = _WITH_GATE if has_gate else _WITHOUT_GATE
+        return dataclasses.replace(
+            self,
+            representatives=rule,
+            kernel_size=_kernel_beside(rule) if self.kernel_size is None else self.kernel_size,
+        )
 
     @property
     def needs_gate(self) -> bool:
@@ -282,7 +297,10 @@ class KVCacheConfig:
         """What is as near as can be for tokens of which a gate has said nothing."""
         if self.representatives not in _NEEDING_GATE:
             return self
-        return dataclasses.replace(self, representatives=_WITHOUT_GATE)
+        kernel_size = None if self.kernel_size == _KERNEL_WITH_GATE else self.kernel_size
+        return dataclasses.replace(
+            self, representatives=_WITHOUT_GATE, kernel_size=kernel_size
+        ).for_model(has_gate=False)
 
     def selector(self, page_size: int) -> Selector:
         """The policy these settings describe, for pages of ``page_size`` tokens.
@@ -293,7 +311,9 @@ class KVCacheConfig:
             importance=make_importance(
                 self.importance,
                 window_size=self.window_size,
-                kernel_size=self.kernel_size,
+                kernel_size=_kernel_beside(self._rule)
+                if self.kernel_size is None
+                else self.kernel_size,
                 seed=self.seed,
             ),
             start_size=self.start_size,
@@ -338,6 +358,10 @@ class KVCacheConfig:
     def to_dict(self) -> dict[str, Any]:
         """All settings, as ``from_dict`` takes them."""
         return dataclasses.asdict(self)
+
+
+def _kernel_beside(rule: str) -> int:
+    return _KERNEL_WITH_GATE if rule in _NEEDING_GATE else _KERNEL_WITHOUT_GATE
 
 
 def _require(condition: bool, message: str, hint: str = "") -> None:

@@ -13,6 +13,8 @@ from ov_kvcrush.selection.ordering import Mask, ascending, highest, mask_of, spr
 
 # Head behaviours told apart by ``bucket_distinct``.
 _NUM_BUCKETS = 8
+# What distinctiveness counts beside the gate in ``gate_distinct`` (docs/selection.md).
+_DISTINCT_BESIDE_GATE = 0.2
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,6 +77,19 @@ def _most_wanted(candidates: Candidates, count: int) -> Mask:
     return highest(candidates.gate(), count, excluded=candidates.taken)
 
 
+def _most_wanted_and_distinct(candidates: Candidates, count: int) -> Mask:
+    distinct = _standardized(candidates.distinctiveness())
+    scores = _standardized(candidates.gate()) + np.float32(_DISTINCT_BESIDE_GATE) * distinct
+    return highest(scores, count, excluded=candidates.taken)
+
+
+def _standardized(scores: Floats) -> Floats:
+    """Every row with mean 0 and deviation 1; zeros where all of a row are alike."""
+    around = scores - scores.mean(axis=1, keepdims=True)
+    deviation = around.std(axis=1, keepdims=True)
+    return np.asarray(around / np.where(deviation > 0, deviation, 1), dtype=np.float32)
+
+
 def _most_distinct_of_buckets(candidates: Candidates, count: int) -> Mask:
     order = ascending(candidates.distances(), excluded=candidates.taken)
     distinct = np.take_along_axis(candidates.distinctiveness(), order, axis=1)
@@ -112,6 +127,14 @@ REPRESENTATIVE_RULES: dict[str, RepresentativeRule] = {
     ),
     # Those the model's gate expects later text to look at (KVzap, arXiv 2601.07891).
     "gate": RepresentativeRule(_most_wanted, needs_gate=True, needs_importance=False, leads=True),
+    # The same with a little of distinctiveness, each on a head's own scale.
+    "gate_distinct": RepresentativeRule(
+        _most_wanted_and_distinct,
+        needs_distinctiveness=True,
+        needs_gate=True,
+        needs_importance=False,
+        leads=True,
+    ),
     # Buckets of equal head behaviour (the same order in equal parts), the most distinct of each.
     "bucket_distinct": RepresentativeRule(_most_distinct_of_buckets, needs_distinctiveness=True),
     # Controls: evenly spaced in the text, and any.

@@ -156,8 +156,8 @@ IN_CONTENT: dict[str, tuple[Damage, str]] = {
     ),
     "no metadata": (signed(lambda metadata, _, __: metadata.clear()), "not a saved session"),
     "a newer version": (
-        signed(lambda metadata, _, __: metadata.update(version="2")),
-        "has format version 2; this release reads 1",
+        signed(lambda metadata, _, __: metadata.update(version="3")),
+        "has format version 3; this release reads 2",
     ),
     "metadata that is no JSON": (
         signed(lambda metadata, _, __: metadata.update(content="[")),

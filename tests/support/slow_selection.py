@@ -13,6 +13,12 @@ def pooled(row: list[float], kernel_size: int) -> list[float]:
     return [max(row[max(0, t - reach) : t + reach + 1]) for t in range(len(row))]
 
 
+def standardized(values: list[float]) -> np.ndarray:
+    row = np.array(values, np.float32)
+    row = row - row.mean()
+    return row / row.std() if row.std() else row
+
+
 def order(values: list[float]) -> list[int]:
     """Indices, the highest value first, ties by index."""
     return sorted(range(len(values)), key=lambda index: (-values[index], index))
@@ -133,6 +139,13 @@ def select(
             row = [gate[h][t] for t in middle]
             best = [max(row[i * page_size : (i + 1) * page_size]) for i in range(len(pages))]
             left.sort(key=lambda page: (-best[page], page))
+            chosen = left[:num_representatives]
+        elif representatives == "gate_distinct":
+            row = [gate[h][t] for t in middle]
+            best = [max(row[i * page_size : (i + 1) * page_size]) for i in range(len(pages))]
+            sums = page_sums([distinctiveness[h][t] for t in middle])
+            mixed = standardized(best) + np.float32(0.2) * standardized(sums)
+            left.sort(key=lambda page: (-mixed[page], page))
             chosen = left[:num_representatives]
         elif representatives == "bucket_distinct":
             sums = page_sums([distinctiveness[h][t] for t in middle])

@@ -28,12 +28,13 @@ def test_a_whole_export(model: Path, tmp_path: Path) -> None:
     )
     assert process.returncode == 0, process.stderr
     assert process.stderr.splitlines() == [
-        "[1/5] Convert the tokenizer",
-        "[2/5] Export to OpenVINO",
-        "[3/5] Compress weights to int8",
-        "[4/5] Set the KV cache to u4/u4 and try it",
-        "[5/5] Measure which layers look back",
+        "[1/6] Convert the tokenizer",
+        "[2/6] Export to OpenVINO",
+        "[3/6] Compress weights to int8",
+        "[4/6] Set the KV cache to u4/u4 and try it",
+        "[5/6] Measure which layers look back",
         "note: no layer was found to look back: all get the same part of a budget",
+        "[6/6] Fit the gate",
     ]
     summary = json.loads(process.stdout)
     plan = KVPlan.load(output)
