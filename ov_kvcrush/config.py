@@ -71,9 +71,8 @@ class KVCacheConfig:
         representative_share: part of the budget between start and recent that goes to
             representatives (the paper's split, rho), 0 to 1.
         prefill_representative_share: the same for the cuts while a prompt is read, when what will
-            be asked may not be known yet; None is all for rules that keep a text better
-            alone then (``distinct`` and those with a gate; unless their share is 0), and else as
-            ``representative_share``.
+            be asked may not be known yet; None is all for ``distinct`` (unless its share is
+            0), which keeps a text better alone then, and else as ``representative_share``.
         anchor: the vector every signature is compared with.
         signature_heads: one signature bit per ``"kv"`` head or per ``"query"`` head.
         signature_fraction: part of the middle tokens for which a head's bit is one.
@@ -137,7 +136,7 @@ class KVCacheConfig:
     prefill_representative_share: float | None = setting(
         None,
         "The same for cuts while a prompt is read.",
-        default="1 for distinct and with a gate, else --representative-share",
+        default="1 for distinct, else --representative-share",
     )
     anchor: str = setting("mean", "What every token's signature is compared with:", ANCHORS)
     signature_heads: str = setting("kv", "Heads that give a signature its bits:", SIGNATURE_HEADS)

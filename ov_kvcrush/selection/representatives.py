@@ -126,14 +126,13 @@ REPRESENTATIVE_RULES: dict[str, RepresentativeRule] = {
         _most_distinct, needs_distinctiveness=True, needs_importance=False, leads=True
     ),
     # Those the model's gate expects later text to look at (KVzap, arXiv 2601.07891).
-    "gate": RepresentativeRule(_most_wanted, needs_gate=True, needs_importance=False, leads=True),
+    "gate": RepresentativeRule(_most_wanted, needs_gate=True, needs_importance=False),
     # The same with a little of distinctiveness, each on a head's own scale.
     "gate_distinct": RepresentativeRule(
         _most_wanted_and_distinct,
         needs_distinctiveness=True,
         needs_gate=True,
         needs_importance=False,
-        leads=True,
     ),
     # Buckets of equal head behaviour (the same order in equal parts), the most distinct of each.
     "bucket_distinct": RepresentativeRule(_most_distinct_of_buckets, needs_distinctiveness=True),
