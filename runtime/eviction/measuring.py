@@ -18,6 +18,10 @@ from ov_kvcrush.runtime.pages.key_codec import Bytes, Floats, Ints, read_keys
 from ov_kvcrush.runtime.pages.layout import PAGE_SIZE
 
 _LOG2_E = np.float32(1.4426950408889634)
+_LN_2 = np.float32(0.6931471805599453)
+
+# Of the peaks: queries whose products are made together, and the lanes their highest are kept in.
+_COLUMNS, _LANES = 64, 16
 
 
 @intrinsic
@@ -33,7 +37,13 @@ def _float_of_bits(context: Any, bits: Any) -> Any:
 @jit
 def _exp(x: np.float32) -> np.float32:
     """e**x for x <= 0, to about 2e-7 relative; no call, so that the loop around it vectorizes."""
-    y = max(x * _LOG2_E, np.float32(-126.0))
+    return _exp2(x * _LOG2_E)
+
+
+@jit
+def _exp2(x: np.float32) -> np.float32:
+    """2**x for x <= 0; as ``_exp``."""
+    y = max(x, np.float32(-126.0))
     whole = np.rint(y)
     f = y - whole
     p = np.float32(1.5403530e-4)
@@ -152,6 +162,119 @@ def attention_mass(
                     seen += row[g * window + w] * total[g * window + w]
                 mass[h * group + g, t] = seen
     return mass
+
+
+@jit
+def attention_peaks(
+    queries: Floats,
+    scale: float,
+    key_pages: Bytes,
+    kind: int,
+    table: Ints,
+    length: int,
+    log_weights: Floats,
+    peaks: Floats,
+) -> None:
+    """Raise ``peaks`` to the highest attention that any of the last queries pays to each token.
+
+    What KVzip (arXiv 2505.23416) scores tokens by. The cost is one product of query and key and one
+    exponential each: denominators are summed as the products are made, page by page, and the
+    highest are looked up once they are known, in logarithms.
+
+    Args:
+        queries: ``[W, Hq, D]``, after RoPE; the last one belongs to the last cached token, and the
+            W last tokens of the cache are the tokens of the queries.
+        scale: factor on the products.
+        key_pages: ``[pages, H, bytes]``.
+        kind: storage type of the keys, one of ``KEY_KINDS``.
+        table: pages of the sequence in order.
+        length: S, tokens in the cache.
+        log_weights: ``[W]``, natural logarithm of a factor on each query's attention.
+        peaks: ``[Hq, n]``, natural logarithms of the highest so far, for the first n slots; n at
+            most S - W. Changed.
+    """
+    num_rows, num_query_heads, head_size = queries.shape
+    num_kv_heads = key_pages.shape[1]
+    group = num_query_heads // num_kv_heads
+    num_tokens = peaks.shape[1]
+    page_size, columns_at_once, lanes = np.int64(PAGE_SIZE), np.int64(_COLUMNS), np.int64(_LANES)
+    num_pages = (length + page_size - 1) // page_size
+    num_stored = (num_tokens + page_size - 1) // page_size
+    keys = np.zeros((num_pages * page_size, head_size), np.float32)
+    columns = np.zeros((head_size, columns_at_once), np.float32)
+    stored = np.empty((num_stored * page_size, columns_at_once), np.float32)
+    passing = np.empty((page_size, columns_at_once), np.float32)
+    highest = np.empty((num_tokens, lanes), np.float32)
+    top = np.empty(columns_at_once, np.float32)
+    total = np.empty(columns_at_once, np.float32)
+    raised = np.empty(columns_at_once, np.float32)
+    factor = np.float32(scale) * _LOG2_E
+    for h in range(num_kv_heads):
+        for page in range(num_pages):
+            first = page * page_size
+            rows = min(page_size, length - first)
+            read_keys(key_pages[table[page], h], kind, rows, head_size, keys[first:])
+        for head in range(h * group, (h + 1) * group):
+            for t in range(num_tokens):
+                for lane in range(lanes):
+                    highest[t, lane] = np.float32(-3.0e38)
+            for begin in range(0, num_rows, columns_at_once):
+                count = min(columns_at_once, num_rows - begin)
+                for w in range(count):
+                    for d in range(head_size):
+                        columns[d, w] = queries[begin + w, head, d] * factor
+                # The first query of the block sees so many tokens, each other one more.
+                seen = length - num_rows + begin + 1
+                top[:] = np.float32(-3.0e38)
+                total[:] = np.float32(0.0)
+                for page in range((seen + count - 1 + page_size - 1) // page_size):
+                    first = page * page_size
+                    tile = stored[first : first + page_size] if page < num_stored else passing
+                    _add_products(keys[first : first + page_size], columns, tile)
+                    for t in range(max(np.int64(0), seen - first), page_size):
+                        for j in range(min(columns_at_once, first + t - seen + 1)):
+                            tile[t, j] = np.float32(-3.0e38)
+                    _add_to_denominators(tile, top, total, raised)
+                for w in range(count):
+                    total[w] = (
+                        top[w] + np.log2(total[w]) - log_weights[begin + w] * _LOG2_E
+                    )
+                for w in range(count, columns_at_once):
+                    total[w] = np.float32(3.0e38)
+                _raise_highest(stored[:num_tokens], total, highest)
+            for t in range(num_tokens):
+                best = highest[t, 0]
+                for lane in range(1, lanes):
+                    best = max(best, highest[t, lane])
+                peaks[head, t] = max(peaks[head, t], best * _LN_2)
+
+
+@jit
+def _add_to_denominators(tile: Floats, top: Floats, total: Floats, raised: Floats) -> None:
+    """Add 2**``tile [32, J]`` to ``total [J]``, both of which are over 2**``top``, then raised."""
+    for j in range(_COLUMNS):
+        raised[j] = top[j]
+    for t in range(PAGE_SIZE):
+        row = tile[t]
+        for j in range(_COLUMNS):
+            raised[j] = max(raised[j], row[j])
+    for j in range(_COLUMNS):
+        total[j] *= _exp2(top[j] - raised[j])
+        top[j] = raised[j]
+    for t in range(PAGE_SIZE):
+        row = tile[t]
+        for j in range(_COLUMNS):
+            total[j] += _exp2(row[j] - top[j])
+
+
+@jit
+def _raise_highest(scores: Floats, less: Floats, highest: Floats) -> None:
+    """Raise ``highest [T, lanes]`` to ``scores [T, J] - less [J]``, J by J over the lanes."""
+    for t in range(len(scores)):
+        row, best = scores[t], highest[t]
+        for begin in range(0, _COLUMNS, _LANES):
+            for lane in range(_LANES):
+                best[lane] = max(best[lane], row[begin + lane] - less[begin + lane])
 
 
 @jit
