@@ -284,6 +284,19 @@ class KVCacheConfig:
             return self
         return dataclasses.replace(self, representatives=_WITHOUT_GATE)
 
+    def with_scores(self) -> KVCacheConfig:
+        """The same where a second reading has a score for every token: it takes the gate's place.
+
+        While a text is read, and at its end where what is asked will only follow, it decides alone,
+        whatever else is chosen by.
+        """
+        share = self.prefill_representative_share
+        return dataclasses.replace(
+            self,
+            representatives=_WITH_GATE,
+            prefill_representative_share=1.0 if share is None else share,
+        )
+
     def selector(self, page_size: int) -> Selector:
         """The policy these settings describe, for pages of ``page_size`` tokens.
 

@@ -236,9 +236,7 @@ def attention_peaks(
                             tile[t, j] = np.float32(-3.0e38)
                     _add_to_denominators(tile, top, total, raised)
                 for w in range(count):
-                    total[w] = (
-                        top[w] + np.log2(total[w]) - log_weights[begin + w] * _LOG2_E
-                    )
+                    total[w] = top[w] + np.log2(total[w]) - log_weights[begin + w] * _LOG2_E
                 for w in range(count, columns_at_once):
                     total[w] = np.float32(3.0e38)
                 _raise_highest(stored[:num_tokens], total, highest)
