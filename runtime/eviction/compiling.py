@@ -60,7 +60,7 @@ def compile_peaks() -> None:
     table, length = np.arange(2, dtype=np.int32), PAGE_SIZE + 8
     weights, peaks = np.zeros(1, np.float32), np.zeros((1, PAGE_SIZE), np.float32)
     before = times_compiled(attention_peaks)
-    _call(attention_peaks, queries, 1.0, keys, _KIND, table, length, weights, peaks)
+    _call(attention_peaks, queries, 1.0, keys, _KIND, table, length, weights, peaks, 1)
     if times_compiled(attention_peaks) > before:
         _log.warning("compiled the loop that measures second readings: only once here")
 

@@ -17,7 +17,7 @@ _STRETCH_STEP = 128
 
 # Tokens of one inference of a second reading, what asks for it among them: the pages that it takes
 # beside those of the sequence. Fewer fill the processor worse.
-SECOND_READING_TOKENS = 256
+SECOND_READING_TOKENS = 288
 
 
 class CutPlanner:

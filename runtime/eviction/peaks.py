@@ -35,6 +35,9 @@ class PeakMeter:
         memories: the pages, by layer.
         budgeted: layers to measure.
         threads: for the layers.
+
+    Attributes:
+        budgeted: layers that it measures.
     """
 
     def __init__(
@@ -48,7 +51,7 @@ class PeakMeter:
         self._layers = layers
         self._scales = scales
         self._memories = memories
-        self._budgeted = budgeted
+        self.budgeted = budgeted
         self._threads = threads
         self._is_compiled = False
 
@@ -60,23 +63,28 @@ class PeakMeter:
 
     def num_to_measure(self, sequence: Sequence) -> int:
         """How many of the newest tokens of ``sequence`` have not been read again."""
-        return max((sequence.layers[n].num_not_again for n in self._budgeted), default=0)
+        return max((sequence.layers[n].num_not_again for n in self.budgeted), default=0)
 
-    def begin(self, sequence: Sequence) -> Peaks:
-        """Of the cached tokens of ``sequence``, to be raised."""
+    def begin(self, again: Sequence) -> Peaks:
+        """Of the tokens that ``again`` sees before it reads, to be raised."""
         return {
-            n: np.full((self._layers[n].num_query_heads, sequence.layers[n].length), _LEAST)
-            for n in self._budgeted
+            n: np.full((self._layers[n].num_query_heads, again.layers[n].length), _LEAST)
+            for n in self.budgeted
         }
 
     def measure(
-        self, again: Sequence, queries: SequenceOf[NDArray[np.float32]], peaks: Peaks
+        self,
+        again: Sequence,
+        queries: SequenceOf[NDArray[np.float32]],
+        stride: int,
+        peaks: Peaks,
     ) -> None:
-        """Raise ``peaks`` by the queries of the newest tokens of ``again``.
+        """Raise ``peaks`` by the queries of tokens of ``again``, the last one and others before it.
 
         Args:
-            again: a fork of the sequence that they are of, with more tokens behind.
+            again: sees the tokens that they are of, and more behind.
             queries: by layer ``[n, Hq * D]``.
+            stride: tokens from one query to the next.
             peaks: changed.
         """
 
@@ -92,14 +100,16 @@ class PeakMeter:
                 layer.length,
                 np.zeros(len(queries[n]), np.float32),
                 peaks[n],
+                stride,
             )
 
-        self._threads.map(raise_layer, self._budgeted)
+        self._threads.map(raise_layer, self.budgeted)
 
-    def end(self, sequence: Sequence, peaks: Peaks) -> None:
-        """Let the tokens of ``sequence`` have the ``peaks`` as scores, where they had no higher."""
+    def end(self, sequence: Sequence, peaks: Peaks, count: int) -> None:
+        """Let the newest ``count`` tokens of ``sequence`` have their ``peaks`` as scores.
+
+        They are those in the last slots, in order.
+        """
         for n, by_slot in peaks.items():
-            layer = sequence.layers[n]
-            in_order = layer.in_order(by_slot)
-            num_heads = self._layers[n].num_kv_heads
-            layer.raise_gate(in_order.reshape(num_heads, -1, layer.length).max(axis=1))
+            by_head = by_slot[:, -count:].reshape(self._layers[n].num_kv_heads, -1, count)
+            sequence.layers[n].score_newest(by_head.max(axis=1))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
 
 INSTRUCTION = "\n\nRepeat the previous text exactly:\n"
 _MOST_INSTRUCTION = 32
-_NONE = np.empty(0, np.int32)
+# Of the tokens that are read again, every so many are asked what they look at.
+_STRIDE = 2
 
 
 class SecondReading:
@@ -73,53 +75,51 @@ class SecondReading:
         """
         if not (sequence.is_cut_due and sequence.planned_cuts[0].thorough):
             return True
+        if not self._meter.budgeted:
+            return True
         self.prepare()
-        end = sequence.num_cached
         count = self._meter.num_to_measure(sequence)
-        most = SECOND_READING_TOKENS - len(self._instruction)
-        # Even parts: a short last one would not fill the processor.
-        num_parts = -(-count // most)
-        bounds = [end - count + count * part // num_parts for part in range(num_parts)]
-        peaks = self._meter.begin(sequence)
-        for first, last in zip(bounds, [*bounds[1:], end], strict=True):
-            if not self._read_part(sequence, first, last, peaks, metrics):
-                return False
-        self._meter.end(sequence, peaks)
+        cached = sequence.tokens[: sequence.num_cached]
+        again = sequence.bare_twin(cached)
+        try:
+            # What is repeated stands there, and what is older was scored among its own. To see no
+            # more than that takes half the time.
+            self._cache.lend(sequence, again, count, self._meter.budgeted)
+            peaks = self._meter.begin(again)
+            for part in _parts(cached[-count:], SECOND_READING_TOKENS - len(self._instruction)):
+                again.tokens = [*cached, *self._instruction, *part]
+                if not self._cache.extend(again, again.num_uncached):
+                    return False
+                held = self._bytes_of(sequence, again)
+                metrics.kv_bytes_peak = max(metrics.kv_bytes_peak, held)
+                self._read_part(again, len(part), peaks, metrics)
+                again.rewind_cache_to(len(cached))
+        finally:
+            self._cache.release(again)
+        self._meter.end(sequence, peaks, count)
         return True
 
     def _read_part(
-        self,
-        sequence: Sequence,
-        first: int,
-        last: int,
-        peaks: Peaks,
-        metrics: GenerationMetrics,
-    ) -> bool:
-        """Read tokens ``first`` … ``last - 1`` behind all that ``sequence`` has cached."""
-        cached, part = sequence.tokens[: sequence.num_cached], sequence.tokens[first:last]
-        again = sequence.bare_twin([*cached, *self._instruction, *part])
-        try:
-            self._cache.fork(sequence, again)
-            if not self._cache.extend(again, again.num_uncached):
-                return False
-            metrics.kv_bytes_peak = max(metrics.kv_bytes_peak, self._bytes_of(sequence, again))
-            chunk = Chunk.of(again, again.num_uncached)
-            batch = build_batch([chunk])
-            # What it would say next is of no interest, nor what it looks at where it is asked to.
-            rows = np.arange(len(self._instruction), chunk.count, dtype=np.int32)
-            positions = batch.position_ids - self._beyond_context(again)
-            begun = time.perf_counter()
-            told = self._model.forward(
-                replace(batch, position_ids=positions, sampled_rows=_NONE, window_rows=rows)
-            )
-            ended = time.perf_counter()
-            again.append(chunk.count)
-            self._meter.measure(again, told.queries, peaks)
-            metrics.inference_times[begun] = ended - begun
-            metrics.compression_time += time.perf_counter() - ended
-        finally:
-            self._cache.release(again)
-        return True
+        self, again: Sequence, count: int, peaks: Peaks, metrics: GenerationMetrics
+    ) -> None:
+        """Read the rest of ``again``, whose last ``count`` tokens are those of the document."""
+        chunk = Chunk.of(again, again.num_uncached)
+        batch = build_batch([chunk])
+        # What it would say next is of no interest, nor what it looks at where it is asked to.
+        asked = np.arange(chunk.count - count + (count - 1) % _STRIDE, chunk.count, _STRIDE)
+        batch = replace(
+            batch,
+            position_ids=batch.position_ids - self._beyond_context(again),
+            sampled_rows=np.empty(0, np.int32),
+            window_rows=asked.astype(np.int32),
+        )
+        begun = time.perf_counter()
+        told = self._model.forward(batch)
+        ended = time.perf_counter()
+        again.append(chunk.count)
+        self._meter.measure(again, told.queries, _STRIDE, peaks)
+        metrics.inference_times[begun] = ended - begun
+        metrics.compression_time += time.perf_counter() - ended
 
     def _beyond_context(self, again: Sequence) -> int:
         """By how many tokens ``again`` is longer than what the model was made for."""
@@ -129,3 +129,13 @@ class SecondReading:
         """Bytes of the pages of both, those that they share counted once."""
         tables = zip(sequence.page_tables, again.page_tables, strict=True)
         return self._cache.bytes_of_pages([len({*its, *mine}) for its, mine in tables])
+
+
+def _parts(tokens: list[int], most: int) -> list[list[int]]:
+    """``tokens`` in as few parts as have at most ``most`` of them.
+
+    Even ones: a short last one would not fill the processor.
+    """
+    count = -(-len(tokens) // most)
+    bounds = [len(tokens) * part // count for part in range(count + 1)]
+    return [tokens[begin:end] for begin, end in pairwise(bounds)]

@@ -92,7 +92,7 @@ class Intake:
         sequence = kept or self.new_sequence(prompt, owner)
         is_prefix = session is not None and session.is_prefix
         thorough = session is not None and session.thorough
-        if thorough:
+        if thorough and kept is None:
             sequence.become_thorough()
         with self._cache.released_on_failure(sequence):
             if kept is None and prefix is not None:

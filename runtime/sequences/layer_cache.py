@@ -103,10 +103,10 @@ class LayerCache:
         again = np.flatnonzero(self._gate[0, : self.length] != NOT_AGAIN)
         return self.length - int(again[-1]) - 1 if len(again) else self.length
 
-    def raise_gate(self, scores: NDArray[np.float32]) -> None:
-        """Let each of the tokens have the higher of what it has and ``scores [H, length]``."""
+    def score_newest(self, scores: NDArray[np.float32]) -> None:
+        """Let the newest tokens have ``scores [H, n]``."""
         if self.gate is not None:
-            np.maximum(self.gate, scores, out=self.gate)
+            self.gate[:, -scores.shape[1] :] = scores
 
     def append(self, first: int, count: int, gate: NDArray[np.float32] | None = None) -> None:
         """Take in ``count`` new tokens at true positions ``first``, ``first + 1``, …

@@ -23,6 +23,21 @@ def test_without_a_prefill_budget_it_is_cut_once() -> None:
     assert cuts == [Cut(9000, 256)]
 
 
+def test_what_is_read_twice_stops_at_every_stretch() -> None:
+    sizes = {"max_cache_size": 256, "stretch": 1024, "thorough": True}
+    assert plan_cuts(0, 2500, prefill_budget=512, **sizes) == [
+        Cut(1024, 512, reads_on=True, thorough=True),
+        Cut(2048, 512, reads_on=True, thorough=True),
+        Cut(2500, 256, thorough=True),
+    ]
+    # Where nothing is cut on the way there is nothing to cut there either.
+    assert plan_cuts(0, 2500, prefill_budget=0, **sizes) == [
+        Cut(1024, 1024, reads_on=True, thorough=True),
+        Cut(2048, 2048, reads_on=True, thorough=True),
+        Cut(2500, 256, thorough=True),
+    ]
+
+
 def test_a_prompt_of_whole_stretches_is_not_cut_twice_at_its_end() -> None:
     cuts = plan_cuts(100, 300, max_cache_size=64, prefill_budget=64, stretch=100)
     assert [cut.num_cached for cut in cuts] == [200, 300]
