@@ -25,8 +25,9 @@ if TYPE_CHECKING:
 
 INSTRUCTION = "\n\nRepeat the previous text exactly:\n"
 _MOST_INSTRUCTION = 32
-# Of the tokens that are read again, every so many are asked what they look at.
-_STRIDE = 2
+# Of the tokens that are read again, every so many are asked what they look at. Measuring all of them
+# takes four times as long, and no text was seen to be kept better by it.
+_STRIDE = 4
 
 
 class SecondReading:

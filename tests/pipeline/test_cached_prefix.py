@@ -12,6 +12,7 @@ from openvino_genai import ChatHistory
 from ov_kvcrush import AsyncLLMPipeline, KVCacheConfig, LLMPipeline
 from ov_kvcrush.errors import ConfigError, PromptError, UnsupportedError
 from ov_kvcrush.pipeline.cached_prefix import CachedPrefix
+from ov_kvcrush.pipeline.reading import ReadingProgress
 from tests.support.answers import decoded
 from tests.support.coroutines import run
 from tests.support.engines import F32
@@ -121,7 +122,7 @@ def test_one_that_was_read_twice_is_asked_saved_and_loaded(
 ) -> None:
     config = KVCacheConfig(max_cache_size=256, prefix_caching=False)
     pipe, path = LLMPipeline(needle_f32_dir, "CPU", F32, kv_cache_config=config), tmp_path / "d"
-    reading = []
+    reading: list[ReadingProgress] = []
     with pipe.cache_prefix(DOCUMENT, progress=reading.append, thorough=True) as prefix:
         assert reading[-1].share == 1
         answers = [str(pipe.generate(q, prefix=prefix, **SETTINGS)) for q in QUESTIONS]
