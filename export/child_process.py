@@ -1,4 +1,4 @@
-"""An export in a process of its own: stopped at once, quiet, and its memory is given back.
+"""Heavy work in a process of its own: stopped at once, quiet, and its memory is given back.
 
 PyTorch, OpenVINO and NNCF call back and forth between Python and C++. A Ctrl+C that arrives there
 may be swallowed, or abort the process; and a large model may get it killed for want of memory. So
@@ -19,10 +19,10 @@ import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from multiprocessing.connection import Connection
-from pathlib import Path
 from threading import Lock, Thread
-from typing import IO
+from typing import IO, Any, TypeVar
 
 from ov_kvcrush.errors import ExportError, OVKVCrushError
 from ov_kvcrush.export.options import ExportOptions
@@ -31,6 +31,8 @@ from ov_kvcrush.export.workspace import remove_workspace
 from ov_kvcrush.plan import KVPlan
 from ov_kvcrush.progress import Progress
 
+Result = TypeVar("Result")
+Job = Callable[[Progress], Result]
 Make = Callable[[ExportOptions, Progress], KVPlan]
 
 # The child imports what its parent would, and nothing that happens to lie in the working folder.
@@ -43,6 +45,7 @@ from ov_kvcrush.export.child_process import work
 work()
 """
 _TAIL_LINES = 10
+_CRASHES = (signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGSEGV)
 _FIRST_FREE_DESCRIPTOR = 3  # behind stdin, stdout and stderr
 
 
@@ -55,13 +58,35 @@ def run_in_child(
 ) -> KVPlan:
     """Run ``make(options, progress)``, for instance ``export_model``, in a child process.
 
-    What the libraries write to stdout and stderr goes to stderr if ``verbose``, else nowhere.
-
-    Raises:
-        ConfigError, ExportError: as ``make``; ExportError also if the child was killed.
-        ChildError: anything else.
+    Errors as :func:`work_in_child`.
     """
     options = replace(options, output=resolve_output(options.output))
+    clear_up = partial(remove_workspace, options.output)
+    return work_in_child(partial(make, options), progress, verbose, "export", clear_up)
+
+
+def work_in_child(
+    job: Job[Result],
+    progress: Progress,
+    verbose: bool = False,
+    name: str = "export",
+    clear_up: Callable[[int], None] | None = None,
+) -> Result:
+    """Run ``job(progress)`` in a child process; both it and its result have to be picklable.
+
+    What the libraries write to stdout and stderr goes to stderr if ``verbose``, else nowhere.
+
+    Args:
+        job: what to do.
+        progress: is told how far it is.
+        verbose: whether the libraries' own output is shown.
+        name: what it is, for errors.
+        clear_up: removes what the child has left, by its process number.
+
+    Raises:
+        ConfigError, ExportError, …: as ``job``; ExportError also if the child was killed.
+        ChildError: anything else.
+    """
     receiver, sender = _pipe()
     with tempfile.TemporaryFile() as log:
         noise = sys.stderr if verbose else log
@@ -76,14 +101,15 @@ def run_in_child(
         fd = sender.fileno()
         sender.close()
         try:
-            job = pickle.dumps(sys.path) + pickle.dumps((make, options, fd, verbose))
-            _write(process, job)
-            return _follow(receiver, process, progress, log)
+            _write(process, pickle.dumps(sys.path) + pickle.dumps((job, clear_up, fd, verbose)))
+            result: Result = _follow(receiver, process, progress, log, name)
+            return result
         finally:
             process.kill()
             process.wait()
             _close(process)
-            remove_workspace(options.output, process.pid)
+            if clear_up:
+                clear_up(process.pid)
 
 
 def _pipe() -> tuple[Connection, Connection]:
@@ -99,9 +125,9 @@ def _pipe() -> tuple[Connection, Connection]:
     return Connection(ends[0], writable=False), Connection(ends[1], readable=False)
 
 
-def _write(process: subprocess.Popen[bytes], job: bytes) -> None:
+def _write(process: subprocess.Popen[bytes], message: bytes) -> None:
     if process.stdin is not None:
-        process.stdin.write(job)
+        process.stdin.write(message)
         process.stdin.flush()  # and stays open: that it ends tells the child that we have
 
 
@@ -112,14 +138,20 @@ def _close(process: subprocess.Popen[bytes]) -> None:
 
 
 def _follow(
-    receiver: Connection, process: subprocess.Popen[bytes], progress: Progress, log: IO[bytes]
-) -> KVPlan:
+    receiver: Connection,
+    process: subprocess.Popen[bytes],
+    progress: Progress,
+    log: IO[bytes],
+    name: str,
+) -> Any:
+    step = ""
     while True:
         try:
             kind, *content = receiver.recv()
         except EOFError:
-            raise _died(process.wait(), log) from None
+            raise _died(process.wait(), log, name, step) from None
         if kind == "step":
+            step = content[2]
             progress.step(*content)
         elif kind == "advance":
             progress.advance(*content)
@@ -128,31 +160,36 @@ def _follow(
         elif kind == "failed":
             raise content[0]
         else:
-            plan: KVPlan = content[0]
-            return plan
+            return content[0]
 
 
-def _died(exit_code: int, log: IO[bytes]) -> Exception:
+def _died(exit_code: int, log: IO[bytes], name: str, step: str) -> Exception:
     if exit_code == -signal.SIGKILL:
         return ExportError(
-            "the export was killed by the system, most likely for want of memory",
-            "Close other programs, or export on a machine with more memory.",
+            f"the {name} was killed by the system, most likely for want of memory",
+            f"Close other programs, or run the {name} on a machine with more memory.",
         )
     log.seek(0)
     lines = log.read().decode(errors="replace").rstrip().split("\n")
     tail = "\n".join(lines[-_TAIL_LINES:])
-    return ChildError(f"{tail}\nthe export process ended with code {exit_code}".lstrip())
+    if step and -exit_code in _CRASHES:
+        reason = f": {lines[-1].strip()}" if lines[-1].strip() else ""
+        return ExportError(
+            f"a library crashed at the step {step!r} of the {name}{reason}",
+            "Nothing was written. The model's files may be damaged: check them, or get them again.",
+        )
+    return ChildError(f"{tail}\nthe {name} process ended with code {exit_code}".lstrip())
 
 
 def work() -> None:
     """What the child does: reads its job from stdin, and tells its parent how it goes."""
-    make, options, fd, verbose = pickle.load(sys.stdin.buffer)
-    Thread(target=_end_with_parent, args=(options.output,), daemon=True).start()
+    job, clear_up, fd, verbose = pickle.load(sys.stdin.buffer)
+    Thread(target=_end_with_parent, args=(clear_up,), daemon=True).start()
     if not verbose:
         warnings.simplefilter("ignore")
     with Connection(fd, readable=False) as parent:
         try:
-            parent.send(("done", make(options, _Forwarded(parent))))
+            parent.send(("done", job(_Forwarded(parent))))
         except OVKVCrushError as error:
             if verbose:
                 traceback.print_exc()
@@ -161,12 +198,13 @@ def work() -> None:
             parent.send(("failed", ChildError(traceback.format_exc().strip())))
 
 
-def _end_with_parent(output: Path) -> None:
+def _end_with_parent(clear_up: Callable[[int], None] | None) -> None:
     """End this process when its parent has: one that was killed cannot do it."""
     # Not through sys.stdin, whose lock this thread would still hold when Python shuts down.
     os.read(0, 1)
     try:
-        remove_workspace(output, os.getpid())
+        if clear_up:
+            clear_up(os.getpid())
     finally:
         os._exit(1)
 

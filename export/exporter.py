@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from ov_kvcrush.errors import ExportError
 from ov_kvcrush.export.options import ExportOptions
+from ov_kvcrush.export.recognize import gguf_file
+from ov_kvcrush.export.step import Step
+from ov_kvcrush.export.texts.mix import find_texts
 from ov_kvcrush.plan import KVPlan, ValueBasis
 from ov_kvcrush.progress import Progress, Silent
 
 if TYPE_CHECKING:
     from ov_kvcrush.export.preflight import Preflight
+    from ov_kvcrush.export.workspace import Workspace
 
 _INSTALL = 'Run: pip install "ov-kvcrush[export]"'
+
+
+class _Steps(Protocol):
+    """An export's steps, whatever it is made from."""
+
+    def in_order(self) -> list[Step]: ...
+
+    def write_plan(self) -> KVPlan: ...
 
 
 def export_model(options: ExportOptions, progress: Progress | None = None) -> KVPlan:
@@ -29,20 +41,14 @@ def export_model(options: ExportOptions, progress: Progress | None = None) -> KV
         ExportError: the export cannot start, or failed.
     """
     progress = progress or Silent()
-    _require_packages()
-    from ov_kvcrush.export import preflight
     from ov_kvcrush.export.output_folder import resolve_output
     from ov_kvcrush.export.workspace import open_workspace, reclaim
 
     output = resolve_output(options.output)
     reclaim(output)  # before it is checked: a model may have to be put back there
-    checked = preflight.check(options, progress)
-
-    # Seconds of imports: not before the checks that need none of them have passed.
-    from ov_kvcrush.export.steps import ExportSteps
-
+    make_steps = _check(options, progress)
     with open_workspace(output) as workspace:
-        export = ExportSteps(options, checked, workspace, progress)
+        export = make_steps(workspace)
         steps = export.in_order()
         for number, step in enumerate(steps, start=1):
             progress.step(number, len(steps), step.title)
@@ -52,6 +58,27 @@ def export_model(options: ExportOptions, progress: Progress | None = None) -> KV
             plan = export.write_plan()
             workspace.publish()
     return plan
+
+
+def _check(options: ExportOptions, progress: Progress) -> Callable[[Workspace], _Steps]:
+    """Check the export; what makes its steps, in a workspace."""
+    if (file := gguf_file(options.model)) is not None:
+        from ov_kvcrush.export.gguf import preflight as gguf_preflight
+
+        found = gguf_preflight.check(options, file, progress)
+
+        from ov_kvcrush.export.gguf.steps import GgufSteps
+
+        return lambda workspace: GgufSteps(options, found, workspace, progress)
+    _require_packages()
+    from ov_kvcrush.export import preflight
+
+    checked = preflight.check(options, progress)
+
+    # Seconds of imports: not before the checks that need none of them have passed.
+    from ov_kvcrush.export.steps import ExportSteps
+
+    return lambda workspace: ExportSteps(options, checked, workspace, progress)
 
 
 @contextmanager
@@ -76,17 +103,22 @@ def estimate_model(options: ExportOptions, progress: Progress | None = None) -> 
     Raises:
         ConfigError, ExportError: as :func:`export_model`.
     """
+    progress = progress or Silent()
+    if options.kv_plan == "auto":
+        progress.note("what --kv-plan auto chooses is known after the export: shown is u8 for all")
+    if (file := gguf_file(options.model)) is not None:
+        from ov_kvcrush.export.gguf import preflight as gguf_preflight
+
+        return gguf_preflight.estimate(options, gguf_preflight.check(options, file, progress))
     _require_packages()
     from ov_kvcrush.export import preflight
 
-    progress = progress or Silent()
     checked = preflight.check(options, progress)
+    find_texts(options.texts)
 
     from ov_kvcrush.export.checkpoint.estimate import context_length
     from ov_kvcrush.runtime.pages.layout import kv_bytes_per_token
 
-    if options.kv_plan == "auto":
-        progress.note("what --kv-plan auto chooses is known after the export: shown is u8 for all")
     precisions = checked.precisions or (options.kv_precision,) * len(checked.layers)
     return KVPlan(
         model_type=checked.config.model_type,

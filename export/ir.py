@@ -16,6 +16,14 @@ from ov_kvcrush.files import replacing
 from ov_kvcrush.model_folder import GRAPH_FILE, WEIGHTS_FILE
 from ov_kvcrush.precisions import LayerPrecision
 
+_MAKERS = {
+    "optimum-intel": "optimum/optimum_intel_version",
+    "nncf": "nncf/version",
+    "transformers": "optimum/transformers_version",
+    "torch": "optimum/pytorch_version",
+    "openvino-genai": "gguf/openvino_genai_version",
+    "gguf": "gguf/gguf_version",
+}
 _METHODS = ("awq", "scale_estimation", "gptq", "lora_correction")
 
 
@@ -62,12 +70,17 @@ def forget_calibration_text(folder: Path) -> None:
 def read_weights(folder: Path) -> dict[str, Any]:
     """How the weights of the IR in ``folder`` were made, and their size in bytes.
 
-    From what NNCF noted in the graph; without compression, from the type of most weights.
+    From what NNCF, or this package of a GGUF file, noted in the graph; else from the type of most
+    weights.
     """
     root = ElementTree.parse(folder / GRAPH_FILE).getroot()
     weights: dict[str, Any] = {}
     noted = root.find("rt_info/nncf/weight_compression")
-    if noted is None:
+    from_gguf = root.find("rt_info/gguf")
+    if from_gguf is not None:
+        told = {entry.tag: entry.get("value", "") for entry in from_gguf}
+        weights |= {"format": told["format"], "gguf": told["file"]}
+    elif noted is None:
         weights["format"] = _most_common_type(root)
     else:
         values = {entry.tag: _value(entry.get("value", "")) for entry in noted}
@@ -78,6 +91,20 @@ def read_weights(folder: Path) -> dict[str, Any]:
         weights["methods"] = [name for name in _METHODS if values.get(name) is True]
     weights["size_bytes"] = (folder / WEIGHTS_FILE).stat().st_size
     return weights
+
+
+def read_makers(folder: Path) -> dict[str, str]:
+    """The packages that made the IR in ``folder`` and their versions, as far as it notes them."""
+    notes = ElementTree.parse(folder / GRAPH_FILE).getroot().find("rt_info")
+    if notes is None:
+        return {}
+    found = {package: notes.find(place) for package, place in _MAKERS.items()}
+    openvino = notes.find("info[@name='OpenVINO Runtime']")
+    found["openvino"] = notes.find("Runtime_version") if openvino is None else openvino
+    versions = {p: place.get("value", "") for p, place in found.items() if place is not None}
+    # OpenVINO's own has its build behind it.
+    versions |= {p: v.split("-")[0] for p, v in versions.items() if p == "openvino"}
+    return {package: version for package, version in versions.items() if version}
 
 
 def _most_common_type(root: ElementTree.Element) -> str:

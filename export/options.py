@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from ov_kvcrush.errors import ConfigError, did_you_mean
+from ov_kvcrush.export.kv_plan.target import require_targets
+from ov_kvcrush.export.recognize import gguf_file
 from ov_kvcrush.precisions import KV_PRECISIONS, LayerPrecision, require_precision_pair
 
 TASK = "text-generation-with-past"
@@ -14,6 +16,17 @@ WEIGHT_FORMATS = ("fp32", "fp16", "int8", "int4", "mxfp4", "nf4", "cb4")
 COMPRESSED_FORMATS = WEIGHT_FORMATS[2:]
 
 _SAME_TASK = (TASK, "causal-lm-with-past", "auto")
+# What an export of a GGUF file has nothing to do with, beside the compression of weights.
+_NOT_FOR_GGUF = (
+    "weight_format",
+    "trust_remote_code",
+    "cache_dir",
+    "variant",
+    "library",
+    "pad_token_id",
+    "model_kwargs",
+    "balance_values",
+)
 _COMPRESSION = (
     "ratio",
     "sym",
@@ -37,7 +50,7 @@ class ExportOptions:
     """One export. The names and meanings down to ``variant`` are those of ``optimum-cli``.
 
     Attributes:
-        model: folder of a Hugging Face model, or its id on the hub.
+        model: folder of a Hugging Face model, its id on the hub, or a GGUF file.
         output: folder to make. It appears whole, at the end, or not at all.
         dataset: also a path to calibration text of one's own (see ``texts/text_file.py``).
         sym, all_layers, awq, scale_estimation, gptq, lora_correction: True, or None for "not
@@ -52,6 +65,8 @@ class ExportOptions:
         kv_dataset: calibration text for ``"auto"`` and ``balance_values``: a path, or a data set's
             name (``HUB_TEXTS``); None takes the package's own.
         balance_values: store values in bases that suit few bits (see ``value_balance/basis.py``).
+        calibrate: measure layer shares and the gate at the end (see ``calibration/``).
+        texts: files to fit the gate on before the package's own texts.
         overwrite: replace an exported model that is already at ``output``.
 
     Raises:
@@ -92,6 +107,8 @@ class ExportOptions:
     max_drop: float | None = None
     kv_dataset: str | None = None
     balance_values: bool = False
+    calibrate: bool = True
+    texts: tuple[str, ...] = ()
     overwrite: bool = False
 
     def __post_init__(self) -> None:
@@ -102,6 +119,8 @@ class ExportOptions:
         require_precision_pair(self.key_cache_precision, self.value_cache_precision)
         _check_group_sizes(self)
         _check_kv_plan(self)
+        if gguf_file(self.model) is not None:
+            self.require_for_gguf()
         _check_compression(self)
 
     @property
@@ -123,6 +142,20 @@ class ExportOptions:
     def compression_flags(self) -> tuple[str, ...]:
         """The compression options that were given, as they are typed."""
         return tuple(_flag(name) for name in _COMPRESSION if getattr(self, name) is not None)
+
+    def require_for_gguf(self) -> None:
+        """Refuse options that say how the weights of a Hugging Face model are taken and stored.
+
+        Raises:
+            ConfigError: one was given.
+        """
+        given = [name for name in (*_NOT_FOR_GGUF, *_COMPRESSION) if getattr(self, name)]
+        if given:
+            flags = " ".join(map(_flag, given))
+            raise ConfigError(
+                f"{flags} beside a GGUF file: its weights stay as they are quantized there",
+                "Leave it out, or export the Hugging Face model that the file was made from.",
+            )
 
 
 def _refuse_other_tasks(options: ExportOptions) -> None:
@@ -165,25 +198,20 @@ def _check_group_sizes(options: ExportOptions) -> None:
 
 
 def _check_kv_plan(options: ExportOptions) -> None:
-    targets = {
-        "--kv-bytes-per-token": options.kv_bytes_per_token,
-        "--max-drop": options.max_drop,
-        "--kv-dataset": options.kv_dataset,
-    }
-    given = [flag for flag, value in targets.items() if value is not None]
-    if options.balance_values and "--kv-dataset" in given:
-        given.remove("--kv-dataset")
-    if given and options.kv_plan != "auto":
-        raise ConfigError(f"{given[0]} is for a plan that is calibrated", "Add --kv-plan auto.")
-    if options.kv_bytes_per_token is not None and options.max_drop is not None:
+    others = []
+    if options.kv_dataset is not None and not options.balance_values:
+        others.append("--kv-dataset")
+    require_targets(options.kv_plan, options.kv_bytes_per_token, options.max_drop, others)
+    if options.kv_plan == "auto" and not options.calibrate:
         raise ConfigError(
-            "--kv-bytes-per-token and --max-drop are two targets for one plan",
-            "Give the one that matters; the other is what comes out.",
+            "--kv-plan auto measures the model, and --no-calibrate asks for no measurements",
+            "Leave one of them out, or give precisions in a file: --kv-plan FILE.",
         )
-    for flag in ("--kv-bytes-per-token", "--max-drop"):
-        value = targets[flag]
-        if isinstance(value, float) and not 0 < value < float("inf"):
-            raise ConfigError(f"{flag} is {value:g}, not above 0")
+    if options.texts and not options.calibrate:
+        raise ConfigError(
+            "--texts is for measurements, and --no-calibrate asks for none",
+            "Leave one of them out.",
+        )
     if options.kv_plan is None:
         return
     plain = LayerPrecision("u8", "u8")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 from ov_kvcrush.errors import ExportError
@@ -12,6 +13,7 @@ from ov_kvcrush.model_folder import GRAPH_FILE
 from ov_kvcrush.plan import PLAN_FILE
 
 _ANOTHER = "Choose another output folder."
+_RESERVE = 64 << 20  # tokenizer, graph, configuration
 
 
 def resolve_output(output: Path) -> Path:
@@ -83,6 +85,22 @@ def keep_apart(output: Path, model: Path | None, options: ExportOptions) -> None
                 f"{flag} {folder} lies in the output {output}, which holds the model alone",
                 "Choose another folder for it.",
             )
+
+
+def require_space(folder: Path, num_bytes: int, what: str) -> None:
+    """Refuse to write ``num_bytes`` to ``folder`` where they do not fit; ``what`` is written there.
+
+    Raises:
+        ExportError: the disk has less room.
+    """
+    free = shutil.disk_usage(folder).free
+    needed = num_bytes + _RESERVE
+    if free < needed:
+        raise ExportError(
+            f"not enough disk: {what} needs about {needed / 1e6:,.0f} MB in {folder}, "
+            f"{free / 1e6:,.0f} MB are free",
+            "Free some space, or choose a folder on another disk.",
+        )
 
 
 def _holds(output: Path, folder: Path) -> bool:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from huggingface_hub.constants import HF_HUB_CACHE
 
-from ov_kvcrush.errors import ExportError
 from ov_kvcrush.export.checkpoint.source import Source, find_source, model_folder
+from ov_kvcrush.export.kv_plan.group_sizes import KEY_GROUPS_WITHOUT_EFFECT, check_group_sizes
 from ov_kvcrush.export.kv_plan.plan_file import read_kv_file, require_layers
-from ov_kvcrush.export.output_folder import check_output, keep_apart, resolve_output
+from ov_kvcrush.export.output_folder import (
+    check_output,
+    keep_apart,
+    require_space,
+    resolve_output,
+)
 from ov_kvcrush.export.texts.texts import Text, find_text
 from ov_kvcrush.export.value_balance.projections import ValueProjections
 from ov_kvcrush.export.workspace import nearest_folder
@@ -25,8 +29,6 @@ if TYPE_CHECKING:
     from ov_kvcrush.plan import LayerGeometry
     from ov_kvcrush.precisions import LayerPrecision
     from ov_kvcrush.progress import Progress
-
-_RESERVE = 64 << 20  # tokenizer, graph, configuration
 
 
 @dataclass(frozen=True)
@@ -91,15 +93,15 @@ def check(options: ExportOptions, progress: Progress) -> Preflight:
     if layers and precisions:
         require_layers(precisions, len(layers))
     projections = _value_projections(options, source, config, layers)
-    estimate.check_group_sizes(layers, options.value_cache_group_size)
+    check_group_sizes(layers, options.value_cache_group_size)
     settings = _compression_settings(compression, source)
     before = estimate.exported_bytes(source.checkpoint, options)
     after = estimate.compressed_bytes(source.checkpoint, settings) if settings else 0
     copied = source.checkpoint.num_bytes if projections else 0
-    _require_space(nearest_folder(output), before + after + copied, "the export")
+    require_space(nearest_folder(output), before + after + copied, "the export")
     if source.download_bytes:
         cache = Path(options.cache_dir or HF_HUB_CACHE).resolve()
-        _require_space(nearest_folder(cache), source.download_bytes, "the download")
+        require_space(nearest_folder(cache), source.download_bytes, "the download")
     vocab_size = estimate.vocab_size(config)
     tokenizer = load_checkpoint_tokenizer(options, source.folder, vocab_size, progress)
     check_generation_settings(source.folder)
@@ -127,10 +129,7 @@ def _without_effect(options: ExportOptions, ignores_dataset: bool) -> list[str]:
     if ignores_dataset:
         notes.append("--dataset has no effect: no option that looks at data was given with it")
     if options.key_cache_group_size:
-        notes.append(
-            "--key-cache-group-size is written into the model, but OpenVINO's CPU plugin does not "
-            "use it on the paged cache: it gives keys one scale per channel and page"
-        )
+        notes.append(KEY_GROUPS_WITHOUT_EFFECT)
     if options.pad_token_id is not None:
         notes.append("--pad-token-id has no effect: Optimum uses it for text classification alone")
     if options.model_kwargs:
@@ -176,14 +175,3 @@ def _compression_settings(compression: OVConfig | None, source: Source) -> dict[
     if compression.quantization_config is None:
         return {}
     return dict(compression.quantization_config.to_dict())
-
-
-def _require_space(folder: Path, num_bytes: int, what: str) -> None:
-    free = shutil.disk_usage(folder).free
-    needed = num_bytes + _RESERVE
-    if free < needed:
-        raise ExportError(
-            f"not enough disk: {what} needs about {needed / 1e6:,.0f} MB in {folder}, "
-            f"{free / 1e6:,.0f} MB are free",
-            "Free some space, or choose a folder on another disk.",
-        )

@@ -1,12 +1,10 @@
-"""The steps of an export: fetch, convert the tokenizer, balance, export, compress, try, measure.
+"""The steps of an export: fetch, convert the tokenizer, balance, export, compress, try, calibrate.
 
 Importing this takes seconds: PyTorch, Optimum, NNCF and OpenVINO come with it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 
 from ov_kvcrush.export import optimum
@@ -14,30 +12,17 @@ from ov_kvcrush.export.checkpoint.completeness import loading_required_to_fit
 from ov_kvcrush.export.checkpoint.estimate import context_length
 from ov_kvcrush.export.checkpoint.generation_settings import keep_generation_settings
 from ov_kvcrush.export.checkpoint.source import download
-from ov_kvcrush.export.ir import forget_calibration_text, write_kv_precision
-from ov_kvcrush.export.kv_plan.calibration import plan_precisions
-from ov_kvcrush.export.kv_plan.planner import Target
-from ov_kvcrush.export.layer_shares import measure_layer_shares
+from ov_kvcrush.export.ir import forget_calibration_text
+from ov_kvcrush.export.last_steps import LastSteps
 from ov_kvcrush.export.options import ExportOptions
-from ov_kvcrush.export.plan_writer import write_plan
 from ov_kvcrush.export.preflight import Preflight
+from ov_kvcrush.export.step import Step
 from ov_kvcrush.export.tokenizer import convert_tokenizer
-from ov_kvcrush.export.trial import can_try_out, geometry, try_on_paged_cache
 from ov_kvcrush.export.value_balance.balance import balance_values
 from ov_kvcrush.export.value_balance.projections import ValueProjections
 from ov_kvcrush.export.workspace import Workspace
-from ov_kvcrush.plan import Calibration, KVPlan, LayerGeometry, ValueBasis
-from ov_kvcrush.precisions import LayerPrecision
+from ov_kvcrush.plan import KVPlan, ValueBasis
 from ov_kvcrush.progress import Progress
-from ov_kvcrush.runtime.model.paged_model import PagedModel
-
-
-@dataclass(frozen=True)
-class Step:
-    """A part of an export: what its user reads when it begins, and the work."""
-
-    title: str
-    run: Callable[[], None]
 
 
 class ExportSteps:
@@ -60,19 +45,21 @@ class ExportSteps:
         self._context_length = context_length(checked.config)
         self._origin = options.model
         self._value_basis: ValueBasis | None = None
-        self._model: PagedModel  # once it was tried on the paged cache
-        self._layers: tuple[LayerGeometry, ...] = ()
-        self._layer_shares: tuple[float, ...] = ()
-        self._precisions: tuple[LayerPrecision, ...] = ()
-        self._calibration: Calibration | None = None
+        self._last = LastSteps(
+            options,
+            checked.precisions,
+            checked.kv_text,
+            self._context_length,
+            workspace.model,
+            progress,
+        )
 
     def in_order(self) -> list[Step]:
         """The steps that this export takes, to be run one after another.
 
         A step that cannot be done raises ConfigError or ExportError when it is run.
         """
-        options, checked, precision = self._options, self._checked, self._options.kv_precision
-        stored = f"{precision.key}/{precision.value}"
+        checked = self._checked
         steps = []
         if checked.source.downloads:
             size = f"{checked.source.download_bytes / 1e6:,.0f} MB"
@@ -84,24 +71,11 @@ class ExportSteps:
         if optimum.compresses_afterwards(checked.compression):
             title = f"Compress weights to {checked.compressed_format}"
             steps.append(Step(title, self._compress))
-        steps.append(Step(f"Set the KV cache to {stored} and try it", self._set_and_try))
-        if can_try_out(precision):
-            steps.append(Step("Measure which layers look back", self._measure))
-        if options.kv_plan:
-            steps.append(Step("Give each layer its KV precision", self._plan_precisions))
-        return steps
+        return steps + self._last.in_order()
 
     def write_plan(self) -> KVPlan:
-        """Write the KV plan beside the IR. All steps have been run."""
-        return write_plan(
-            self._workspace.model,
-            self._checked.config,
-            self._layers,
-            self._precisions,
-            self._layer_shares,
-            self._calibration,
-            self._value_basis,
-        )
+        """Write the KV plan, and a gate if there is one, beside the IR; all steps have been run."""
+        return self._last.write_plan(self._value_basis)
 
     def _download(self) -> None:
         download(self._options, self._checked.source, self._progress)
@@ -127,37 +101,14 @@ class ExportSteps:
             optimum.export(self._options, self._origin, compression, self._workspace.model)
         for note in () if self._checked.weights_fit else notes:
             self._progress.note(note)
+        if not optimum.compresses_afterwards(compression):
+            self._keep_settings()
 
     def _compress(self) -> None:
         optimum.compress(self._options, self._checked.compression, self._workspace.model)
+        self._keep_settings()
 
-    def _set_and_try(self) -> None:
-        folder, precision = self._workspace.model, self._options.kv_precision
-        write_kv_precision(folder, precision)
+    def _keep_settings(self) -> None:
+        folder = self._workspace.model
         forget_calibration_text(folder)
         keep_generation_settings(self._checked.source.folder, self._checked.config, folder)
-        if can_try_out(precision):
-            self._model = try_on_paged_cache(folder, precision, self._progress)
-            self._layers = self._model.layers
-        else:
-            self._progress.note(
-                "this CPU has no bf16: the KV cache was set to it but not tried out"
-            )
-            self._layers = geometry(folder)
-        self._precisions = (precision,) * len(self._layers)
-
-    def _measure(self) -> None:
-        self._layer_shares = measure_layer_shares(
-            self._model, self._workspace.model, self._context_length, self._progress
-        )
-
-    def _plan_precisions(self) -> None:
-        self._precisions, self._calibration = plan_precisions(
-            self._workspace.model,
-            self._layers,
-            self._checked.precisions,
-            self._checked.kv_text,
-            Target(self._options.kv_bytes_per_token, self._options.max_drop),
-            self._context_length,
-            self._progress,
-        )

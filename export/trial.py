@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from ov_kvcrush.errors import ExportError, OVKVCrushError
+from ov_kvcrush.export.subject import Subject, compile_subject
 from ov_kvcrush.plan import LayerGeometry
 from ov_kvcrush.precisions import LayerPrecision
 from ov_kvcrush.progress import Progress
 from ov_kvcrush.runtime.model.paged_graph import read_geometry
-from ov_kvcrush.runtime.model.paged_model import PagedModel
 from ov_kvcrush.runtime.pages.layout import kv_bytes_per_token
 from ov_kvcrush.runtime.plugin.core import core
 
@@ -19,7 +19,7 @@ def can_try_out(precision: LayerPrecision) -> bool:
     return precision.key != "bf16" or "BF16" in _cpu_capabilities()
 
 
-def try_on_paged_cache(folder: Path, precision: LayerPrecision, progress: Progress) -> PagedModel:
+def try_on_paged_cache(folder: Path, precision: LayerPrecision, progress: Progress) -> Subject:
     """Compile the IR in ``folder`` on the paged cache, as whoever has no KV plan would.
 
     Nothing is written.
@@ -30,7 +30,7 @@ def try_on_paged_cache(folder: Path, precision: LayerPrecision, progress: Progre
         progress: is told what other programs have to do for that precision.
 
     Returns:
-        The compiled model, without a cache.
+        The compiled model, without a cache, to be measured.
 
     Raises:
         ExportError: the plugin does not take the model, or does not do what the IR says.
@@ -44,9 +44,10 @@ def try_on_paged_cache(folder: Path, precision: LayerPrecision, progress: Progre
             "INFERENCE_PRECISION_HINT=f32"
         )
     try:
-        model = PagedModel(folder, properties=properties)
+        subject = compile_subject(folder, properties=properties)
     except OVKVCrushError as error:
         raise _not_runnable(folder, error) from error
+    model = subject.model
     compiled = model.precisions[0]
     if (compiled.key, compiled.value) != (precision.key, precision.value):
         raise ExportError(
@@ -61,7 +62,7 @@ def try_on_paged_cache(folder: Path, precision: LayerPrecision, progress: Progre
             f"not the {expected:,.1f} that the precision and group sizes mean",
             "Leave the group sizes out, or report this.",
         )
-    return model
+    return subject
 
 
 def geometry(folder: Path) -> tuple[LayerGeometry, ...]:

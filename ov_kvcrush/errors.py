@@ -77,7 +77,7 @@ class SessionError(OVKVCrushError):
 
 
 class ExportError(OVKVCrushError):
-    """An export that cannot start or did not finish."""
+    """An export or a calibration that cannot start or did not finish."""
 
 
 class OVKVCrushWarning(UserWarning):

@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shlex
 import stat
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ov_kvcrush.errors import ModelError, last_line
 
@@ -71,8 +72,8 @@ def _require_xml(path: Path) -> None:
 def _instead_of(file: Path) -> str:
     if file.name == GRAPH_FILE or file.name == WEIGHTS_FILE:
         return f"Give its folder: {file.parent}"
-    made = "Make one of the model it was made from" if file.suffix == ".gguf" else "Make one"
-    return f"{made} with: ov-kvcrush export -m MODEL OUTPUT"
+    model = shlex.quote(str(file)) if file.suffix == ".gguf" else "MODEL"
+    return f"Make one with: ov-kvcrush export -m {model} OUTPUT"
 
 
 def load_tokenizer(folder: Path) -> Tokenizer:
@@ -95,17 +96,38 @@ def load_tokenizer(folder: Path) -> Tokenizer:
 
 def context_length(folder: Path) -> int:
     """Tokens the model in ``folder`` was made to read, as its config says; 0 where it does not."""
-    try:
-        config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):  # made without one; the graph needs none
-        return 0
-    config = config if isinstance(config, dict) else {}
+    config = _read_config(folder)
     text = config.get("text_config")
     for part in (text if isinstance(text, dict) else {}, config):
         for name in _CONTEXT_LENGTH:
             if isinstance(length := part.get(name), int) and length > 0:
                 return length
     return 0
+
+
+def has_chat_template(folder: Path) -> bool:
+    """Whether there is one beside the model in ``folder``, or in its tokenizer."""
+    if (folder / TEMPLATE_FILE).exists():
+        return True
+    try:
+        return b"<chat_template " in (folder / TOKENIZER_FILES[0]).read_bytes()
+    except OSError:
+        return False
+
+
+def model_type(folder: Path) -> str:
+    """Name of its architecture (``llama``, ``qwen2``, …), as its config says, or ``unknown``."""
+    name = _read_config(folder).get("model_type")
+    return name if isinstance(name, str) and name else "unknown"
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    """The model's config; empty where there is none that can be read."""
+    try:
+        config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):  # made without one; the graph needs none
+        return {}
+    return config if isinstance(config, dict) else {}
 
 
 def fingerprint(folder: str | Path) -> str:

@@ -11,7 +11,7 @@ import json
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from ov_kvcrush.errors import ConfigError, ModelError, OVKVCrushError
 from ov_kvcrush.files import read_json, replacing
@@ -19,9 +19,10 @@ from ov_kvcrush.model_folder import fingerprint
 from ov_kvcrush.precisions import LayerPrecision, by_layer, ranges_of
 
 PLAN_FILE = "ov_kvcrush.json"
-PLAN_VERSION = 3
-# Plans of these versions lack fields that have a default, and list precisions layer by layer.
-_OLDER_VERSIONS = (1, 2)
+PLAN_VERSION = 4
+# Plans of these versions lack fields that have a default; until 2 they list precisions layer by
+# layer.
+_OLDER_VERSIONS = (1, 2, 3)
 
 
 @dataclass(frozen=True)
@@ -122,6 +123,45 @@ class ValueBasis:
 
 
 @dataclass(frozen=True)
+class Measurement:
+    """What layer shares or a gate were measured on, and how well the gate does.
+
+    Attributes:
+        texts: where they come from, as JSON values by which they can be known again.
+        num_passages: of the texts that were measured on.
+        num_held: others that were held back, to check on.
+        passage_tokens: of each, at most.
+        correlation: by layer, of the gate's scores with those it was taught, on what was held back;
+            None for a layer with a sliding window, which needs none.
+        seconds: it took.
+    """
+
+    texts: tuple[dict[str, Any], ...]
+    num_passages: int = 0
+    num_held: int = 0
+    passage_tokens: int = 0
+    correlation: tuple[float | None, ...] = ()
+    seconds: float = 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """The measurement as JSON values; what does not apply is left out."""
+        return {name: value for name, value in dataclasses.asdict(self).items() if value}
+
+    @classmethod
+    def from_dict(cls, stored: dict[str, Any]) -> Measurement:
+        """Rebuild what ``to_dict`` wrote; TypeError, AttributeError, KeyError for anything else."""
+        texts = tuple({**text} for text in stored["texts"])
+        correlation = tuple(stored.get("correlation", ()))
+        measurement = cls(**{**stored, "texts": texts, "correlation": correlation})
+        numbers = (measurement.num_passages, measurement.num_held, measurement.passage_tokens)
+        told = (value for value in correlation if value is not None)
+        for value in (*numbers, *told, measurement.seconds):
+            if not isinstance(value, (int, float)):
+                raise TypeError(f"{value!r} is not a number")
+        return measurement
+
+
+@dataclass(frozen=True)
 class KVPlan:
     """The KV cache of one exported model.
 
@@ -134,6 +174,8 @@ class KVPlan:
         context_length: tokens the model was trained to read; 0 where its config does not say.
         layer_shares: of each layer in the budget of an evicting cache, 1 on average; empty where it
             was not measured.
+        share_measurement: how they were measured; None where they were not, or that is not known.
+        gate_measurement: how the gate beside the plan was fitted; None where there is none.
         calibration: how the precisions were chosen; None where they were given.
         value_basis: how the values' basis was found; None where it is the checkpoint's own.
         weights: how the weights were made, as NNCF notes it (``format``, and ``ratio``, … where
@@ -150,6 +192,8 @@ class KVPlan:
     layer_shares: tuple[float, ...] = ()
     calibration: Calibration | None = None
     value_basis: ValueBasis | None = None
+    share_measurement: Measurement | None = None
+    gate_measurement: Measurement | None = None
     weights: dict[str, Any] = field(default_factory=dict)
     made_with: dict[str, str] = field(default_factory=dict)
 
@@ -157,16 +201,21 @@ class KVPlan:
         """Write the plan into ``folder`` whole or not at all; returns its path."""
         path = Path(folder) / PLAN_FILE
         with replacing(path) as stream:
-            stream.write((json.dumps(self.to_dict(), indent=2) + "\n").encode())
+            self.write(stream)
         return path
+
+    def write(self, stream: IO[bytes]) -> None:
+        """Write the plan's file to ``stream``."""
+        stream.write((json.dumps(self.to_dict(), indent=2) + "\n").encode())
 
     def to_dict(self) -> dict[str, Any]:
         """The plan as JSON values, with its format version; precisions by ranges of layers."""
         body = dataclasses.asdict(self)
         ranges = ranges_of(self.precisions)
         body["precisions"] = {name: dataclasses.asdict(one) for name, one in ranges.items()}
-        body["calibration"] = self.calibration.to_dict() if self.calibration else {}
-        body["value_basis"] = self.value_basis.to_dict() if self.value_basis else {}
+        for name in _RECORDS:
+            record = getattr(self, name)
+            body[name] = record.to_dict() if record else {}
         return {"version": PLAN_VERSION, **body}
 
     @classmethod
@@ -180,29 +229,29 @@ class KVPlan:
         if version not in (PLAN_VERSION, *_OLDER_VERSIONS):
             raise ModelError(
                 f"{source} has format version {version}; this release reads {PLAN_VERSION}",
-                "Export the model again with this release of ov-kvcrush.",
+                "Write it anew with this release: ov-kvcrush calibrate MODEL_DIR",
             )
         body = {name: value for name, value in stored.items() if name != "version"}
         try:
             body["layers"] = tuple(LayerGeometry(**layer) for layer in body["layers"])
             body["precisions"] = _read_precisions(body["precisions"])
             body["layer_shares"] = tuple(body.get("layer_shares", ()))
-            calibration, basis = body.get("calibration"), body.get("value_basis")
-            body["calibration"] = Calibration.from_dict(calibration) if calibration else None
-            body["value_basis"] = ValueBasis.from_dict(basis) if basis else None
+            for name, kind in _RECORDS.items():
+                record = body.get(name)
+                body[name] = kind.from_dict(record) if record else None
             plan = cls(**body)
             _check_types(plan)
         except (KeyError, TypeError, AttributeError, ConfigError) as error:
             reason = error.message if isinstance(error, ConfigError) else error
             raise ModelError(
-                f"{source} is damaged: {reason}", "Export the model again to rewrite it."
+                f"{source} is damaged: {reason}", "Write it anew: ov-kvcrush calibrate MODEL_DIR"
             ) from error
         lengths = {len(plan.precisions), len(plan.layer_shares) or len(plan.layers)}
         if not plan.layers or lengths != {len(plan.layers)}:
             raise ModelError(
                 f"{source} is damaged: {len(plan.layers)} layers, "
                 f"{len(plan.precisions)} precisions, {len(plan.layer_shares)} layer shares",
-                "Export the model again to rewrite it.",
+                "Write it anew: ov-kvcrush calibrate MODEL_DIR",
             )
         return plan
 
@@ -221,7 +270,7 @@ class KVPlan:
         except OVKVCrushError as error:
             raise ModelError(
                 f"the KV plan cannot be read: {error.message}",
-                "Export the model again, or delete the file to run without a plan.",
+                f"Run: ov-kvcrush calibrate {folder}, or delete the file to run without a plan.",
             ) from error
         if not isinstance(stored, dict):
             raise ModelError(f"the KV plan {path} is not a JSON object")
@@ -236,9 +285,18 @@ class KVPlan:
         if plan.fingerprint != beside:
             raise ModelError(
                 f"the KV plan {path} was written for another model than the IR beside it",
-                "Export the model again, or delete the file to run without a plan.",
+                f"Run: ov-kvcrush calibrate {folder}, or delete the file to run without a plan.",
             )
         return plan
+
+
+# Fields of a plan that are records: empty objects in the file where there is none.
+_RECORDS: dict[str, type[Calibration | ValueBasis | Measurement]] = {
+    "calibration": Calibration,
+    "value_basis": ValueBasis,
+    "share_measurement": Measurement,
+    "gate_measurement": Measurement,
+}
 
 
 def _check_types(plan: KVPlan) -> None:

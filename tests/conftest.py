@@ -8,6 +8,7 @@ import shutil
 import signal
 import time
 import warnings
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 import pytest
 
 from ov_kvcrush.export import ExportOptions, export_model
+from ov_kvcrush.plan import PLAN_FILE
 from tests.support.model_factory import make_model
 from tests.support.paths import NEEDLE, ROOT
 
@@ -25,6 +27,16 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
 CACHE = ROOT / "build" / "test-models"
 
 _DAY = 24 * 60 * 60
+
+
+@pytest.fixture(scope="session", autouse=True)
+def few_passages() -> Iterator[None]:
+    """Gates are fitted on the fewest passages: quickly, and on every machine alike."""
+    from ov_kvcrush.export.calibration import gate_passages
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(gate_passages, "NUM_PASSAGES", gate_passages.NUM_PASSAGES[:1])
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -62,6 +74,20 @@ def needle_f32_dir(compiled_loops: None) -> Path:
 def tiny_source_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random Llama of two layers, as Hugging Face would publish it."""
     return make_model(tmp_path_factory.mktemp("tiny") / "tiny-llama")
+
+
+@pytest.fixture(scope="session")
+def plain_dir(tiny_source_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """It as others publish models for OpenVINO: without a KV plan. Not to be written to."""
+    folder = tmp_path_factory.mktemp("plain") / "plain"
+    options = ExportOptions(
+        model=str(tiny_source_dir), output=folder, weight_format="int8", calibrate=False
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the tracer's
+        export_model(options)
+    (folder / PLAN_FILE).unlink()
+    return folder
 
 
 def _exported(name: str, **settings: Any) -> Path:

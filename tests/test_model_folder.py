@@ -25,7 +25,7 @@ EXPORT = "ov-kvcrush export -m MODEL OUTPUT"
 @pytest.mark.parametrize(
     ("name", "hint"),
     [
-        ("model.gguf", "the model it was made from with: ov-kvcrush export"),
+        ("model.gguf", "Make one with: ov-kvcrush export -m /"),
         ("model.safetensors", "Make one with: ov-kvcrush export"),
         (GRAPH_FILE, "Give its folder: "),
         (WEIGHTS_FILE, "Give its folder: "),

@@ -11,7 +11,15 @@ import pytest
 
 from ov_kvcrush.errors import ModelError
 from ov_kvcrush.model_folder import fingerprint
-from ov_kvcrush.plan import PLAN_FILE, CacheOutput, Calibration, KVPlan, LayerGeometry, ValueBasis
+from ov_kvcrush.plan import (
+    PLAN_FILE,
+    CacheOutput,
+    Calibration,
+    KVPlan,
+    LayerGeometry,
+    Measurement,
+    ValueBasis,
+)
 from ov_kvcrush.precisions import LayerPrecision
 
 CALIBRATION = Calibration(
@@ -131,7 +139,7 @@ def test_a_plain_export_has_no_plan(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"version": 99}, "format version 99; this release reads 3"),
+        ({"version": 99}, "format version 99; this release reads 4"),
         ({"layers": [{"num_heads": 3}]}, "damaged"),
         ({"layers": []}, "damaged: 0 layers, 2 precisions"),
         ({"surprise": 1}, "damaged"),
@@ -158,7 +166,7 @@ def test_plans_that_do_not_fit_are_refused(
     store(folder, **changes)
     with pytest.raises(ModelError, match=message) as caught:
         KVPlan.load(folder)
-    assert "Export the model again" in caught.value.hint
+    assert "ov-kvcrush calibrate" in caught.value.hint
 
 
 @pytest.mark.parametrize("text", ["", "{", "[1]"])
@@ -199,3 +207,27 @@ def test_to_read_a_plan_starts_no_openvino() -> None:
     )
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert shown.stdout == "[]\n"
+
+
+MEASUREMENT = Measurement(({"source": "notes.txt"},), 80, 6, 1000, (0.5, None), 60.5)
+
+
+def test_measurements_come_back_and_older_plans_have_none(folder: Path) -> None:
+    plan = dataclasses.replace(
+        plan_of(folder), share_measurement=MEASUREMENT, gate_measurement=MEASUREMENT
+    )
+    plan.save(folder)
+    assert KVPlan.load(folder) == plan
+    stored = plan_of(folder).to_dict()
+    for name in ("share_measurement", "gate_measurement"):
+        assert stored.pop(name) == {}
+    assert KVPlan.from_dict({**stored, "version": 3}) == plan_of(folder)
+
+
+@pytest.mark.parametrize(
+    "change", [{"seconds": "1"}, {"correlation": ["high"]}, {"mood": 1}, {"texts": None}]
+)
+def test_a_damaged_measurement_is_refused(folder: Path, change: dict[str, Any]) -> None:
+    store(folder, gate_measurement={**MEASUREMENT.to_dict(), **change})
+    with pytest.raises(ModelError, match="damaged"):
+        KVPlan.load(folder)

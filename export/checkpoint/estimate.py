@@ -7,7 +7,7 @@ from typing import Any
 
 from transformers import PretrainedConfig
 
-from ov_kvcrush.errors import ConfigError, ExportError
+from ov_kvcrush.errors import ExportError
 from ov_kvcrush.export.checkpoint.weight_files import Checkpoint
 from ov_kvcrush.export.options import ExportOptions
 from ov_kvcrush.plan import LayerGeometry
@@ -74,21 +74,6 @@ def _size(text: PretrainedConfig, name: str) -> int:
             "Correct config.json, or download the model again.",
         )
     return value
-
-
-def check_group_sizes(layers: tuple[LayerGeometry, ...], value_group_size: int) -> None:
-    """Refuse a value group size that does not divide the heads.
-
-    Raises:
-        ConfigError: it does not divide the size of every layer's heads.
-    """
-    for layer in layers:
-        if value_group_size and layer.value_head_size % value_group_size:
-            raise ConfigError(
-                f"--value-cache-group-size {value_group_size} does not divide the head size "
-                f"{layer.value_head_size}",
-                f"Use a divisor of {layer.value_head_size}, or leave it out for the whole head.",
-            )
 
 
 def exported_bytes(checkpoint: Checkpoint, options: ExportOptions) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 from dataclasses import dataclass
 from errno import EACCES
 from pathlib import Path
@@ -32,8 +33,9 @@ from ov_kvcrush.progress import Progress
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 _FILE_SUFFIXES = (".gguf", ".safetensors", ".bin", ".xml", ".json")
 _SMALL_FILES = ["*.json", "*.jinja", "*.model", "*.txt", "*.py", "*.tiktoken"]
-_HOW_TO_NAME = "--model takes a folder with config.json and weights, or an id such as org/name."
-_NO_GGUF = "Give the Hugging Face model that it was made from (config.json and safetensors)."
+_HOW_TO_NAME = (
+    "--model takes a folder with config.json and weights, a GGUF file, or an id such as org/name."
+)
 
 
 @dataclass(frozen=True)
@@ -82,8 +84,6 @@ def model_folder(options: ExportOptions) -> Path | None:
             str(folder.resolve()).encode()
             os.listdir(folder)
             return folder
-        if folder.is_file() and is_gguf(folder):
-            raise ExportError(f"{options.model} is a GGUF file, which is not exported", _NO_GGUF)
         if folder.exists():
             raise ExportError(f"{options.model} is a file, not a Hugging Face model", _HOW_TO_NAME)
     except UnicodeEncodeError as error:
@@ -97,12 +97,6 @@ def model_folder(options: ExportOptions) -> Path | None:
             f"the model {options.model} cannot be read: {error.strerror}", hint
         ) from error
     return None
-
-
-def is_gguf(path: Path) -> bool:
-    """Whether the file ``path`` is one of llama.cpp's, which holds a whole model."""
-    with path.open("rb") as stream:
-        return path.suffix == ".gguf" or stream.read(4) == b"GGUF"
 
 
 def download(options: ExportOptions, source: Source, progress: Progress) -> None:
@@ -141,8 +135,11 @@ def _from_folder(folder: Path, variant: str | None) -> Source:
                 f"{folder} holds an adapter (LoRA), not a whole model",
                 "Merge it into its base model first (PEFT's merge_and_unload).",
             )
-        if any(folder.glob("*.gguf")):
-            raise ExportError(f"{folder} holds GGUF files, which are not exported", _NO_GGUF)
+        if found := sorted(folder.glob("*.gguf")):
+            raise ExportError(
+                f"{folder} holds no Hugging Face model, but {_counted(len(found), 'GGUF file')}",
+                f"Give {_it_or_one(len(found))} by its own name: -m {shlex.quote(str(found[0]))}",
+            )
         raise ExportError(f"{folder} holds no Hugging Face model (config.json)", _HOW_TO_NAME)
     files = weight_files((path.name for path in folder.iterdir()), variant)
     if not files:
@@ -172,8 +169,13 @@ def _from_hub(options: ExportOptions) -> Source:
     sizes = {file.filename: file.file_size for file in found}
     files = weight_files(sizes, options.variant)
     if not files:
-        if any(name.endswith(".gguf") for name in sizes):
-            raise ExportError(f"{options.model} holds GGUF files, which are not exported", _NO_GGUF)
+        if names := sorted(name for name in sizes if name.endswith(".gguf")):
+            raise ExportError(
+                f"{options.model} has no weights that transformers loads, but "
+                f"{_counted(len(names), 'GGUF file')}",
+                f"Download {_it_or_one(len(names))} and give the file: "
+                f"hf download {options.model} {names[0]} --local-dir .",
+            )
         raise ExportError(f"{options.model} has no weights that transformers loads", _HOW_TO_NAME)
     missing = {file.filename for file in found if file.will_download} & set(files)
     if not missing:
@@ -182,6 +184,14 @@ def _from_hub(options: ExportOptions) -> Source:
     checkpoint = Checkpoint(total, total // 2)
     downloads = sum(sizes[name] for name in missing)
     return Source(folder, checkpoint, downloads=tuple(files), download_bytes=downloads)
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}s" if number > 1 else f"a {what}"
+
+
+def _it_or_one(number: int) -> str:
+    return "one" if number > 1 else "it"
 
 
 def _small_files_from_hub(options: ExportOptions) -> Path:

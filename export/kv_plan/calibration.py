@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ov_kvcrush.export.kv_plan.plan_file import require_layers
-from ov_kvcrush.export.kv_plan.planner import Target, measure_harm
+from ov_kvcrush.export.kv_plan.planner import measure_harm
 from ov_kvcrush.export.kv_plan.sensitivity import (
     EXACT,
     SensitivityTrial,
     kl_divergence,
     read_output,
 )
+from ov_kvcrush.export.kv_plan.target import Target
 from ov_kvcrush.export.texts.passages import read_tokens, split_passages
 from ov_kvcrush.export.texts.texts import Text
 from ov_kvcrush.export.trial import can_try_out

@@ -15,6 +15,7 @@ from ov_kvcrush.errors import ConfigError
 from ov_kvcrush.export.kv_plan.assignment import Assignment, Choice, best_assignments
 from ov_kvcrush.export.kv_plan.sensitivity import SensitivityTrial
 from ov_kvcrush.export.kv_plan.storage_errors import Storage, collect_errors
+from ov_kvcrush.export.kv_plan.target import Target
 from ov_kvcrush.plan import LayerGeometry
 from ov_kvcrush.precisions import LayerPrecision
 from ov_kvcrush.runtime.pages.layout import kv_bytes_per_token
@@ -27,19 +28,6 @@ U8, LOW_KEY, LOW_VALUE = (
 _GROUP_SIZES = (32, 16)
 # Of what all layers in u8 take, where the user names no target.
 _DEFAULT_PART = 0.75
-
-
-@dataclass(frozen=True)
-class Target:
-    """What a plan is to meet: one of the two, or neither.
-
-    Attributes:
-        kv_bytes_per_token: of all layers together, at most.
-        max_drop: nats a token by which the model's output may diverge, at most.
-    """
-
-    kv_bytes_per_token: float | None = None
-    max_drop: float | None = None
 
 
 @dataclass(frozen=True)

@@ -40,29 +40,40 @@ def read_samples(
     Raises:
         ConfigError: the file does not exist, is not text, is malformed JSON, or has no text in it.
     """
-    path = Path(path)
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(
-            f"cannot read the calibration file {path}: {error.strerror}", takes
-        ) from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(
-            f"the calibration file {path} is not UTF-8 text: {error}", takes
-        ) from error
-    samples = _json_lines(path, text) if path.suffix == ".jsonl" else _pieces(text)
-    samples = [sample[:SAMPLE_CHARACTERS] for sample in samples if sample.strip()]
-    if not samples:
-        raise ConfigError(f"the calibration file {path} holds no text", takes)
+    pieces = [part for text in read_documents(path, takes) for part in _pieces(path, text)]
+    samples = [sample[:SAMPLE_CHARACTERS] for sample in pieces if sample.strip()]
     wanted = num_samples or DEFAULT_SAMPLES
     if len(samples) <= wanted:
         return samples
     return [samples[index * len(samples) // wanted] for index in range(wanted)]
 
 
-def _pieces(text: str) -> list[str]:
-    """Cut at white space into pieces of at most ``SAMPLE_CHARACTERS``."""
+def read_documents(path: str | Path, takes: str) -> list[str]:
+    """The texts in the file, whole: one for each line of a ``.jsonl`` file, else one.
+
+    ``takes`` as for :func:`read_samples`, and errors.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        if isinstance(error, UnicodeDecodeError):
+            raise ConfigError(
+                f"the calibration file {path} is not UTF-8 text: {error}", takes
+            ) from error
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise ConfigError(f"cannot read the calibration file {path}: {reason}", takes) from error
+    documents = _json_lines(path, text) if path.suffix == ".jsonl" else [text]
+    documents = [document for document in documents if document.strip()]
+    if not documents:
+        raise ConfigError(f"the calibration file {path} holds no text", takes)
+    return documents
+
+
+def _pieces(path: str | Path, text: str) -> list[str]:
+    """Cut at white space into pieces of at most ``SAMPLE_CHARACTERS``; a line of JSON is one."""
+    if Path(path).suffix == ".jsonl":
+        return [text]
     pieces, start = [], 0
     while start < len(text):
         end = start + SAMPLE_CHARACTERS

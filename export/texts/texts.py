@@ -11,7 +11,9 @@ from ov_kvcrush.errors import ConfigError
 from ov_kvcrush.export.texts.hub_text import HUB_TEXTS, fetch_text
 from ov_kvcrush.export.texts.text_file import is_file_name, read_samples
 
-_OWN = Path(__file__).parent / "calibration.txt"
+OWN_PROSE = Path(__file__).parent / "calibration.txt"
+"""The package's own prose, from novels."""
+
 _WHAT_IT_TAKES = f"--kv-dataset takes a text file, a .jsonl file, or {', '.join(HUB_TEXTS)}."
 
 
@@ -31,7 +33,7 @@ def find_text(dataset: str | None = None) -> Text:
         ExportError: the data set cannot be fetched.
     """
     if dataset is None:
-        return Text(_OWN.read_text(encoding="utf-8"), {"source": "ov-kvcrush"})
+        return Text(OWN_PROSE.read_text(encoding="utf-8"), {"source": "ov-kvcrush"})
     if dataset in HUB_TEXTS:
         content = fetch_text(dataset)
         origin = {

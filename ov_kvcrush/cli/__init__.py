@@ -34,6 +34,7 @@ from ov_kvcrush.errors import ConfigError, OVKVCrushError, did_you_mean
 # A module imports nothing slow (openvino, torch) before its command runs: --help imports all.
 COMMANDS = {
     "export": "ov_kvcrush.cli.commands.export",
+    "calibrate": "ov_kvcrush.cli.commands.calibrate",
     "chat": "ov_kvcrush.cli.commands.chat",
     "crush": "ov_kvcrush.cli.commands.crush",
     "eval": "ov_kvcrush.cli.commands.eval",

@@ -80,8 +80,15 @@ def make_configurations(
     policies: Sequence[str],
     keeps: Sequence[Fraction],
     precisions: Sequence[tuple[str, str] | None],
+    reference: str | None = None,
 ) -> list[Configuration]:
     """All combinations, the full cache first in each precision.
+
+    Args:
+        policies: their names, with settings where they have some.
+        keeps: parts of the tokens that stay.
+        precisions: of the cache; none for the exported ones alone.
+        reference: name of the full cache's engine; None is the policies' where they have the same.
 
     Raises:
         ConfigError: as :func:`find_policy`.
@@ -89,7 +96,8 @@ def make_configurations(
     engine_of = {text: find_policy(text).engine for text in policies if text != FULL}
     engines = set(engine_of.values())
     # Beside openvino_genai's policies alone its own full cache: any device that it serves will do.
-    reference = engines.pop() if len(engines) == 1 else find_policy(FULL).engine
+    if reference is None:
+        reference = engines.pop() if len(engines) == 1 else find_policy(FULL).engine
     configurations = []
     for precision in dict.fromkeys(precisions) or [None]:
         configurations.append(Configuration(FULL, reference, None, precision))

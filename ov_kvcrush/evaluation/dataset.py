@@ -109,23 +109,25 @@ def choose_examples(
         for c in examples
         if (not tasks or c.task in tasks)
         and low <= c.tokens <= high
-        and split in ("all", _half(c.id))
+        and split in ("all", half_of(c.id))
     ]
     if not chosen:
         raise ConfigError(
             f"the filters leave none of the {len(examples)} conversations",
             "Widen --tokens, --task or --split.",
         )
-    drawn = sorted(chosen, key=lambda c: _stable_number(f"draw {c.id}"))[:limit]
+    drawn = sorted(chosen, key=lambda c: stable_number(f"draw {c.id}"))[:limit]
     taken = {c.id for c in drawn}
     return [c for c in chosen if c.id in taken]
 
 
-def _half(name: str) -> str:
-    return "held" if _stable_number(f"split {name}") % 2 else "tune"
+def half_of(name: str) -> str:
+    """Which half the document called ``name`` belongs to: ``"tune"`` or ``"held"``."""
+    return "held" if stable_number(f"split {name}") % 2 else "tune"
 
 
-def _stable_number(text: str) -> int:
+def stable_number(text: str) -> int:
+    """A number that looks random, the same for ``text`` every time."""
     # Python's own hash differs from process to process.
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
 

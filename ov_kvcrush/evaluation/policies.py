@@ -15,6 +15,8 @@ FULL = "full"
 """The policy that evicts nothing; all others are measured by it."""
 
 DEFAULT_POLICIES = ("default", "rank", "snapkv", "keydiff", "h2o")
+FIDELITY_POLICIES = ("default", "snapkv-k7", "rank", "keydiff")
+"""Without those that add up the attention of all queries, which takes longer than reading."""
 
 
 @dataclass(frozen=True)

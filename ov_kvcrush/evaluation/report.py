@@ -90,7 +90,7 @@ def summary(
         "num_conversations": len(full.records),
         "configurations": [
             {
-                **_identity(outcome.configuration),
+                **identity(outcome.configuration),
                 **{name: _rates(outcome, full, kinds) for name, kinds in _COLUMNS},
                 "by_task": {
                     task: _rates(outcome.of_task(task), full.of_task(task), KINDS)
@@ -111,7 +111,7 @@ def summary(
     }
     if compare is not None:
         body["differences"] = [
-            {**_identity(outcome.configuration), "to": compare}
+            {**identity(outcome.configuration), "to": compare}
             | {name: _as_dict(_difference(outcome, other, kinds)) for name, kinds in _COLUMNS}
             for outcome, other in _pairs(outcomes, compare)
         ]
@@ -144,7 +144,8 @@ def _tasks(outcomes: Sequence[Outcome]) -> list[str]:
     return sorted({record.example.task for record in outcomes[0].records})
 
 
-def _identity(configuration: Configuration) -> dict[str, Any]:
+def identity(configuration: Configuration) -> dict[str, Any]:
+    """What a configuration is, as JSON values."""
     precision = configuration.precision
     return {
         "name": configuration.name,

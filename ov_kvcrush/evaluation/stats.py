@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -13,7 +14,7 @@ _SEED = 0
 
 @dataclass(frozen=True)
 class Difference:
-    """Of two rates of right answers, in percentage points, with its 95 % interval."""
+    """Of two rates in percentage points, or of two means, with its 95 % interval."""
 
     points: float
     low: float
@@ -50,3 +51,25 @@ def paired_difference(ours: ArrayLike, theirs: ArrayLike, asked: ArrayLike) -> D
     rates = 100 * gained[draws].sum(axis=1) / num_asked[draws].sum(axis=1)
     low, high = np.percentile(rates, [2.5, 97.5])
     return Difference(float(100 * gained.sum() / num_asked.sum()), float(low), float(high))
+
+
+def paired_mean_difference(
+    ours: Sequence[float | None], theirs: Sequence[float | None]
+) -> Difference | None:
+    """Our mean minus theirs over the same texts, by paired bootstrap over these.
+
+    Args:
+        ours: by text; None where there is nothing.
+        theirs: the same of the other configuration.
+
+    Returns:
+        None where there is no text that both have.
+    """
+    gained = np.array(
+        [a - b for a, b in zip(ours, theirs, strict=True) if a is not None and b is not None]
+    )
+    if not len(gained):
+        return None
+    draws = np.random.default_rng(_SEED).integers(len(gained), size=(_NUM_RESAMPLES, len(gained)))
+    low, high = np.percentile(gained[draws].mean(axis=1), [2.5, 97.5])
+    return Difference(float(gained.mean()), float(low), float(high))

@@ -8,13 +8,18 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
+import openvino as ov
 from numpy.typing import NDArray
 
+from ov_kvcrush.errors import ModelError
+from ov_kvcrush.gate import Gate
+from ov_kvcrush.plan import LayerGeometry
 from ov_kvcrush.precisions import LayerPrecision
 from ov_kvcrush.runtime.model.batch import Batch
 from ov_kvcrush.runtime.model.compiled_part import CompiledPart
+from ov_kvcrush.runtime.model.gate_outputs import add_gate_outputs
 from ov_kvcrush.runtime.model.graph_parts import split_graph
-from ov_kvcrush.runtime.model.paged_graph import PagedGraph
+from ov_kvcrush.runtime.model.paged_graph import PagedGraph, require_key_states
 from ov_kvcrush.runtime.pages.memory import CacheMemory
 from ov_kvcrush.runtime.plugin.properties import inference_type, with_precision
 
@@ -26,15 +31,19 @@ class Forward:
     Attributes:
         logits: ``[sampled rows, vocab]``.
         queries: by layer ``[window rows, Hq * D]``, after RoPE; none where no rows were wanted.
-        gates: by layer ``[tokens, H]``, what the gate says of every token; none without a gate.
+        gates: by layer ``[tokens, H]``, what the gate says of every token, without its bias; none
+            without a gate.
         states: by layer ``[window rows, hidden]``, what enters the K projection; none where they
             are not shown or no rows were wanted.
+        residual_norms: by layer ``[window rows]``, the size of the residual stream before the norm
+            that gives ``states``; none where those are none.
     """
 
     logits: NDArray[np.float32]
     queries: list[NDArray[np.float32]]
     gates: list[NDArray[np.float32]]
     states: list[NDArray[np.float32]]
+    residual_norms: list[NDArray[np.float32]]
 
 
 class CompiledGraph:
@@ -44,13 +53,15 @@ class CompiledGraph:
         graph: whole; it is used up.
         precisions: of the cache, by layer; None leaves a layer's to the IR and the plugin.
         properties: of the plugin.
+        gate: of the model; None for none.
 
     Attributes:
         precisions: what the compiled cache really stores, by layer.
         layouts: of a page, by layer.
 
     Raises:
-        ModelError, UnsupportedError, ConfigError: it cannot be compiled so.
+        ModelError, UnsupportedError, ConfigError: it cannot be compiled so, or the gate is
+            another model's.
     """
 
     def __init__(
@@ -58,18 +69,22 @@ class CompiledGraph:
         graph: PagedGraph,
         precisions: Sequence[LayerPrecision | None],
         properties: Mapping[str, Any],
+        gate: Gate | None = None,
     ) -> None:
         outputs = {name for port in graph.model.outputs for name in port.get_names()}
-        self._has_gate = "gate.0" in outputs
         self._shows_states = "states.0" in outputs
+        states = [] if gate is None else require_key_states(graph.model)
+        weights = {} if gate is None else _fitting_weights(gate, states, graph.layers)
         firsts = [n for n, (a, b) in enumerate(pairwise(precisions), start=1) if a != b]
         passed_as = inference_type(with_precision(properties, precisions[0]))
-        self._parts = [
-            CompiledPart(
-                part, graph.layers, with_precision(properties, precisions[part.layers.start])
-            )
-            for part in split_graph(graph, firsts, passed_as)
-        ]
+        self._parts: list[CompiledPart] = []
+        self._gates: list[tuple[CompiledPart, range]] = []
+        for part in split_graph(graph, firsts, passed_as):
+            scored = {number: states[number] for number in part.layers if weights}
+            groups = add_gate_outputs(part.model, scored, weights)
+            properties_of_part = with_precision(properties, precisions[part.layers.start])
+            self._parts.append(CompiledPart(part, graph.layers, properties_of_part))
+            self._gates += [(self._parts[-1], layers) for layers in groups]
         self.precisions = tuple(part.precision for part in self._parts for _ in part.layers)
         self.layouts = [layout for part in self._parts for layout in part.layouts]
 
@@ -101,16 +116,38 @@ class CompiledGraph:
         for part in self._parts:
             hidden_states = part.infer(batch, hidden_states)
         has_rows = len(batch.window_rows) > 0
+        shows_states = has_rows and self._shows_states
         return Forward(
             logits=self._parts[-1].output("logits")[:, 0, :],
             queries=self._by_layer("queries") if has_rows else [],
-            gates=[scores[:, 0, :] for scores in self._by_layer("gate")] if self._has_gate else [],
+            gates=[
+                scores
+                for part, layers in self._gates
+                for scores in part.output(f"gates.{layers.start}")
+            ],
             states=(
-                [states[:, 0, :] for states in self._by_layer("states")]
-                if has_rows and self._shows_states
-                else []
+                [states[:, 0, :] for states in self._by_layer("states")] if shows_states else []
+            ),
+            residual_norms=(
+                [norms[:, 0] for norms in self._by_layer("residual_norms")] if shows_states else []
             ),
         )
 
     def _by_layer(self, name: str) -> list[NDArray[np.float32]]:
         return [part.output(f"{name}.{number}") for part in self._parts for number in part.layers]
+
+
+def _fitting_weights(
+    gate: Gate, states: Sequence[ov.Output], layers: Sequence[LayerGeometry]
+) -> dict[int, NDArray[np.float32]]:
+    """The gate's weights by layer; ModelError where they are not for these states and heads."""
+    wanted = [
+        (state.get_partial_shape()[2].get_length(), layer.num_kv_heads)
+        for state, layer in zip(states, layers, strict=True)
+    ]
+    if [weight.shape for weight in gate.weights] != wanted:
+        raise ModelError(
+            "the gate beside the model was made for a model of other sizes",
+            "Make another one with: ov-kvcrush calibrate MODEL_DIR --only gate",
+        )
+    return dict(enumerate(gate.weights))

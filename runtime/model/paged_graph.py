@@ -1,12 +1,10 @@
 """From the IR that Optimum-Intel exports to a paged graph that shows what eviction needs.
 
-Changes to what the plugin's transformation gives, of which only the gate adds work to a token, a
-few ten-thousandths of a layer's:
+Three changes to what the plugin's transformation gives, none of which adds work to a token:
 
 * every layer has lengths and page tables of its own, so that layers may hold different tokens;
 * the queries of chosen rows come out (``queries.N``), from which attention per head is computed;
-* logits are computed for chosen rows only;
-* where there is a gate, what it says of every token comes out (``gate.N``).
+* logits are computed for chosen rows only.
 """
 
 from __future__ import annotations
@@ -16,19 +14,21 @@ from pathlib import Path
 
 import numpy as np
 import openvino as ov
+from numpy.typing import NDArray
 from openvino import opset13 as ops
 from openvino._offline_transformations import paged_attention_transformation
 
 from ov_kvcrush.errors import ModelError, UnsupportedError, last_line
-from ov_kvcrush.gate import Gate
 from ov_kvcrush.model_folder import require_graph
 from ov_kvcrush.plan import LayerGeometry
 from ov_kvcrush.runtime.model.key_state import find_key_states
+from ov_kvcrush.runtime.model.output_projection import find_output_projection
+from ov_kvcrush.runtime.model.residual_state import find_residual_state
 from ov_kvcrush.runtime.plugin.core import core
 from ov_kvcrush.runtime.plugin.properties import ENABLE_MMAP
 
 PER_LAYER_INPUTS = ("past_lens", "block_indices_begins", "max_context_len", "block_indices")
-LAYER_OUTPUTS = ("queries", "gate", "states")
+LAYER_OUTPUTS = ("queries", "states", "residual_norms")
 
 _SHARED_INPUTS = {"input_ids", "position_ids", "subsequence_begins"}
 
@@ -46,20 +46,23 @@ class PagedGraph:
     ``block_indices_begins.N [seqs + 1]``, ``max_context_len.N []``, ``block_indices.N [pages]``;
     ``window_rows [rows]`` and ``sampled_rows [rows]``, both row numbers of the batch.
     Outputs: ``logits [sampled rows, 1, vocab]``, ``queries.N [window rows, Hq * D]`` (after RoPE),
-    with a gate ``gate.N [tokens, 1, H]`` (without its bias), and where they were asked for
-    ``states.N [window rows, 1, hidden]``, what enters the K projection.
+    and where they were asked for ``states.N [window rows, 1, hidden]``, what enters the K
+    projection, and ``residual_norms.N [window rows, 1]``, the size of the residual stream before
+    the norm that gives it.
     """
 
     model: ov.Model
     layers: tuple[LayerGeometry, ...]
     scales: tuple[float, ...]
     """Factor on the products of queries and keys, by layer."""
+    output_grams: tuple[NDArray[np.float32], ...] = ()
+    """By layer ``[Hq, Dv, Dv]``: ``v @ gram @ v`` is the square of what a value ``v`` adds to the
+    residual stream. Only where states are shown."""
 
 
 def read_paged_graph(
     folder: str | Path,
     memory_mapped: bool = True,
-    gate: Gate | None = None,
     shows_states: bool = False,
 ) -> PagedGraph:
     """Read the IR in ``folder`` and make its paged graph.
@@ -67,11 +70,10 @@ def read_paged_graph(
     Args:
         folder: exported model.
         memory_mapped: whether its weights stay in their file until they are needed.
-        gate: for the model; None for none.
         shows_states: whether the states come out that a gate is fitted on.
 
     Raises:
-        ModelError: no IR there, not a stateful text-generation IR, or a gate of another model.
+        ModelError: no IR there, or not a stateful text-generation IR.
         UnsupportedError: an architecture the paged engine cannot run, or of which no state can be
             shown.
     """
@@ -91,16 +93,14 @@ def read_paged_graph(
     layers, scales = _geometry(folder, attentions)
     _give_each_layer_its_lengths(model, attentions)
     rows = _add_query_outputs(model, attentions)
-    if gate is not None or shows_states:
-        states = _key_states(folder, model, attentions)
-        if gate is not None:
-            _add_gate_outputs(folder, model, states, layers, gate)
-        if shows_states:
-            _add_state_outputs(model, states, rows)
+    grams: tuple[NDArray[np.float32], ...] = ()
+    if shows_states:
+        _add_state_outputs(model, require_key_states(model), rows)
+        grams = _output_grams(folder, attentions, layers)
     _compute_logits_of_sampled_rows_only(folder, model)
     _refuse_unknown_inputs(folder, model)
     model.validate_nodes_and_infer_types()
-    return PagedGraph(model, layers, scales)
+    return PagedGraph(model, layers, scales, grams)
 
 
 def read_geometry(folder: str | Path) -> tuple[LayerGeometry, ...]:
@@ -113,6 +113,21 @@ def attention_nodes(model: ov.Model) -> list[ov.Node]:
     kind = "PagedAttentionExtension"
     found = [node for node in model.get_ordered_ops() if node.get_type_name() == kind]
     return sorted(found, key=_layer_number)
+
+
+def require_key_states(model: ov.Model) -> list[ov.Output]:
+    """By layer of a paged graph ``[tokens, 1, hidden]``, what a gate looks at.
+
+    Raises:
+        UnsupportedError: there is no such state.
+    """
+    states = find_key_states(model, attention_nodes(model))
+    if states is None:
+        raise UnsupportedError(
+            "no single state enters the model's K projections: a gate has nothing to look at",
+            "Run the model without a gate: it keeps distinct tokens.",
+        )
+    return states
 
 
 def read_ir(folder: Path, memory_mapped: bool = True) -> ov.Model:
@@ -220,43 +235,31 @@ def _add_query_outputs(model: ov.Model, attentions: list[ov.Node]) -> ov.Node:
     return rows
 
 
-def _key_states(folder: str | Path, model: ov.Model, attentions: list[ov.Node]) -> list[ov.Output]:
-    states = find_key_states(model, attentions)
-    if states is None:
-        raise UnsupportedError(
-            f"{folder}: no single state enters the K projection, and a gate has nothing to look at",
-            "Run the model without a gate: it keeps distinct tokens.",
-        )
-    return states
-
-
-def _add_gate_outputs(
-    folder: str | Path,
-    model: ov.Model,
-    states: list[ov.Output],
-    layers: tuple[LayerGeometry, ...],
-    gate: Gate,
-) -> None:
-    wanted = [
-        (state.get_partial_shape()[2].get_length(), layer.num_kv_heads)
-        for state, layer in zip(states, layers, strict=True)
-    ]
-    if [weight.shape for weight in gate.weights] != wanted:
-        raise ModelError(
-            f"{folder}: the gate was made for a model of other sizes",
-            f"Run: ov-kvcrush calibrate {folder} --only gate",
-        )
-    for number, (state, weight) in enumerate(zip(states, gate.weights, strict=True)):
-        scores = ops.matmul(ops.convert(state, "f32"), ops.constant(weight), False, False)
-        scores.output(0).set_names({f"gate.{number}"})
-        model.add_results([ops.result(scores)])
-
-
 def _add_state_outputs(model: ov.Model, states: list[ov.Output], rows: ov.Node) -> None:
     for number, state in enumerate(states):
         shown = ops.convert(ops.gather(state, rows, ops.constant(np.int32(0))), "f32")
         shown.output(0).set_names({f"states.{number}"})
-        model.add_results([ops.result(shown)])
+        residual = ops.gather(find_residual_state(state), rows, ops.constant(np.int32(0)))
+        norms = ops.reduce_l2(ops.convert(residual, "f32"), ops.constant(np.int32(-1)), False)
+        norms.output(0).set_names({f"residual_norms.{number}"})
+        model.add_results([ops.result(shown), ops.result(norms)])
+
+
+def _output_grams(
+    folder: str | Path, attentions: list[ov.Node], layers: tuple[LayerGeometry, ...]
+) -> tuple[NDArray[np.float32], ...]:
+    grams = []
+    for attention, layer in zip(attentions, layers, strict=True):
+        weights = find_output_projection(attention)
+        if weights is None:
+            raise UnsupportedError(
+                f"{folder}: attention is not followed by one product with weights, so that what a "
+                "value adds cannot be told, and a gate cannot be fitted",
+                "Run the model without a gate: it keeps distinct tokens.",
+            )
+        heads = weights.reshape(len(weights), layer.num_query_heads, -1).transpose(1, 2, 0)
+        grams.append(heads @ heads.transpose(0, 2, 1))
+    return tuple(grams)
 
 
 def _compute_logits_of_sampled_rows_only(folder: str | Path, model: ov.Model) -> None:

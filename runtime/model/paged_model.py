@@ -47,6 +47,8 @@ class PagedModel:
     Attributes:
         layers: geometry by layer.
         scales: factor on query-key products, by layer.
+        output_grams: by layer ``[Hq, Dv, Dv]``, where states are shown: ``v @ gram @ v`` is the
+            square of what a value ``v`` adds to the residual stream.
         precisions: what the compiled cache really stores, by layer.
         layouts: of a page, by layer.
         num_token_ids: token ids that it can read and write: 0 and on; 0 where it does not tell.
@@ -73,22 +75,23 @@ class PagedModel:
         properties = dict(properties or {})
         require_properties("CPU", properties)
         _require_decode_precision(decode_precision)
-        graph = read_paged_graph(folder, properties.pop(ENABLE_MMAP, True), gate, shows_states)
+        graph = read_paged_graph(folder, properties.pop(ENABLE_MMAP, True), shows_states)
         _require_dividing_groups(properties, graph.layers)
         self.layers, self.scales = graph.layers, graph.scales
+        self.output_grams = graph.output_grams
         self.num_token_ids = num_token_ids(graph.model)
         if precisions is None or isinstance(precisions, LayerPrecision):
             by_layer = [precisions] * len(self.layers)
         else:
             by_layer = list(precisions)
         spare = replace(graph, model=graph.model.clone()) if decode_precision else None
-        self._compiled = CompiledGraph(graph, by_layer, properties)
+        self._compiled = CompiledGraph(graph, by_layer, properties, gate)
         _require_grouped_values(properties, self._compiled.precisions)
         self._decoding = self._compiled
         if spare is not None and decode_precision != self._compiled.inference_precision:
             _require_shared_cache(decode_precision, self._compiled.precisions)
             properties[INFERENCE_PRECISION] = decode_precision
-            self._decoding = CompiledGraph(spare, self._compiled.precisions, properties)
+            self._decoding = CompiledGraph(spare, self._compiled.precisions, properties, gate)
         self.precisions = self._compiled.precisions
         self.layouts = self._compiled.layouts
         self.memories: list[CacheMemory] = []

@@ -20,10 +20,10 @@ from ov_kvcrush.runtime.engine_metrics import EngineMetrics
 from ov_kvcrush.runtime.generation.request import PromptLimits, Request, new_request
 from ov_kvcrush.runtime.interface import DEFAULT_LIMITS, Engine, EngineDescription, EngineLimits
 from ov_kvcrush.runtime.model.batch import Batch, build_batch
-from ov_kvcrush.runtime.model.compiled_graph import Forward
 from ov_kvcrush.runtime.paged.running import RunningRequests
 from ov_kvcrush.runtime.paged.second_reading import SecondReading
 from ov_kvcrush.runtime.paged.setup import set_up
+from ov_kvcrush.runtime.paged.storing import store
 from ov_kvcrush.runtime.pages.layout import PAGE_SIZE
 from ov_kvcrush.runtime.sequences.sequence import Chunk, Sequence
 from ov_kvcrush.runtime.sequences.session import Session
@@ -150,7 +150,7 @@ class PagedEngine(Engine):
             begun = time.perf_counter()
             told = self.model.forward(batch)
             self._requests.note_inference(batch, begun)
-            self._store(batch, told)
+            store(batch, told, self.eviction)
             advanced = self._requests.sample(batch, told.logits)
             self._compress(batch)
         self._requests.settle(advanced)
@@ -257,19 +257,6 @@ class PagedEngine(Engine):
                 self.scheduler.preempt(chunk.sequence)
             self._requests.let_finished_go(self._requests.requests_of(chunks))
             raise
-
-    def _store(self, batch: Batch, told: Forward) -> None:
-        """Note what the inference has written to the cache, and whom its queries attend to."""
-        for chunk, tokens, rows in zip(
-            batch.chunks, batch.token_rows, batch.query_rows, strict=True
-        ):
-            sequence = chunk.sequence
-            sequence.append(chunk.count, [layer[tokens] for layer in told.gates])
-            newest = [layer[rows] for layer in told.queries]
-            if sequence.accumulates:
-                self.eviction.accumulate(sequence, newest)
-            if sequence.window is not None:
-                sequence.window.push(newest)
 
     def _compress(self, batch: Batch) -> None:
         for chunk in batch.chunks:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from collections.abc import Sequence as SequenceOf
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -75,15 +76,19 @@ def set_up(
     properties: Mapping[str, Any] | None,
     limits: EngineLimits,
     decode_precision: str | None,
+    beside: SequenceOf[KVCacheConfig] = (),
 ) -> EngineParts:
-    """The parts of an engine for the model in ``folder``; errors as :class:`Engine`."""
+    """The parts of an engine for the model in ``folder``; errors as :class:`Engine`.
+
+    ``beside``: policies that sequences on this model are cut by too; it computes what they look at.
+    """
     config, properties = read_properties(require_cpu(device), properties or {}, config)
     config.require_page_multiples(PAGE_SIZE)
     plan = KVPlan.load(folder)
     # A cache that is never cut needs no opinion about its tokens.
-    gate = Gate.load(folder) if config.evicts else None
-    config = config.for_model(has_gate=gate is not None)
-    if not config.needs_gate:
+    gate = Gate.load(folder) if any(one.evicts for one in (config, *beside)) else None
+    config, *others = (one.for_model(has_gate=gate is not None) for one in (config, *beside))
+    if not any(one.needs_gate for one in (config, *others)):
         gate = None
     model = PagedModel(
         folder, device, _precisions(config, plan), properties, decode_precision, gate

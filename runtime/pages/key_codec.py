@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ov_kvcrush.runtime.pages.jit import jit
+from ov_kvcrush.runtime.pages.layout import PAGE_SIZE
 
 F32, BF16, U8, U4 = 0, 1, 2, 3
 KEY_KINDS = {"f32": F32, "bf16": BF16, "u8": U8, "u4": U4}
@@ -52,6 +53,19 @@ def read_keys(head: Bytes, kind: int, rows: int, head_size: int, out: Floats) ->
             d = 2 * b
             out[t, d] = (np.float32(code >> 4) - zero[d]) * scale[d]
             out[t, d + 1] = (np.float32(code & 15) - zero[d + 1]) * scale[d + 1]
+
+
+@jit
+def read_all_keys(key_pages: Bytes, kind: int, table: Ints, length: int, head_size: int) -> Floats:
+    """``[H, length, D]``, the keys in the pages of ``table``; ``key_pages [pages, H, bytes]``."""
+    num_heads = key_pages.shape[1]
+    keys = np.empty((num_heads, length, head_size), np.float32)
+    for h in range(num_heads):
+        for first in range(0, length, PAGE_SIZE):
+            rows = min(PAGE_SIZE, length - first)
+            head = key_pages[table[first // PAGE_SIZE], h]
+            read_keys(head, kind, rows, head_size, keys[h, first:])
+    return keys
 
 
 @jit

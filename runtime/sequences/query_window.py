@@ -46,7 +46,8 @@ class QueryWindow:
         return self._rings[layer][places]
 
     def copy_from(self, other: QueryWindow) -> None:
-        """Take over what ``other``, of the same layers and size, holds."""
-        self.count, self._next = other.count, other._next
-        for ring, source in zip(self._rings, other._rings, strict=True):
-            ring[:] = source
+        """Take over what ``other``, of the same layers, holds; the newest where this is smaller."""
+        self.count = min(self.size, other.count)
+        self._next = self.count % self.size
+        for number, ring in enumerate(self._rings):
+            ring[: self.count] = other.queries(number)[other.count - self.count :]

@@ -199,7 +199,8 @@ class Sequence:
         if self.thorough:
             other.become_thorough()
         for mine, its in zip(self.layers, other.layers, strict=True):
-            its.hold(mine.positions, mine.slots, mine.attention, mine.gate)
+            attention = mine.attention if other.accumulates else None
+            its.hold(mine.positions, mine.slots, attention, mine.gate)
         if self.window is not None and other.window is not None:
             other.window.copy_from(self.window)
         other.num_cached = self.num_cached

@@ -66,6 +66,12 @@ def abort(options: ExportOptions, progress: Progress) -> KVPlan:
     os.abort()
 
 
+def crash_in_a_step(options: ExportOptions, progress: Progress) -> KVPlan:
+    progress.step(1, 2, "Read it")
+    os.write(2, b"noise\nfree(): invalid pointer\n")
+    os.abort()
+
+
 def take_long(options: ExportOptions, progress: Progress) -> KVPlan:
     with open_workspace(options.output):
         progress.step(1, 1, "Endless")
@@ -111,6 +117,15 @@ def test_the_last_words_of_an_aborted_child_are_kept(options: ExportOptions) -> 
         run_in_child(abort, options, Recorder())
     assert "terminate called" in str(caught.value)
     assert str(caught.value).endswith(f"ended with code {-signal.SIGABRT}")
+
+
+def test_a_crash_in_a_library_is_told_in_a_line(options: ExportOptions) -> None:
+    with pytest.raises(ExportError) as caught:
+        run_in_child(crash_in_a_step, options, Recorder())
+    assert caught.value.message == (
+        "a library crashed at the step 'Read it' of the export: free(): invalid pointer"
+    )
+    assert "damaged" in caught.value.hint
 
 
 def test_an_interrupt_ends_the_child_and_clears_up(options: ExportOptions) -> None:

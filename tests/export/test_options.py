@@ -76,6 +76,8 @@ def test_what_optimum_takes_for_int8_without_effect_is_taken_too() -> None:
     [
         ({"max_drop": 0.1}, "--max-drop is for a plan that is calibrated"),
         ({"kv_plan": "kv.json", "kv_dataset": "a.txt"}, "--kv-dataset is for a plan"),
+        ({"kv_plan": "auto", "calibrate": False}, "--no-calibrate asks for no measurements"),
+        ({"texts": ("a.txt",), "calibrate": False}, "--texts is for measurements"),
         ({"kv_plan": "auto", "max_drop": 0.1, "kv_bytes_per_token": 9.0}, "are two targets"),
         ({"kv_plan": "auto", "max_drop": -1.0}, "--max-drop is -1, not above 0"),
         ({"kv_plan": "auto", "value_cache_precision": "u4"}, "another one was given for all"),

@@ -1,16 +1,17 @@
-"""``ov-kvcrush eval``: how many answers stay right with a part of the KV cache."""
+"""``ov-kvcrush eval``: what a part of the KV cache does to answers."""
 
 from __future__ import annotations
 
-import errno
-import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
+from ov_kvcrush.cli.evaluating.accuracy import evaluate_accuracy
+from ov_kvcrush.cli.evaluating.fidelity import FidelityOptions, evaluate_fidelity
+from ov_kvcrush.cli.evaluating.outputs import Outputs
+from ov_kvcrush.cli.evaluating.request import EvalRequest
 from ov_kvcrush.cli.options.model import (
     DecodePrecision,
     Device,
@@ -18,23 +19,24 @@ from ov_kvcrush.cli.options.model import (
     Properties,
     parse_properties,
 )
-from ov_kvcrush.cli.output.console import print_json, table_console
 from ov_kvcrush.cli.output.errors import Verbose
-from ov_kvcrush.cli.output.progress import StepProgress
 from ov_kvcrush.errors import ConfigError, did_you_mean
 from ov_kvcrush.evaluation.configurations import make_configurations, parse_keep, parse_precision
-from ov_kvcrush.evaluation.dataset import SPLITS, choose_examples, read_examples
-from ov_kvcrush.evaluation.plot import require_plot, save_plot
-from ov_kvcrush.evaluation.policies import DEFAULT_POLICIES, FULL, POLICIES
-from ov_kvcrush.evaluation.report import accuracy_table, difference_table, summary, task_table
-from ov_kvcrush.files import partial_of, write_text
-
-if TYPE_CHECKING:
-    from ov_kvcrush.evaluation.results import Outcome
+from ov_kvcrush.evaluation.dataset import SPLITS
+from ov_kvcrush.evaluation.fidelity.longbench import TEMPLATES
+from ov_kvcrush.evaluation.fidelity.results import SETTINGS
+from ov_kvcrush.evaluation.policies import (
+    DEFAULT_POLICIES,
+    FIDELITY_POLICIES,
+    FULL,
+    POLICIES,
+)
 
 app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
 
-_CACHE, _DATA, _OUTPUT = "KV cache", "Questions", "Output"
+METRICS = ("accuracy", "fidelity")
+
+_CACHE, _DATA, _FIDELITY, _OUTPUT = "KV cache", "Questions", "Fidelity", "Output"
 # Times a budget that nobody's document is long enough for.
 _MOST = 1_000_000
 
@@ -49,14 +51,28 @@ def evaluate(
     model_dir: ModelDir,
     device: Device = "CPU",
     *,
-    data: Annotated[Path, _option("Conversations, one JSON object a line.", _DATA, metavar="FILE")],
+    data: Annotated[
+        Path,
+        _option(
+            "Conversations, one JSON object a line; for fidelity any text.", _DATA, metavar="FILE"
+        ),
+    ],
+    metric: Annotated[
+        str,
+        _option(
+            "Right answers, or how far a cut cache is from the full one.",
+            _DATA,
+            metavar="|".join(METRICS),
+            show_default=True,
+        ),
+    ] = "accuracy",
     task: Annotated[
         list[str] | None, _option("Only this task; repeatable.", _DATA, metavar="NAME")
     ] = None,
     tokens: Annotated[
         tuple[int, int] | None,
         _option(
-            "Only documents from LOW to HIGH tokens, as the data counts them.",
+            "Only documents from LOW to HIGH tokens, as the data counts them (or the model).",
             _DATA,
             metavar="LOW HIGH",
         ),
@@ -76,7 +92,8 @@ def evaluate(
     policy: Annotated[
         list[str] | None,
         _option(
-            f"{', '.join(POLICIES)}; repeatable (default {', '.join(DEFAULT_POLICIES)}). "
+            f"{', '.join(POLICIES)}; repeatable (default {', '.join(DEFAULT_POLICIES)}; for "
+            f"fidelity {', '.join(FIDELITY_POLICIES)}). "
             f"{FULL} is evaluated in any case. Other settings of one: NAME:FIELD=VALUE,...",
             _CACHE,
             metavar="POLICY",
@@ -112,11 +129,39 @@ def evaluate(
     chunk: Annotated[
         int | None,
         _option(
-            "Tokens of a prompt that are read at once (default 2048).",
+            "Tokens of a prompt that are read at once (default 2048, for fidelity 1024).",
             _CACHE,
             metavar="TOKENS",
             min=1,
             max=2**31 - 1,
+        ),
+    ] = None,
+    setting: Annotated[
+        list[str] | None,
+        _option(
+            "When caches are cut: the question is known, or comes later, or all the time while "
+            "reading; repeatable (default all three).",
+            _FIDELITY,
+            metavar="|".join(SETTINGS),
+        ),
+    ] = None,
+    answer_tokens: Annotated[
+        int | None,
+        _option(
+            "Tokens of the full cache's answer, at most (default 32).",
+            _FIDELITY,
+            metavar="N",
+            min=1,
+            max=4096,
+        ),
+    ] = None,
+    chat_template: Annotated[
+        str | None,
+        _option(
+            "Rows of LongBench that go through the model's chat template (default auto: those that "
+            "LongBench puts through it).",
+            _FIDELITY,
+            metavar="|".join(TEMPLATES),
         ),
     ] = None,
     compare: Annotated[
@@ -132,7 +177,7 @@ def evaluate(
     output: Annotated[
         Path | None,
         _option(
-            "The same and every answer, written anew after each configuration.",
+            "The same and every answer, written anew after each configuration or text.",
             _OUTPUT,
             metavar="FILE.json",
         ),
@@ -140,7 +185,7 @@ def evaluate(
     plot: Annotated[
         Path | None,
         _option(
-            "Picture of accuracy over KV cache size; needs the eval extra.",
+            "Picture of the metric over KV cache size; needs the eval extra.",
             _OUTPUT,
             metavar="FILE.png",
         ),
@@ -150,16 +195,22 @@ def evaluate(
     max_cache_size: Annotated[int | None, typer.Option(hidden=True)] = None,
     verbose: Verbose = False,
 ) -> None:
-    """Count exactly right answers about long documents: policies, budgets, precisions.
+    """Compare policies, budgets and precisions of the KV cache with the full one.
 
-    A document is read with its first question, and the cache is cut once. Later questions are
-    answered from what is left, each after the right answers to those before it. The full cache
-    comes first and is the reference.
+    **accuracy** counts exactly right answers about long documents. A document is read with its
+    first question, and the cache is cut once. Later questions are answered from what is left, each
+    after the right answers to those before it. The full cache comes first and is the reference.
 
     A line of the data is `{"id": TEXT, "task": TEXT, "tokens": NUMBER, "turns":
     [[QUESTION, ANSWER], ...]}`, the document in the first question; a first answer "Noted." is not
-    scored. After Ctrl+C the configurations that were finished are shown. Exit codes: 0 done,
-    1 unexpected failure, 2 a mistake in the input, 130 Ctrl+C.
+    scored.
+
+    **fidelity** needs no right answers: a text file, or lines that are `{"text": TEXT}`,
+    `{"messages": [...]}` or rows of LongBench, whose prompts lie beside them. The full cache
+    answers, and each cut one is told the same tokens: what it would have said (agreement, KL).
+
+    After Ctrl+C what was finished is shown. Exit codes: 0 done, 1 unexpected failure, 2 a mistake
+    in the input, 130 Ctrl+C.
 
     Examples:
 
@@ -172,6 +223,8 @@ def evaluate(
 
     - `ov-kvcrush eval qwen3 --data questions.jsonl --policy default
     --policy default:representative_share=0.75,window_size=32`
+
+    - `ov-kvcrush eval qwen3 --data my-texts.jsonl --metric fidelity --limit 20 --compare default`
 
     - `ov-kvcrush eval qwen3 --data questions.jsonl --policy genai-kvcrush --policy default
     --compare genai-kvcrush --json`
@@ -186,88 +239,64 @@ def evaluate(
             f"--prefill-factor {prefill_factor} is neither 0 nor from 1 to {_MOST:,}",
             "Give 1 or more, or 0 to cut nothing while a prompt is read.",
         )
-    policies = policy or list(DEFAULT_POLICIES)
+    if metric not in METRICS:
+        raise ConfigError(f"unknown metric {metric!r}", did_you_mean(metric, METRICS))
+    if split not in SPLITS:
+        raise ConfigError(f"unknown split {split!r}", did_you_mean(split, SPLITS))
+    is_fidelity = metric == "fidelity"
+    options = _fidelity_options(is_fidelity, setting, answer_tokens, chat_template)
+    policies = policy or list(FIDELITY_POLICIES if is_fidelity else DEFAULT_POLICIES)
     if compare is not None and compare not in [FULL, *policies]:
         raise ConfigError(
             f"--compare {compare!r} is not one of the policies", did_you_mean(compare, policies)
         )
-    for path in (output, plot):
-        if path is not None:
-            _check_writable(path, data)
-    if plot is not None:
-        require_plot(plot)
-    configurations = make_configurations(
-        policies,
-        [parse_keep(text) for text in keep or ["1/4"]],
-        [parse_precision(text) for text in precision or []],
+    outputs = Outputs(compare, by_task, as_json, output, plot)
+    outputs.check(data)
+    request = EvalRequest(
+        model_dir=model_dir,
+        device=device,
+        data=data,
+        configurations=make_configurations(
+            policies,
+            [parse_keep(text) for text in keep or ["1/4"]],
+            [parse_precision(text) for text in precision or []],
+            # What every cache is told is what our own engine's full cache says.
+            reference="paged" if is_fidelity else None,
+        ),
+        outputs=outputs,
+        tasks=task or (),
+        tokens=tokens,
+        split=split,
+        limit=limit,
+        prefill_factor=prefill_factor,
+        chunk=chunk,
+        properties=parse_properties(properties or []),
+        decode_precision=decode_precision,
     )
-    examples = choose_examples(
-        read_examples(data), tasks=task or (), sizes=tokens, split=split, limit=limit
-    )
-    facts: dict[str, Any] = {
-        "model": str(model_dir),
-        "device": device,
-        "data": str(data),
-        "tasks": task or None,
-        "tokens": tokens,
-        "split": split,
-        "limit": limit,
-        "prefill_factor": prefill_factor,
-        "chunk": chunk,
-        "properties": parse_properties(properties or []),
-        "decode_precision": decode_precision,
+    if is_fidelity:
+        evaluate_fidelity(request, options)
+    else:
+        evaluate_accuracy(request)
+
+
+def _fidelity_options(
+    is_fidelity: bool,
+    settings: Sequence[str] | None,
+    num_tokens: int | None,
+    chat_template: str | None,
+) -> FidelityOptions:
+    given = {
+        "--setting": settings,
+        "--answer-tokens": num_tokens,
+        "--chat-template": chat_template,
     }
-    outcomes: list[Outcome] = []
-
-    def figures(with_examples: bool) -> dict[str, Any]:
-        body = facts | {"complete": len(outcomes) == len(configurations)}
-        return body | summary(outcomes, compare, with_examples)
-
-    try:
-        with StepProgress("Counting tokens …") as progress:
-            from ov_kvcrush.evaluation.run import Evaluation
-
-            evaluation = Evaluation(
-                model_dir, device, facts["properties"], prefill_factor, chunk, decode_precision
+    for flag, value in given.items():
+        if value and not is_fidelity:
+            raise ConfigError(
+                f"{flag} is for --metric fidelity", "Leave it out, or give the metric."
             )
-            for outcome in evaluation.compare(configurations, examples, progress):
-                outcomes.append(outcome)
-                if output is not None:
-                    text = json.dumps(figures(with_examples=True), ensure_ascii=False, indent=2)
-                    write_text(output, f"{text}\n")
-    finally:
-        # After Ctrl+C or a failure too: what was finished took long to run.
-        if outcomes:
-            if as_json:
-                print_json(figures(with_examples=False), indent=2)
-            else:
-                _print_tables(outcomes, by_task, compare)
-            if plot is not None:
-                save_plot(outcomes, plot)
-
-
-def _check_writable(path: Path, data: Path) -> None:
-    """Refuse before anything runs a file that could not, or should not, be written in the end."""
-    if os.path.realpath(path) == os.path.realpath(data):
-        raise ConfigError(f"{path} is the data itself", "Give the name of another file.")
-    folder = Path(os.path.realpath(path)).parent
-    if not os.path.isdir(folder):
-        raise ConfigError(f"{path} cannot be written: there is no such folder")
-    if os.path.exists(path) and not os.path.isfile(path):
-        raise ConfigError(f"{path} cannot be written: it is not a file", "Give the name of a file.")
-    try:
-        os.stat(partial_of(path))
-    except OSError as error:
-        if error.errno == errno.ENAMETOOLONG:
-            raise ConfigError(f"{path} cannot be written: its name is too long") from None
-    if not os.access(folder, os.W_OK):
-        raise ConfigError(f"{path} cannot be written: its folder is read-only")
-
-
-def _print_tables(outcomes: Sequence[Outcome], by_task: bool, compare: str | None) -> None:
-    console = table_console()
-    console.print(accuracy_table(outcomes))
-    if by_task:
-        console.print(task_table(outcomes))
-    if compare is not None:
-        console.print(difference_table(outcomes, compare))
+    for name in settings or ():
+        if name not in SETTINGS:
+            raise ConfigError(f"unknown setting {name!r}", did_you_mean(name, SETTINGS))
+    chosen = [name for name in SETTINGS if name in (settings or SETTINGS)]
+    return FidelityOptions(chosen, num_tokens, chat_template)

@@ -61,7 +61,10 @@ def _hidden(*names: str) -> Any:
 @app.command(cls=_Export)
 def export(
     model: Annotated[
-        str, typer.Option("-m", "--model", help="Folder of a Hugging Face model, or its hub id.")
+        str,
+        typer.Option(
+            "-m", "--model", help="Folder of a Hugging Face model, its hub id, or a GGUF file."
+        ),
     ],
     output: Annotated[
         Path,
@@ -185,6 +188,25 @@ def export(
             panel=_KV,
         ),
     ] = False,
+    no_calibrate: Annotated[
+        bool,
+        _option(
+            "Leave out the last steps: no layer shares and no gate. "
+            "For later: ov-kvcrush calibrate OUTPUT",
+            "--no-calibrate",
+            panel=_KV,
+        ),
+    ] = False,
+    texts: Annotated[
+        list[str] | None,
+        _option(
+            "Texts like those that will be read, for the gate, before the package's own; can be "
+            "repeated.",
+            "--texts",
+            metavar="FILE",
+            panel=_KV,
+        ),
+    ] = None,
     dry_run: Annotated[
         bool,
         _option("Check everything and show estimates; export nothing.", "--dry-run", panel=_RUN),
@@ -201,14 +223,17 @@ def export(
     quant_mode: Annotated[str | None, _hidden("--quant-mode")] = None,
     smooth_quant_alpha: Annotated[float | None, _hidden("--smooth-quant-alpha")] = None,
 ) -> None:
-    """Export a Hugging Face model: OpenVINO model, tokenizer and KV plan.
+    """Export a Hugging Face model or a GGUF file: OpenVINO model, tokenizer and KV plan.
 
     The options are those of `optimum-cli export openvino`, with the KV cache's on top; its command
-    line can be pasted.
+    line can be pasted. The weights of a GGUF file stay as they are quantized there, and PyTorch is
+    not needed for it.
 
     Examples:
 
     - `ov-kvcrush export -m Qwen/Qwen3-4B --weight-format int8 qwen3`
+
+    - `ov-kvcrush export -m Llama-3.2-3B-Instruct-Q4_K_M.gguf llama`
 
     - `ov-kvcrush export -m ./llama --weight-format int4 --awq --dataset notes.txt llama-int4`
 
@@ -225,6 +250,8 @@ def export(
         del given[name]
     for name in ("sym", "all_layers", "awq", "scale_estimation", "gptq", "lora_correction"):
         given[name] = given[name] or None  # "not asked" lets Optimum's defaults for models apply
+    given["calibrate"] = not given.pop("no_calibrate")
+    given["texts"] = tuple(texts or ())
     given["model_kwargs"] = _parse_model_kwargs(model_kwargs)
     _set_precisions(given, kv_cache_precision)
     _export(given, dry_run, as_json, verbose)

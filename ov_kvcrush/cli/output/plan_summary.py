@@ -10,9 +10,11 @@ from typing import Any
 from rich.table import Table
 
 from ov_kvcrush.cli.output.console import table_console
-from ov_kvcrush.model_folder import TEMPLATE_FILE
-from ov_kvcrush.plan import Calibration, KVPlan, ValueBasis
+from ov_kvcrush.gate import GATE_FILE
+from ov_kvcrush.model_folder import has_chat_template
+from ov_kvcrush.plan import Calibration, KVPlan, Measurement, ValueBasis
 from ov_kvcrush.precisions import LayerPrecision, ranges_of
+from ov_kvcrush.progress import describe_seconds
 from ov_kvcrush.runtime.eviction.budgets import budgeted_bytes
 
 LENGTHS = (8192, 32768)
@@ -21,13 +23,13 @@ BUDGET = 1024
 _NAMED_LAYERS = 3
 
 
-def print_summary(plan: KVPlan, output: Path, is_estimate: bool) -> None:
-    """Print what an export made, or would make, on stdout."""
-    rows = _rows(plan)
+def print_summary(plan: KVPlan, output: Path, is_estimate: bool = False) -> None:
+    """Print what an export or a calibration made, or an export would make, on stdout."""
+    rows = _rows(plan, output)
     title = f"{output} (estimated, nothing was exported)" if is_estimate else str(output)
     folder = shlex.quote(f"./{output}" if str(output).startswith("-") else str(output))
     command = f"ov-kvcrush chat {folder} --max-cache-size {BUDGET}"
-    can_chat = not is_estimate and (output / TEMPLATE_FILE).exists()
+    can_chat = not is_estimate and has_chat_template(output)
     following = f"Next: {command}" if can_chat else ""
     console = table_console()
     if console.is_terminal:
@@ -46,10 +48,11 @@ def print_summary(plan: KVPlan, output: Path, is_estimate: bool) -> None:
         print(following)
 
 
-def print_summary_as_json(plan: KVPlan, output: Path, is_estimate: bool) -> None:
+def print_summary_as_json(plan: KVPlan, output: Path, is_estimate: bool = False) -> None:
     """Print the same on stdout as one JSON object: the plan, and KV bytes by number of tokens.
 
-    ``kv_bytes_at`` is without a budget, ``kv_bytes_with_budget`` with one of ``budget`` tokens.
+    ``kv_bytes_at`` is without a budget, ``kv_bytes_with_budget`` with one of ``budget`` tokens;
+    ``gate_bytes`` is the size of the gate's file, 0 where there is none.
     """
     summary: dict[str, Any] = {"output": str(output), "is_estimate": is_estimate}
     kv_bytes = {
@@ -58,6 +61,7 @@ def print_summary_as_json(plan: KVPlan, output: Path, is_estimate: bool) -> None
     }
     for name, sizes in kv_bytes.items():
         summary[name] = {str(tokens): round(size) for tokens, size in sizes.items()}
+    summary["gate_bytes"] = gate_bytes(plan, output)
     print(json.dumps({**summary, "budget": BUDGET} | plan.to_dict(), indent=2))
 
 
@@ -83,6 +87,23 @@ def budget_line(shares: tuple[float, ...]) -> str:
     return f"{', '.join(parts)} (1 is an even share)"
 
 
+def gate_line(measurement: Measurement, num_bytes: int) -> str:
+    """How well the gate says what its teacher says, by layer, and what it weighs."""
+    found = [value for value in measurement.correlation if value is not None]
+    parts = [f"{num_bytes / 1e3:,.0f} kB", f"{measurement.num_passages} passages"]
+    if found:
+        mean = sum(found) / len(found)
+        spread = f"{min(found):.2f} to {max(found):.2f} by layer"
+        parts.insert(0, f"correlation with its teacher {mean:.2f} ({spread})")
+    return ", ".join(parts)
+
+
+def gate_bytes(plan: KVPlan, output: Path) -> int:
+    """Size of the file of the gate that ``plan`` tells of, 0 where there is none."""
+    path = output / GATE_FILE
+    return path.stat().st_size if plan.gate_measurement and path.exists() else 0
+
+
 def basis_line(basis: ValueBasis) -> str:
     """How the values' basis was found, and what is predicted of it if that is known."""
     cost = basis.predicted_cost
@@ -97,7 +118,7 @@ def _size(num_bytes: float) -> str:
     return f"{num_bytes / 1e6:,.1f} MB"
 
 
-def _rows(plan: KVPlan) -> list[tuple[str, str]]:
+def _rows(plan: KVPlan, output: Path) -> list[tuple[str, str]]:
     rows = [("Model", _model(plan)), ("Weights", _weights(plan.weights))]
     if not plan.layers:
         return [*rows, ("KV cache", "cannot be told from this model's configuration")]
@@ -115,6 +136,11 @@ def _rows(plan: KVPlan) -> list[tuple[str, str]]:
         rows.append(("Value basis", basis_line(plan.value_basis)))
     if plan.layer_shares:
         rows.append(("Layer budgets", budget_line(plan.layer_shares)))
+    if plan.gate_measurement:
+        rows.append(("Gate", gate_line(plan.gate_measurement, gate_bytes(plan, output))))
+    seconds = sum(m.seconds for m in (plan.share_measurement, plan.gate_measurement) if m)
+    if seconds:
+        rows.append(("Measured in", describe_seconds(seconds)))
     return rows
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -10,13 +11,17 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
 from ov_kvcrush.cli.output.reading_line import describe_reading
+from ov_kvcrush.progress import TimeLeft, describe_seconds
 
 if TYPE_CHECKING:
     from ov_kvcrush.pipeline.reading import ReadingProgress
 
+# How often a long step tells how far it is where lines stay.
+_SECONDS_BETWEEN_LINES = 15.0
+
 
 class StepProgress:
-    """Shows numbered steps: with a bar and a clock on a terminal, as plain lines elsewhere.
+    """Shows numbered steps: with a bar, a clock and the time left, or as plain lines elsewhere.
 
     ``preparation`` is shown on a terminal until the first step begins. ``plain`` asks for lines on
     a terminal too, where other output comes between them.
@@ -28,6 +33,8 @@ class StepProgress:
         self._console = Console(file=sys.stderr, highlight=False, soft_wrap=True)
         self._live: Progress | None = None
         self._task: TaskID | None = None
+        self._time_left = TimeLeft()
+        self._said = time.monotonic()
 
     def __enter__(self) -> StepProgress:
         """Begin to draw."""
@@ -55,6 +62,8 @@ class StepProgress:
         """Step ``number`` of ``total`` begins."""
         text = f"[{number}/{total}] {title}"
         self._finish_step()
+        self._time_left = TimeLeft()
+        self._said = time.monotonic()
         if self._live:
             self._task = self._live.add_task(escape(text), total=None, detail="")
         else:
@@ -62,14 +71,22 @@ class StepProgress:
 
     def advance(self, share: float) -> None:
         """So much of the step is done, 0 to 1."""
+        left = self._time_left.at(share)
+        told = f"{100 * share:.0f} %"
+        if left is not None:
+            told += f" · {describe_seconds(left)} left"
         if self._live and self._task is not None:
-            self._live.update(self._task, total=1, completed=share)
+            detail = told if share < 1 else ""
+            self._live.update(self._task, total=1, completed=share, detail=detail)
+        elif 0 < share < 1 and time.monotonic() - self._said >= _SECONDS_BETWEEN_LINES:
+            self._said = time.monotonic()
+            self._console.print(f"      {told}", markup=False)
 
     def read(self, progress: ReadingProgress) -> None:
         """The step reads a prompt, and so much of it has been read."""
-        self.advance(progress.share)
         if self._live and self._task is not None:
-            self._live.update(self._task, detail=describe_reading(progress))
+            detail = describe_reading(progress)
+            self._live.update(self._task, total=1, completed=progress.share, detail=detail)
 
     def note(self, text: str) -> None:
         """Print one line among the steps."""
@@ -77,4 +94,6 @@ class StepProgress:
 
     def _finish_step(self) -> None:
         if self._live and self._task is not None:
+            if self._live.tasks[-1].completed < 1:  # what is left is not told any more
+                self._live.update(self._task, detail="")
             self._live.update(self._task, total=1, completed=1)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import io
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from ov_kvcrush import KVCacheConfig, LLMPipeline
+from ov_kvcrush.cli import run
 
 
 @pytest.fixture(scope="module")
@@ -36,3 +38,24 @@ def shared(pipeline: LLMPipeline, monkeypatch: pytest.MonkeyPatch, no_stdin: Non
 def model(tmp_path: Path, tiny_source_dir: Path) -> Path:
     """A Hugging Face model that a test may change."""
     return shutil.copytree(tiny_source_dir, tmp_path / "model")
+
+
+@pytest.fixture
+def refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> Callable[..., tuple[str, str]]:
+    """Runs the command in this process; returns the error and the hint it must end with."""
+    here = lambda make, options, progress, verbose: make(options, progress)  # noqa: E731
+    monkeypatch.setattr("ov_kvcrush.export.child_process.run_in_child", here)
+
+    def refuse(model: Path | str, *flags: str, output: Path | None = None) -> tuple[str, str]:
+        before = sorted(tmp_path.rglob("*"))
+        capsys.readouterr()
+        assert run(["export", "-m", str(model), str(output or tmp_path / "output"), *flags]) == 2
+        assert sorted(tmp_path.rglob("*")) == before
+        shown = capsys.readouterr()
+        assert shown.out == ""
+        message, hint = shown.err.splitlines()
+        return message.removeprefix("error: "), hint
+
+    return refuse

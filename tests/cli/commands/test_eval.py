@@ -15,6 +15,7 @@ from ov_kvcrush.cli import run
 from tests.support.paths import ROOT
 
 DATA = ROOT / "samples" / "data" / "needle-sample.jsonl"
+ROWS = ROOT / "samples" / "data" / "longbench-rows.jsonl"
 LINES = DATA.read_text(encoding="utf-8").splitlines(keepends=True)
 
 
@@ -110,6 +111,14 @@ def test_ctrl_c_shows_what_was_finished(needle_int8_dir: Path, two: Path) -> Non
         (["--output", str(DATA)], f"{DATA} is the data itself"),
         (["--plot", f"{DATA.parent}/../data/{DATA.name}"], f"{DATA.parent}/../data/{DATA.name} is"),
         (["--property", "THREADS"], "--property 'THREADS' is not KEY=VALUE"),
+        (["--metric", "fidelty"], "unknown metric 'fidelty'"),
+        (["--split", "hold"], "unknown split 'hold'"),
+        (["--setting", "known"], "--setting is for --metric fidelity"),
+        (["--answer-tokens", "4"], "--answer-tokens is for --metric fidelity"),
+        (["--metric", "fidelity", "--setting", "knwon"], "unknown setting 'knwon'"),
+        (["--metric", "fidelity", "--task", "qoute"], "no text has the task 'qoute'"),
+        (["--metric", "fidelity", "--chat-template", "no"], "--chat-template 'no' is not one of"),
+        (["--metric", "fidelity", "--policy", "snapkw"], "unknown policy 'snapkw'"),
     ],
 )
 def test_a_mistake_is_one_line_and_a_hint(
@@ -142,3 +151,55 @@ def test_a_budget_too_small_is_refused_before_anything_runs(
     assert error.startswith("error: default 1/100 of ")
     assert "leaves nothing to choose" in error
     assert hint.startswith("Keep more")
+
+
+def test_fidelity_needs_no_right_answers(
+    needle_int8_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output, plot = tmp_path / "figures.json", tmp_path / "kl.png"
+    arguments = [
+        "--metric", "fidelity", "--limit", "2", "--tokens", "400", "4000", "--policy", "default",
+        "--policy", "snapkv-k7", "--compare", "snapkv-k7", "--keep", "1/2", "--answer-tokens", "4",
+        "--chat-template", "never", "--by-task", "--chunk", "512",
+    ]  # fmt: skip
+    files = ["--output", str(output), "--plot", str(plot)]
+    code = run(["eval", str(needle_int8_dir), "--data", str(ROWS), *arguments, *files])
+    shown = capsys.readouterr()
+    assert code == 0
+    assert [line[:5] for line in shown.err.splitlines()] == ["[1/2]", "[2/2]"]
+    for part in ("Question known", "Question unknown", "Reading", "KL × 1000 by task, reading"):
+        assert part in shown.out
+    assert "Difference to snapkv-k7" in shown.out
+    assert plot.stat().st_size > 1000
+    body = json.loads(output.read_text())
+    assert body["complete"]
+    assert body["num_prompts"] == len(body["prompts"]) == 2
+    full, default, _ = body["configurations"]
+    for setting in ("known", "unknown", "reading"):
+        assert full[setting]["kl"] == 0
+        assert default[setting]["kl"] > 0
+        assert 0.49 < default[setting]["kept"] <= 0.5
+    (difference,) = body["differences"]
+    assert difference["reading"]["kl"]["low"] <= difference["reading"]["kl"]["high"]
+
+
+def test_fidelity_shows_what_was_finished_after_ctrl_c(needle_int8_dir: Path) -> None:
+    command = [sys.executable, "-m", "ov_kvcrush", "eval", str(needle_int8_dir)]
+    arguments = ["--metric", "fidelity", "--policy", "default", "--setting", "known", "--json"]
+    with subprocess.Popen(
+        [*command, "--data", str(DATA), *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if line.startswith("[2/14]"):
+                break
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    body = json.loads(out)
+    assert not body["complete"]
+    assert body["num_prompts"] == 1
+    assert "Traceback" not in err

@@ -18,27 +18,6 @@ from tests.support.paths import ROOT
 COMMAND = [sys.executable, "-m", "ov_kvcrush", "export"]
 
 
-@pytest.fixture
-def refused(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> Callable[..., tuple[str, str]]:
-    """Runs the command in this process; returns the error and the hint it must end with."""
-    here = lambda make, options, progress, verbose: make(options, progress)  # noqa: E731
-    monkeypatch.setattr("ov_kvcrush.export.child_process.run_in_child", here)
-
-    def refuse(model: Path | str, *flags: str, output: Path | None = None) -> tuple[str, str]:
-        before = sorted(tmp_path.rglob("*"))
-        capsys.readouterr()
-        assert run(["export", "-m", str(model), str(output or tmp_path / "output"), *flags]) == 2
-        assert sorted(tmp_path.rglob("*")) == before
-        shown = capsys.readouterr()
-        assert shown.out == ""
-        message, hint = shown.err.splitlines()
-        return message.removeprefix("error: "), hint
-
-    return refuse
-
-
 def write_config(folder: Path, **config: object) -> Path:
     folder.mkdir(exist_ok=True)
     (folder / "config.json").write_text(json.dumps(config))
@@ -73,8 +52,8 @@ class TestModelsThatCannotBeExported:
         assert message == "error: no such folder, and the hub cannot be reached: org/model"
 
     def test_a_file(self, refused: Callable[..., tuple[str, str]], tmp_path: Path) -> None:
-        (tmp_path / "model.gguf").touch()
-        assert "is a GGUF file" in refused(tmp_path / "model.gguf")[0]
+        (tmp_path / "model.bin").touch()
+        assert "is a file, not a Hugging Face model" in refused(tmp_path / "model.bin")[0]
 
     def test_a_folder_of_something_else(
         self, refused: Callable[..., tuple[str, str]], tmp_path: Path
@@ -84,16 +63,6 @@ class TestModelsThatCannotBeExported:
         message, hint = refused(tmp_path)
         assert "an adapter (LoRA)" in message
         assert "Merge" in hint
-
-    def test_a_folder_of_gguf_files(
-        self, refused: Callable[..., tuple[str, str]], tmp_path: Path
-    ) -> None:
-        (tmp_path / "whatever").write_bytes(b"GGUF....")
-        assert "is a GGUF file" in refused(tmp_path / "whatever")[0]
-        (tmp_path / "whatever").rename(tmp_path / "model.gguf")
-        message, hint = refused(tmp_path)
-        assert "holds GGUF files" in message
-        assert "safetensors" in hint
 
     def test_a_file_that_does_not_exist(self, refused: Callable[..., tuple[str, str]]) -> None:
         assert refused("model.gguf")[0] == "no such file: model.gguf"

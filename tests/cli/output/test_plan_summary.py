@@ -10,12 +10,13 @@ import pytest
 from ov_kvcrush.cli.output.plan_summary import (
     basis_line,
     budget_line,
+    gate_line,
     precision_ranges,
     print_summary,
     print_summary_as_json,
 )
 from ov_kvcrush.model_folder import TEMPLATE_FILE
-from ov_kvcrush.plan import KVPlan, LayerGeometry, ValueBasis
+from ov_kvcrush.plan import KVPlan, LayerGeometry, Measurement, ValueBasis
 from ov_kvcrush.precisions import LayerPrecision
 
 
@@ -88,3 +89,10 @@ def test_chat_is_recommended_only_where_there_is_a_chat_template(
     (tmp_path / TEMPLATE_FILE).touch()
     print_summary(plan_of(0), tmp_path, is_estimate=False)
     assert f"Next: ov-kvcrush chat {tmp_path} --max-cache-size 1024" in capsys.readouterr().out
+
+
+def test_a_gate_is_told_with_how_well_it_does_and_what_it_weighs() -> None:
+    measured = Measurement((), 40, 3, 1000, (0.5, 0.75, 0.85, None))
+    assert gate_line(measured, 212_960) == (
+        "correlation with its teacher 0.70 (0.50 to 0.85 by layer), 213 kB, 40 passages"
+    )

@@ -7,13 +7,14 @@ from pathlib import Path
 import pytest
 
 from ov_kvcrush.errors import ConfigError
-from ov_kvcrush.export.kv_plan.planner import HarmTable, Target, candidates, measure_harm
+from ov_kvcrush.export.kv_plan.planner import HarmTable, candidates, measure_harm
 from ov_kvcrush.export.kv_plan.sensitivity import (
     EXACT,
     SensitivityTrial,
     kl_divergence,
     read_output,
 )
+from ov_kvcrush.export.kv_plan.target import Target
 from ov_kvcrush.export.texts.passages import read_tokens, spread_passages
 from ov_kvcrush.plan import KVPlan, LayerGeometry
 from ov_kvcrush.precisions import LayerPrecision

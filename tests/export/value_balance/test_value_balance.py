@@ -130,7 +130,7 @@ def test_the_copy_takes_its_place_on_the_disk(
 ) -> None:
     needed: list[int] = []
     monkeypatch.setattr(
-        "ov_kvcrush.export.preflight._require_space",
+        "ov_kvcrush.export.preflight.require_space",
         lambda folder, num_bytes, what: needed.append(num_bytes),
     )
     for balance in (False, True):

@@ -86,15 +86,50 @@ def test_the_state_that_a_gate_looks_at_is_what_enters_the_k_projection(
     biases = tuple(np.zeros(layer.num_kv_heads, np.float32) for layer in model.layers)
     gate = Gate(weights, biases, fingerprint="")
     gated = PagedModel(folder, properties=F32, gate=gate)
-    for one in (model, gated):
+    apart = PagedModel(folder, precisions=_apart(folder), properties=F32, gate=gate)
+    for one in (model, gated, apart):
         one.reserve([8] * len(one.layers))
     whole = replace(batch(model, prompt, 0, []), window_rows=np.arange(len(prompt), dtype=np.int32))
-    told, scored = model.forward(whole), gated.forward(batch(gated, prompt, 0, []))
-    for states, scores, weight, entering in zip(
-        told.states, scored.gates, weights, wanted, strict=True
-    ):
+    told = model.forward(whole)
+    for states, entering in zip(told.states, wanted, strict=True):
         np.testing.assert_allclose(states, entering, atol=1e-4)
-        np.testing.assert_allclose(scores, entering @ weight, atol=1e-3)
+    for one in (gated, apart):
+        scored = one.forward(batch(one, prompt, 0, []))
+        for scores, entering, weight in zip(scored.gates, wanted, weights, strict=True):
+            np.testing.assert_allclose(scores, entering @ weight, atol=1e-3)
+
+
+def test_what_a_gate_is_taught_with_is_found(folder: Path, prompt: list[int]) -> None:
+    streams, outputs = residual_streams_and_projections(_source_of(folder), prompt)
+    model = PagedModel(folder, properties=F32, shows_states=True)
+    model.reserve([8] * len(model.layers))
+    whole = replace(batch(model, prompt, 0, []), window_rows=np.arange(len(prompt), dtype=np.int32))
+    told = model.forward(whole)
+    for norms, stream in zip(told.residual_norms, streams, strict=True):
+        np.testing.assert_allclose(norms, np.linalg.norm(stream, axis=1), rtol=1e-4)
+    value = np.random.default_rng(0).normal(size=model.layers[0].value_head_size)
+    for gram, weights, layer in zip(model.output_grams, outputs, model.layers, strict=True):
+        by_head = weights.reshape(len(weights), layer.num_query_heads, layer.value_head_size)
+        added = np.linalg.norm(by_head @ value, axis=0)
+        np.testing.assert_allclose(np.sqrt(value @ gram @ value), added, rtol=1e-4)
+
+
+def residual_streams_and_projections(
+    source: Path, prompt: list[int]
+) -> tuple[list[NDArray[np.float32]], list[NDArray[np.float32]]]:
+    """By layer what PyTorch gives to it, ``[tokens, hidden]``, and its output projection."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    reference = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32)
+    streams: list[NDArray[np.float32]] = []
+    for layer in reference.model.layers:
+        layer.register_forward_pre_hook(lambda _, args: streams.append(args[0][0].numpy()))
+    with torch.no_grad():
+        reference(torch.tensor([prompt]))
+    modules = reference.named_modules()
+    outputs = [m.weight.detach().numpy() for name, m in modules if name.endswith("o_proj")]
+    return streams, outputs
 
 
 def states_into_projections(source: Path, prompt: list[int]) -> list[NDArray[np.float32]]:
@@ -119,12 +154,16 @@ def test_a_part_for_each_layer_gives_the_same_bits(folder: Path, prompt: list[in
         told = model.forward(batch(model, prompt, 0, [len(prompt) - 1]))
         return np.array(told.logits)
 
-    # Group sizes mean nothing to f32, but layers that differ in them are compiled apart.
-    num_layers = len(read_paged_graph(folder).layers)
-    apart = [LayerPrecision("f32", "f32", value_group_size=16 * (n % 2)) for n in range(num_layers)]
+    apart = _apart(folder)
     np.testing.assert_array_equal(
-        last_logits(apart), last_logits([LayerPrecision("f32", "f32")] * num_layers)
+        last_logits(apart), last_logits([LayerPrecision("f32", "f32")] * len(apart))
     )
+
+
+def _apart(folder: Path) -> list[LayerPrecision]:
+    """Group sizes mean nothing to f32, but layers that differ in them are compiled apart."""
+    num_layers = len(read_paged_graph(folder).layers)
+    return [LayerPrecision("f32", "f32", value_group_size=16 * (n % 2)) for n in range(num_layers)]
 
 
 def test_layers_keep_their_budget_or_their_window(folder: Path, prompt: list[int]) -> None:

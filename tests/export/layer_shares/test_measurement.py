@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from ov_kvcrush.export import ExportOptions, export_model
-from ov_kvcrush.export.layer_shares import LEAST_SHARE, measure_layer_shares
+from ov_kvcrush.export.layer_shares import measure_layer_shares
 from ov_kvcrush.plan import KVPlan
 from ov_kvcrush.runtime.model.paged_model import PagedModel
 from tests.support.model_factory import make_model
@@ -41,7 +41,7 @@ def test_the_plan_favours_the_layer_that_retrieves(needle_int8_dir: Path) -> Non
     assert np.mean(shares) == pytest.approx(1, abs=1e-3)
     assert np.argmax(shares) == 6
     assert shares[6] > 3
-    assert min(shares) >= LEAST_SHARE
+    assert min(shares) > 0.15
 
 
 def test_it_costs_no_more_pages_than_the_text_and_the_passages(needle_int8_dir: Path) -> None:
@@ -49,8 +49,9 @@ def test_it_costs_no_more_pages_than_the_text_and_the_passages(needle_int8_dir: 
     progress = Notes()
     assert np.argmax(measure_layer_shares(model, needle_int8_dir, 1024, progress)) == 6
     assert progress.notes == []
-    # Half of the context, and two pages for each of four passages of 40 tokens.
-    assert {len(memory.keys) for memory in model.memories} == {512 // 32 + 4 * 2}
+    # The context, which text and repetition fill, and two for each of four passages of 40 tokens.
+    (num_pages,) = {len(memory.keys) for memory in model.memories}
+    assert 1024 // 32 - 2 < num_pages - 4 * 2 <= 1024 // 32
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -67,7 +68,7 @@ def test_layers_with_a_window_have_no_budget_to_divide(tmp_path: Path) -> None:
     progress = Notes()
     plan = export_model(ExportOptions(model=str(source), output=tmp_path / "model"), progress)
     assert plan.layer_shares == ()
-    assert progress.notes == []
+    assert not any("look back" in note for note in progress.notes)
 
 
 def test_a_short_context_is_told(needle_int8_dir: Path) -> None:

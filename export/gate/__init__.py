@@ -1,0 +1,5 @@
+"""The gate: how much later text will look at a token, scored when it is read; how it is fitted."""
+
+from ov_kvcrush.export.gate.measurement import INSTRUCTION, GateMeasurement, measure_gate
+
+__all__ = ["INSTRUCTION", "GateMeasurement", "measure_gate"]

@@ -1,0 +1,1 @@
+"""What ``ov-kvcrush eval`` runs and shows, one metric a module."""
