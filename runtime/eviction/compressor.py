@@ -62,7 +62,7 @@ class Compressor(Eviction):
         config: budget and policy, with nothing left open.
         budgets: the layers' parts of the budget.
         planner: says when a cut is due.
-        threads: for the layers.
+        threads: for the layers; None makes its own.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class Compressor(Eviction):
         config: KVCacheConfig,
         budgets: CacheBudgets,
         planner: CutPlanner,
-        threads: LayerThreads,
+        threads: LayerThreads | None = None,
     ) -> None:
         self._layers = layers
         self._scales = scales
@@ -90,7 +90,7 @@ class Compressor(Eviction):
         policies = (self._policy, self._unscored_policy, self._thorough_policy)
         self.window_size = max(*(one.num_window_queries for one in policies), adaptive)
         self.accumulates = any(one.needs_accumulation for one in policies)
-        self._threads = threads
+        self._threads = threads or LayerThreads()
         compile_loops(
             attention=self.window_size > 0 or self.accumulates,
             distinctiveness=self._policy.needs_distinctiveness,

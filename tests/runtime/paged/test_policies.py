@@ -15,7 +15,6 @@ from ov_kvcrush.precisions import KV_PRECISION_PAIRS
 from ov_kvcrush.runtime.eviction.budgets import CacheBudgets
 from ov_kvcrush.runtime.eviction.compressor import Compressor
 from ov_kvcrush.runtime.eviction.cut_plan import CutPlanner
-from ov_kvcrush.runtime.eviction.layer_threads import LayerThreads
 from ov_kvcrush.runtime.paged.engine import PagedEngine
 from ov_kvcrush.runtime.sequences.sequence import Cut, Sequence
 from ov_kvcrush.selection import IMPORTANCE_METHODS, REPRESENTATIVE_RULES
@@ -43,7 +42,7 @@ class Cutter:
         budgets = CacheBudgets(config, model.layers, ())
         planner = CutPlanner(config, budgets, 128)
         compressor = Compressor(
-            model.layers, model.scales, model.memories, config, budgets, planner, LayerThreads()
+            model.layers, model.scales, model.memories, config, budgets, planner
         )
         copy = Sequence(
             list(self.source.tokens), model.layers, 16, accumulates=self.source.accumulates
