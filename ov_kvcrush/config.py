@@ -301,6 +301,19 @@ class KVCacheConfig:
             self, representatives=_WITHOUT_GATE, kernel_size=kernel_size
         ).for_model(has_gate=False)
 
+    def with_scores(self) -> KVCacheConfig:
+        """The same where a second reading has a score for every token: it takes the gate's place.
+
+        While a text is read, and at its end where what is asked will only follow, it decides alone,
+        whatever else is chosen by.
+        """
+        share = self.prefill_representative_share
+        return dataclasses.replace(
+            self,
+            representatives=_WITH_GATE,
+            prefill_representative_share=1.0 if share is None else share,
+        )
+
     def selector(self, page_size: int) -> Selector:
         """The policy these settings describe, for pages of ``page_size`` tokens.
 

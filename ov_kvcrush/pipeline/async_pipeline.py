@@ -113,7 +113,7 @@ class AsyncLLMPipeline:
         return Answer(self._model, request, times)
 
     async def cache_prefix(
-        self, text: str, system_message: str = "", owner: str = ""
+        self, text: str, system_message: str = "", owner: str = "", thorough: bool = False
     ) -> CachedPrefix:
         """As :meth:`LLMPipeline.cache_prefix`; other requests go on meanwhile.
 
@@ -121,7 +121,12 @@ class AsyncLLMPipeline:
         """
         model = self._model
         prefix = await asyncio.to_thread(
-            CachedPrefix, model.reader.encoder, model.close_session, text, system_message
+            CachedPrefix,
+            model.reader.encoder,
+            model.close_session,
+            text,
+            system_message,
+            thorough=thorough,
         )
         prefix.session.owner = owner
         request = self._engine.submit(

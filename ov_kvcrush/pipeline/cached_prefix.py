@@ -42,6 +42,7 @@ class CachedPrefix:
         text: str,
         system_message: str = "",
         token_ids: list[int] | None = None,
+        thorough: bool = False,
     ) -> None:
         require_text(text, "the text of a prefix")
         self._close_session = close_session
@@ -49,8 +50,13 @@ class CachedPrefix:
         rendered = self.render(encoder, _END)
         self.beginning, _ = rendered.split(rendered.text.rindex(_END))
         self.token_ids = token_ids or encoder.encode(self.beginning)
-        self.session = Session(pinned=True, is_prefix=True)
+        self.session = Session(pinned=True, is_prefix=True, thorough=thorough)
         self.metrics: GenerationMetrics | None = None
+
+    @property
+    def thorough(self) -> bool:
+        """Whether it was read twice."""
+        return self.session.thorough
 
     def render(self, encoder: PromptEncoder, question: str) -> RenderedText:
         """The prompt, through the chat template, whose one message is the text and ``question``."""

@@ -242,19 +242,30 @@ class LLMPipeline:
         text: str,
         system_message: str = "",
         progress: OnReading | None = None,
+        thorough: bool = False,
     ) -> CachedPrefix:
         """Read ``text`` once, cut its cache to the budget, and keep it for any number of questions.
 
         The user's message of later calls is ``text`` and then their input, so end it as it should
         stand before a question. Its pages stay until it is closed or nobody holds it any more,
-        whatever else needs room. ``progress`` is told how much has been read, as it grows.
+        whatever else needs room.
+
+        Args:
+            text: to be read.
+            system_message: before the message that it begins.
+            progress: told how much has been read, as it grows.
+            thorough: read it twice, and keep what the second reading looked at: about twice the
+                time, for what is read once and asked often.
 
         Raises:
             PromptError: the text is empty, or does not fit the pool.
+            ConfigError: ``thorough``, and nothing is ever evicted.
             UnsupportedError: this engine keeps no prefixes.
         """
         model = self._model
-        prefix = CachedPrefix(model.reader.encoder, model.close_session, text, system_message)
+        prefix = CachedPrefix(
+            model.reader.encoder, model.close_session, text, system_message, thorough=thorough
+        )
         prompt = Prompt(prefix.token_ids, prefix.session)
         try:
             (generation,) = model.run([prompt], reading_config(), progress=progress)

@@ -165,7 +165,9 @@ def _read_prefix(model: LoadedModel, stored: StoredSession, path: Path) -> Cache
     if stored.state is None or stored.state.num_cached != len(stored.token_ids):
         raise unusable_session(path, "its cache has not read all of its text")
     encoder, close_session = model.reader.encoder, model.close_session
-    prefix = CachedPrefix(encoder, close_session, text, system_message, stored.token_ids)
+    prefix = CachedPrefix(
+        encoder, close_session, text, system_message, stored.token_ids, stored.state.is_thorough
+    )
     if encoder.encode(prefix.beginning) != prefix.token_ids:
         raise SessionError(
             f"{path} was saved with another tokenizer or chat template: its text has other tokens",

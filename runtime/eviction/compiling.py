@@ -7,10 +7,15 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ov_kvcrush.plan import LayerGeometry
 from ov_kvcrush.precisions import LayerPrecision
-from ov_kvcrush.runtime.eviction.measuring import attention_mass, key_distinctiveness
+from ov_kvcrush.runtime.eviction.measuring import (
+    attention_mass,
+    attention_peaks,
+    key_distinctiveness,
+)
 from ov_kvcrush.runtime.eviction.moving import move_tokens, place
 from ov_kvcrush.runtime.pages.jit import times_compiled
 from ov_kvcrush.runtime.pages.key_codec import KEY_KINDS
@@ -21,16 +26,16 @@ _log = logging.getLogger("ov_kvcrush")
 # Loops that call one another, each of which may fail to be kept.
 _MOST_FAILURES = 20
 
+_KIND = KEY_KINDS["u8"]
+
 
 def compile_loops(attention: bool, distinctiveness: bool) -> None:
     """Compile what moves tokens, and what measures their attention or distinctiveness if wanted.
 
     Seconds the first time; from then on Numba has them on disk, if there is a place for them.
     """
-    kind, head_size = KEY_KINDS["u8"], 4  # one compilation serves every storage type
-    geometry = LayerGeometry(1, 1, head_size, head_size)
-    layout = CacheLayout.of(geometry, LayerPrecision("u8", "u8"))
-    keys = np.zeros((2, 1, layout.key_page_bytes), np.uint8)
+    layout, keys = _two_pages()
+    kind, head_size = _KIND, layout.key_head_size
     values = np.zeros((2, 1, PAGE_SIZE, layout.value_row_bytes), np.uint8)
     table = np.arange(2, dtype=np.int32)
     sources = np.array([[0, 3, 35]], np.int32)
@@ -46,6 +51,25 @@ def compile_loops(attention: bool, distinctiveness: bool) -> None:
         _call(attention_mass, queries, 1.0, keys, kind, table, length)
     if distinctiveness:
         _call(key_distinctiveness, keys, kind, table, length, head_size)
+
+
+def compile_peaks() -> None:
+    """Compile what finds the highest attention that a second reading pays; as ``compile_loops``."""
+    layout, keys = _two_pages()
+    queries = np.zeros((1, 1, layout.key_head_size), np.float32)
+    table, length = np.arange(2, dtype=np.int32), PAGE_SIZE + 8
+    weights, peaks = np.zeros(1, np.float32), np.zeros((1, PAGE_SIZE), np.float32)
+    before = times_compiled(attention_peaks)
+    _call(attention_peaks, queries, 1.0, keys, _KIND, table, length, weights, peaks, 1)
+    if times_compiled(attention_peaks) > before:
+        _log.warning("compiled the loop that measures second readings: only once here")
+
+
+def _two_pages() -> tuple[CacheLayout, NDArray[np.uint8]]:
+    """A layout, and keys in it; one compilation serves every storage type."""
+    geometry = LayerGeometry(1, 1, 4, 4)
+    layout = CacheLayout.of(geometry, LayerPrecision("u8", "u8"))
+    return layout, np.zeros((2, 1, layout.key_page_bytes), np.uint8)
 
 
 def _call(loop: Callable[..., Any], *arguments: Any) -> None:

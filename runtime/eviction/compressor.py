@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterable
 from collections.abc import Sequence as SequenceOf
-from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +14,7 @@ from ov_kvcrush.runtime.eviction.budgets import CacheBudgets
 from ov_kvcrush.runtime.eviction.compiling import compile_loops
 from ov_kvcrush.runtime.eviction.cut_plan import CutPlanner
 from ov_kvcrush.runtime.eviction.interface import Eviction
+from ov_kvcrush.runtime.eviction.layer_threads import LayerThreads
 from ov_kvcrush.runtime.eviction.measuring import attention_mass, key_distinctiveness
 from ov_kvcrush.runtime.eviction.moving import Move, move_tokens
 from ov_kvcrush.runtime.pages import key_codec
@@ -26,9 +23,6 @@ from ov_kvcrush.runtime.pages.memory import CacheMemory
 from ov_kvcrush.runtime.sequences.kv_cache import KVCache
 from ov_kvcrush.runtime.sequences.sequence import Cut, Sequence
 from ov_kvcrush.selection import Observation, Selector
-
-T = TypeVar("T")
-R = TypeVar("R")
 
 # Queries of a chunk whose attention is computed together where all of it is accumulated.
 _ACCUMULATED_AT_ONCE = 32
@@ -68,6 +62,7 @@ class Compressor(Eviction):
         config: budget and policy, with nothing left open.
         budgets: the layers' parts of the budget.
         planner: says when a cut is due.
+        threads: for the layers; None makes its own.
     """
 
     def __init__(
@@ -78,6 +73,7 @@ class Compressor(Eviction):
         config: KVCacheConfig,
         budgets: CacheBudgets,
         planner: CutPlanner,
+        threads: LayerThreads | None = None,
     ) -> None:
         self._layers = layers
         self._scales = scales
@@ -88,11 +84,13 @@ class Compressor(Eviction):
         self._policy = _Policy.of(config)
         # Of tokens from a session that was saved without a gate it has said nothing.
         self._unscored_policy = _Policy.of(config.without_gate())
+        # A second reading has looked at every token, whatever a gate could say of them.
+        self._thorough_policy = _Policy.of(config.with_scores())
         adaptive = config.window_size if budgets.needs_attention else 0
-        policies = (self._policy, self._unscored_policy)
+        policies = (self._policy, self._unscored_policy, self._thorough_policy)
         self.window_size = max(*(one.num_window_queries for one in policies), adaptive)
         self.accumulates = any(one.needs_accumulation for one in policies)
-        self._threads = ThreadPoolExecutor(max_workers=_num_cpus())
+        self._threads = threads or LayerThreads()
         compile_loops(
             attention=self.window_size > 0 or self.accumulates,
             distinctiveness=self._policy.needs_distinctiveness,
@@ -101,7 +99,7 @@ class Compressor(Eviction):
     def accumulate(self, sequence: Sequence, queries: SequenceOf[NDArray[np.float32]]) -> None:
         """Add the attention of the newest tokens to what their layers have accumulated."""
         numbers = self._budgets.budgeted
-        self._on_threads(lambda n: self._accumulate(sequence, n, queries[n]), numbers)
+        self._threads.map(lambda n: self._accumulate(sequence, n, queries[n]), numbers)
 
     def compress(self, sequence: Sequence, cache: KVCache) -> bool:
         """Cut ``sequence`` if it is due, and give back every page it no longer needs."""
@@ -111,7 +109,7 @@ class Compressor(Eviction):
             return True
         if not self._budgets.is_over(sequence.lengths, cut.budget):
             if sequence.is_cut_due:
-                del sequence.planned_cuts[0]
+                sequence.pass_cut()
             return True
         if not self._cut(sequence, cut, cache):
             if not sequence.is_cut_due:
@@ -125,7 +123,7 @@ class Compressor(Eviction):
         budgeted = self._budgets.budgeted
         measured, attention = None, dict[int, NDArray[np.float32]]()
         if self._budgets.measures(cut):
-            measured = self._on_threads(lambda n: self._attention(sequence, n), budgeted)
+            measured = self._threads.map(lambda n: self._attention(sequence, n), budgeted)
             attention = dict(zip(budgeted, measured, strict=True))
         held = [sequence.layers[n].length for n in budgeted]
         budgets = self._budgets.divide(cut, held, measured)
@@ -134,18 +132,23 @@ class Compressor(Eviction):
             for number, budget, tokens in zip(budgeted, budgets, held, strict=True)
             if tokens > budget
         }
-        policy = self._policy if sequence.is_scored else self._unscored_policy
+        policy = self._policy_for(sequence)
         selector = policy.reading if cut.reads_on else policy.at_end
-        moves = self._on_threads(
+        moves = self._threads.map(
             lambda n: self._choose(sequence, selector, n, over[n], attention.get(n)), over
         )
         changed = {move.layer: move.changed_pages for move in moves}
         with cache.rewriting(sequence, changed) as tables:
             if tables is None:
                 return False
-            self._on_threads(lambda move: self._move(sequence, move, tables), moves)
+            self._threads.map(lambda move: self._move(sequence, move, tables), moves)
             sequence.note_cut(cut, self._config.recent_size)
         return True
+
+    def _policy_for(self, sequence: Sequence) -> _Policy:
+        if not sequence.is_scored:
+            return self._unscored_policy
+        return self._thorough_policy if sequence.thorough else self._policy
 
     def _slide(self, sequence: Sequence, cache: KVCache) -> None:
         """Free the pages that have left the window of the layers that have one."""
@@ -180,7 +183,7 @@ class Compressor(Eviction):
                 key_distinctiveness(memory.keys, kind, table, layer.length, size)
             )
         observation = Observation(
-            attention, layer.positions, distinctiveness, layer.attention, layer.gate
+            attention, layer.positions, distinctiveness, layer.attention, layer.comparable_gate
         )
         chosen = selector.select(observation, budget)
         # Pages that are kept whole move whole: no key in them is rounded.
@@ -237,18 +240,3 @@ class Compressor(Eviction):
             queries, self._scales[number], memory.keys, kind, table, length
         )
         return layer.in_order(mass)
-
-    def _on_threads(self, function: Callable[[T], R], items: Iterable[T]) -> list[R]:
-        """What ``function`` makes of each of ``items``, once it has been called for all of them.
-
-        Also where one fails: the others write to pages that would be given to somebody else.
-        """
-        futures = [self._threads.submit(function, item) for item in items]
-        wait(futures)
-        return [future.result() for future in futures]
-
-
-def _num_cpus() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

@@ -15,6 +15,10 @@ from ov_kvcrush.runtime.sequences.sequence import Cut, Sequence
 _LEAST_STRETCH = 512
 _STRETCH_STEP = 128
 
+# Tokens of one inference of a second reading, what asks for it among them: the pages that it takes
+# beside those of the sequence. Fewer fill the processor worse.
+SECOND_READING_TOKENS = 288
+
 
 class CutPlanner:
     """Plans the cuts of sequences, and foresees the pages that they take.
@@ -36,10 +40,17 @@ class CutPlanner:
         # What the layers hold on average when decoding has to cut them once more.
         self._limit = config.max_cache_size + config.decode_slack
 
-    def plan_prompt(self, sequence: Sequence, num_tokens: int, reads_on: bool = False) -> None:
+    def plan_prompt(
+        self,
+        sequence: Sequence,
+        num_tokens: int,
+        reads_on: bool = False,
+        thorough: bool = False,
+    ) -> None:
         """Plan the cuts of ``sequence`` up to the end of its prompt, the first ``num_tokens``.
 
-        ``reads_on``: what is asked about it will only follow.
+        ``reads_on``: what is asked about it will only follow. ``thorough``: each stretch is read
+        again.
         """
         config = self._config
         if not self.evicts:
@@ -55,6 +66,7 @@ class CutPlanner:
             max_cache_size=config.max_cache_size,
             prefill_budget=config.tokens_kept_in_prefill,
             stretch=self._stretch,
+            thorough=thorough,
         )
         if reads_on:
             sequence.planned_cuts[-1] = replace(sequence.planned_cuts[-1], reads_on=True)
@@ -80,7 +92,9 @@ class CutPlanner:
         for cut in [*sequence.planned_cuts, Cut(len(sequence.tokens), 0)]:
             held = [tokens + cut.num_cached - at for tokens in held]
             at = cut.num_cached
-            stages.append([pages_for(tokens) for tokens in held])
+            # The page that is not full is copied, as the sequence and its second reading share it.
+            again = pages_for(SECOND_READING_TOKENS) + 1 if cut.thorough else 0
+            stages.append([pages_for(tokens) + again for tokens in held])
             held = self._held_behind(cut, held)
         if decoding and self.evicts and budgets.budgeted:
             mean = sum(held[n] for n in budgets.budgeted) // len(budgets.budgeted)
@@ -115,16 +129,24 @@ def stretch_between_cuts(max_cache_size: int, chunk: int) -> int:
 
 
 def plan_cuts(
-    num_cached: int, num_tokens: int, *, max_cache_size: int, prefill_budget: int, stretch: int
+    num_cached: int,
+    num_tokens: int,
+    *,
+    max_cache_size: int,
+    prefill_budget: int,
+    stretch: int,
+    thorough: bool = False,
 ) -> list[Cut]:
     """The cuts of a prompt whose tokens ``num_cached … num_tokens - 1`` are still to be read.
 
     After every ``stretch`` of tokens the cache is cut to ``prefill_budget``, so that it never holds
     more than both together; at the end to ``max_cache_size``. A ``prefill_budget`` of 0 leaves the
-    last cut alone.
+    last cut alone, or, where it is to be ``thorough``, others that keep everything.
     """
     cuts = []
-    if prefill_budget:
-        boundaries = range(num_cached + stretch, num_tokens, stretch)
-        cuts = [Cut(boundary, prefill_budget, reads_on=True) for boundary in boundaries]
-    return [*cuts, Cut(num_tokens, max_cache_size)]
+    if prefill_budget or thorough:
+        cuts = [
+            Cut(boundary, prefill_budget or boundary, reads_on=True, thorough=thorough)
+            for boundary in range(num_cached + stretch, num_tokens, stretch)
+        ]
+    return [*cuts, Cut(num_tokens, max_cache_size, thorough=thorough)]

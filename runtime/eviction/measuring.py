@@ -174,6 +174,7 @@ def attention_peaks(
     length: int,
     log_weights: Floats,
     peaks: Floats,
+    stride: int = 1,
 ) -> None:
     """Raise ``peaks`` to the highest attention that any of the last queries pays to each token.
 
@@ -182,16 +183,17 @@ def attention_peaks(
     highest are looked up once they are known, in logarithms.
 
     Args:
-        queries: ``[W, Hq, D]``, after RoPE; the last one belongs to the last cached token, and the
-            W last tokens of the cache are the tokens of the queries.
+        queries: ``[W, Hq, D]``, after RoPE; the last one belongs to the last cached token, each
+            other to the one ``stride`` before the next one's.
         scale: factor on the products.
         key_pages: ``[pages, H, bytes]``.
         kind: storage type of the keys, one of ``KEY_KINDS``.
         table: pages of the sequence in order.
         length: S, tokens in the cache.
         log_weights: ``[W]``, natural logarithm of a factor on each query's attention.
-        peaks: ``[Hq, n]``, natural logarithms of the highest so far, for the first n slots; n at
-            most S - W. Changed.
+        peaks: ``[Hq, n]``, natural logarithms of the highest so far, for the first n slots; all of
+            them before the first query's own. Changed.
+        stride: tokens from one query to the next.
     """
     num_rows, num_query_heads, head_size = queries.shape
     num_kv_heads = key_pages.shape[1]
@@ -223,16 +225,17 @@ def attention_peaks(
                 for w in range(count):
                     for d in range(head_size):
                         columns[d, w] = queries[begin + w, head, d] * factor
-                # The first query of the block sees so many tokens, each other one more.
-                seen = length - num_rows + begin + 1
+                # The first query of the block sees so many tokens, each other ``stride`` more.
+                seen = length - (num_rows - 1 - begin) * stride
                 top[:] = np.float32(-3.0e38)
                 total[:] = np.float32(0.0)
-                for page in range((seen + count - 1 + page_size - 1) // page_size):
+                most = seen + (count - 1) * stride
+                for page in range((most + page_size - 1) // page_size):
                     first = page * page_size
                     tile = stored[first : first + page_size] if page < num_stored else passing
                     _add_products(keys[first : first + page_size], columns, tile)
                     for t in range(max(np.int64(0), seen - first), page_size):
-                        for j in range(min(columns_at_once, first + t - seen + 1)):
+                        for j in range(min(columns_at_once, (first + t - seen) // stride + 1)):
                             tile[t, j] = np.float32(-3.0e38)
                     _add_to_denominators(tile, top, total, raised)
                 for w in range(count):

@@ -21,6 +21,7 @@ from ov_kvcrush.runtime.generation.request import PromptLimits, Request, new_req
 from ov_kvcrush.runtime.interface import DEFAULT_LIMITS, Engine, EngineDescription, EngineLimits
 from ov_kvcrush.runtime.model.batch import Batch, build_batch
 from ov_kvcrush.runtime.paged.running import RunningRequests
+from ov_kvcrush.runtime.paged.second_reading import SecondReading
 from ov_kvcrush.runtime.paged.setup import set_up
 from ov_kvcrush.runtime.paged.storing import store
 from ov_kvcrush.runtime.pages.layout import PAGE_SIZE
@@ -92,6 +93,9 @@ class PagedEngine(Engine):
         self.prefixes = parts.prefixes
         self.scheduler = parts.scheduler
         self._tokenizer = tokenizer
+        self._second_reading = SecondReading(
+            parts.model, parts.cache, parts.meter, tokenizer, limits.context_length
+        )
         self._limits = limits
         self._budgets = parts.budgets
         self._identity = parts.identity
@@ -118,11 +122,21 @@ class PagedEngine(Engine):
                 "a chat continues one answer, so num_return_sequences must be 1",
                 "Generate alternatives without a chat session.",
             )
+        if session is not None and session.thorough:
+            self._prepare_thorough()
         lead = request.generations[0]
         sequence = self._intake.begin(request.prompt_ids, session, prefix, owner, lead.metrics)
         self._num_requests += 1
         self._requests.add(request, sequence)
         return request
+
+    def _prepare_thorough(self) -> None:
+        if not self.config.evicts:
+            raise ConfigError(
+                "nothing is evicted, so reading twice would choose nothing",
+                "Give a budget: max_cache_size or kv_budget_mb.",
+            )
+        self._second_reading.prepare()
 
     def step(self) -> list[Request]:
         """Run one inference for whoever is next; the requests that got tokens from it."""
@@ -247,11 +261,14 @@ class PagedEngine(Engine):
     def _compress(self, batch: Batch) -> None:
         for chunk in batch.chunks:
             sequence = chunk.sequence
+            metrics = self._requests.metrics_of(sequence)
+            if not self._second_reading.read(sequence, metrics):
+                self.preempt(sequence)
+                continue
             # Before anything is evicted, and at a prompt's end.
             if chunk.count > 1 and (sequence.is_cut_due or chunk.ends):
                 self.prefixes.keep_uncut(sequence)
             begun = time.perf_counter()
-            metrics = self._requests.metrics_of(sequence)
             if not self.eviction.compress(sequence, self.cache):
                 self.preempt(sequence)
             metrics.compression_time += time.perf_counter() - begun

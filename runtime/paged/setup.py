@@ -19,6 +19,8 @@ from ov_kvcrush.runtime.eviction.budgets import CacheBudgets, buy_tokens
 from ov_kvcrush.runtime.eviction.compressor import Compressor
 from ov_kvcrush.runtime.eviction.cut_plan import CutPlanner
 from ov_kvcrush.runtime.eviction.interface import Eviction, NoEviction
+from ov_kvcrush.runtime.eviction.layer_threads import LayerThreads
+from ov_kvcrush.runtime.eviction.peaks import PeakMeter
 from ov_kvcrush.runtime.interface import EngineLimits
 from ov_kvcrush.runtime.model.paged_model import PagedModel, require_cpu
 from ov_kvcrush.runtime.pages.layout import PAGE_SIZE, pages_for
@@ -48,6 +50,7 @@ class EngineParts:
         budgets: what each layer may hold.
         cache: pages of the sequences.
         eviction: keeps them within the budget.
+        meter: measures what second readings look at.
         prefixes: what is cached of prompts' beginnings.
         intake: begins requests.
         scheduler: chooses each step.
@@ -60,6 +63,7 @@ class EngineParts:
     budgets: CacheBudgets
     cache: KVCache
     eviction: Eviction
+    meter: PeakMeter
     prefixes: Prefixes
     intake: Intake
     scheduler: Scheduler
@@ -96,9 +100,12 @@ def set_up(
         budgets = CacheBudgets(config, model.layers, shares)
     cache = _make_cache(model, config, plan, budgets.largest_share, limits)
     planner = CutPlanner(config, budgets, limits.max_num_batched_tokens)
+    threads = LayerThreads()
     eviction: Eviction = NoEviction()
     if config.evicts:
-        eviction = Compressor(model.layers, model.scales, model.memories, config, budgets, planner)
+        eviction = Compressor(
+            model.layers, model.scales, model.memories, config, budgets, planner, threads
+        )
     prefixes = Prefixes(cache, eviction.window_size, config.prefix_caching)
     admission = Admission(cache, planner)
     scheduler = Scheduler(
@@ -117,6 +124,7 @@ def set_up(
         budgets=budgets,
         cache=cache,
         eviction=eviction,
+        meter=PeakMeter(model.layers, model.scales, model.memories, budgets.budgeted, threads),
         prefixes=prefixes,
         intake=Intake(model.layers, cache, planner, eviction, prefixes, admission, model.has_gate),
         scheduler=scheduler,

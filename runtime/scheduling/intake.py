@@ -91,10 +91,13 @@ class Intake:
         owner = owner if session is None else session.owner
         sequence = kept or self.new_sequence(prompt, owner)
         is_prefix = session is not None and session.is_prefix
+        thorough = session is not None and session.thorough
+        if thorough and kept is None:
+            sequence.become_thorough()
         with self._cache.released_on_failure(sequence):
             if kept is None and prefix is not None:
                 self._prefixes.begin_with(prefix, sequence)
-            self._planner.plan_prompt(sequence, len(sequence.tokens), reads_on=is_prefix)
+            self._planner.plan_prompt(sequence, len(sequence.tokens), is_prefix, thorough)
             if self._admission.could_ever(sequence):
                 return sequence
         error = self.too_long(sequence)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from collections.abc import Sequence as SequenceOf
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -143,6 +143,25 @@ class KVCache:
                 self.pool.share(number, pages)
                 target.layers[number].pages = pages
             source.clone_into(target)
+
+    def lend(self, source: Sequence, target: Sequence, count: int, layers: Container[int]) -> None:
+        """Make ``target``, which holds nothing, read on behind a part of ``source``, on its pages.
+
+        Args:
+            source: not changed.
+            target: bare, its tokens begin as those of ``source``; it counts all of them as read.
+            count: newest tokens that it sees, beside the first page.
+            layers: where it sees no others; it sees all in the rest.
+        """
+        with self.released_on_failure(target):
+            for number, layer in enumerate(source.layers):
+                pages = layer.pages[: pages_for(layer.length)]
+                hidden = max(0, (layer.length - count) // PAGE_SIZE - 1) if number in layers else 0
+                pages = pages[:1] + pages[1 + hidden :]
+                self.pool.share(number, pages)
+                target.layers[number].pages = pages
+                target.layers[number].append(0, layer.length - hidden * PAGE_SIZE)
+            target.num_cached = source.num_cached
 
     # ------------------------------------------------------------- parked chats and prefixes
 

@@ -9,6 +9,9 @@ from numpy.typing import NDArray
 
 from ov_kvcrush.runtime.pages.layout import PAGE_SIZE, pages_for
 
+# Stands for a score that a second reading is still to give: finite, as all that is saved has to be.
+NOT_AGAIN = np.finfo(np.float32).min
+
 
 class LayerCache:
     """What one layer holds of one sequence: pages in order, and the positions in their slots.
@@ -21,8 +24,10 @@ class LayerCache:
         slots: ``[H, length]`` the slot in which each of them lies; the newest lie last, in order.
         attention: ``[Hq, length]`` attention of all queries so far to each of them, summed, or
             None where no policy asks for it.
-        gate: ``[H, length]`` what the model's gate said of each of them when it was read, or None
-            where nothing was said of some.
+        gate: ``[H, length]`` how much later text will want each of them, a logarithm: what the
+            model's gate said when it was read, or what a second reading looked at, ``NOT_AGAIN``
+            for those that were read once; None where nothing is known of some.
+        has_gate: whether ``gate`` is kept.
     """
 
     def __init__(self, num_kv_heads: int, num_query_heads: int = 0, has_gate: bool = False) -> None:
@@ -32,7 +37,12 @@ class LayerCache:
         self._positions = np.empty((num_kv_heads, 0), np.int32)
         self._slots = np.empty((num_kv_heads, 0), np.int32)
         self._attention = np.empty((num_query_heads, 0), np.float32) if num_query_heads else None
-        self._has_gate = has_gate
+        self.has_gate = has_gate
+        self._gate = self._no_scores()
+
+    def keep_gate(self) -> None:
+        """Keep scores from the first token on; it holds none yet."""
+        self.has_gate = True
         self._gate = self._no_scores()
 
     def take_pages(self) -> list[int]:
@@ -68,8 +78,35 @@ class LayerCache:
 
     @property
     def gate(self) -> NDArray[np.float32] | None:
-        """``[H, length]`` scores of the gate."""
+        """``[H, length]`` scores of the gate, or of a second reading."""
         return None if self._gate is None else self._gate[:, : self.length]
+
+    @property
+    def comparable_gate(self) -> NDArray[np.float32] | None:
+        """The same, with the median of the others for what was not read again.
+
+        What a gate says is on another scale than what a second reading finds.
+        """
+        gate = self.gate
+        if gate is None or not (once := gate == NOT_AGAIN).any():
+            return gate
+        num_once = once.sum(axis=1, keepdims=True)
+        middle = np.minimum((num_once + self.length) // 2, self.length - 1)
+        # What was read once comes first in this order.
+        return np.where(once, np.take_along_axis(np.sort(gate, axis=1), middle, axis=1), gate)
+
+    @property
+    def num_not_again(self) -> int:
+        """How many of the newest tokens were not read again."""
+        if self._gate is None:
+            return self.length
+        again = np.flatnonzero(self._gate[0, : self.length] != NOT_AGAIN)
+        return self.length - int(again[-1]) - 1 if len(again) else self.length
+
+    def score_newest(self, scores: NDArray[np.float32]) -> None:
+        """Let the newest tokens have ``scores [H, n]``."""
+        if self.gate is not None:
+            self.gate[:, -scores.shape[1] :] = scores
 
     def append(self, first: int, count: int, gate: NDArray[np.float32] | None = None) -> None:
         """Take in ``count`` new tokens at true positions ``first``, ``first + 1``, …
@@ -101,7 +138,7 @@ class LayerCache:
         """Hold copies of the attributes of these names, on the pages already on the table."""
         self._positions, self._slots = positions.copy(), slots.copy()
         self._attention = None if attention is None else attention.copy()
-        self._gate = gate.copy() if gate is not None and self._has_gate else None
+        self._gate = gate.copy() if gate is not None and self.has_gate else None
         self.length = positions.shape[1]
 
     def keep(self, chosen: NDArray[np.int32], slots: NDArray[np.int32]) -> None:
@@ -136,7 +173,7 @@ class LayerCache:
         self.length -= count
 
     def _no_scores(self) -> NDArray[np.float32] | None:
-        return np.empty((len(self._positions), 0), np.float32) if self._has_gate else None
+        return np.empty((len(self._positions), 0), np.float32) if self.has_gate else None
 
     def surplus_pages(self) -> list[int]:
         """Take the pages behind the last used slot off the table; returns them."""

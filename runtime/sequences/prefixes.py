@@ -114,6 +114,8 @@ class Prefixes:
         """Tokens of ``stored`` that ``new`` may begin with; 0 for none."""
         if stored.tokens[:PAGE_SIZE] != new.tokens[:PAGE_SIZE]:
             return 0  # the usual case, and fast
+        if stored.thorough != new.thorough:
+            return 0  # what was read once has other scores than what was read twice
         common = common_prefix(stored.tokens[: stored.num_cached], new.tokens[:-1])
         evicting = [cut for cut in new.planned_cuts if cut.num_cached > cut.budget]
         num_made = len(stored.cuts)
@@ -135,6 +137,8 @@ class Prefixes:
         for session in self._kept():
             kept = session.sequence
             if kept is None or kept.cuts != sequence.cuts or session.owner != sequence.owner:
+                continue
+            if kept.thorough != sequence.thorough:
                 continue
             if kept.tokens == tokens:
                 self._cache.touch(session)

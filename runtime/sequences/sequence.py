@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ov_kvcrush.plan import LayerGeometry
 from ov_kvcrush.runtime.pages.layout import pages_for
-from ov_kvcrush.runtime.sequences.layer_cache import LayerCache
+from ov_kvcrush.runtime.sequences.layer_cache import NOT_AGAIN, LayerCache
 from ov_kvcrush.runtime.sequences.query_window import QueryWindow
 
 
@@ -23,11 +23,14 @@ class Cut:
         num_cached: of the sequence, when it is due.
         budget: the mean of the layers.
         reads_on: the prompt goes on behind it, so that what will be asked may not be known yet.
+        thorough: what has come since the one before is read again first. It leaves everything where
+            the budget holds it.
     """
 
     num_cached: int
     budget: int
     reads_on: bool = False
+    thorough: bool = False
 
 
 class Sequence:
@@ -42,6 +45,8 @@ class Sequence:
             before has been chosen from, or has slid out of a window.
         cuts: those so far.
         planned_cuts: those that are to come, in order.
+        passed_cuts: thorough ones that had nothing to cut; they count where it is read anew.
+        thorough: its prompt, or what it begins with, is read twice (see ``Session``).
         num_reused: how many of ``tokens`` it did not have to read, for others had.
         owner: whose it is: it begins with what was cached for the same owner only.
         has_gate: whether the gate has a say about its tokens.
@@ -69,6 +74,8 @@ class Sequence:
         self.rewind_floor = 0
         self.cuts: list[Cut] = []
         self.planned_cuts: list[Cut] = []
+        self.passed_cuts: list[Cut] = []
+        self.thorough = False
         self.num_reused = 0
         self.owner = owner
         self.has_gate = has_gate
@@ -111,17 +118,33 @@ class Sequence:
 
     @property
     def is_scored(self) -> bool:
-        """Whether the gate has scored every token that is cached."""
+        """Whether the gate, or a second reading, has a score for every token that is cached."""
         return all(layer.gate is not None for layer in self.layers)
 
     def append(self, count: int, gates: SequenceOf[NDArray[np.float32]] = ()) -> None:
         """Note that the next ``count`` tokens are in the cache now.
 
-        ``gates``: by layer ``[count, H]``, what the gate says of them; empty without one.
+        ``gates``: by layer ``[count, H]``, what the gate says of them; empty without one. It has no
+        say where a second reading has.
         """
         for number, layer in enumerate(self.layers):
-            layer.append(self.num_cached, count, gates[number] if gates else None)
+            gate = gates[number] if gates else None
+            if self.thorough:
+                gate = np.full((count, len(layer.positions)), NOT_AGAIN)
+            layer.append(self.num_cached, count, gate)
         self.num_cached += count
+
+    def become_thorough(self) -> None:
+        """Be scored by second readings from the first token on; nothing has been read yet."""
+        self.thorough = True
+        for layer in self.layers:
+            layer.keep_gate()
+
+    def pass_cut(self) -> None:
+        """Go on behind the planned cut at which it stands, which has nothing to cut."""
+        cut = self.planned_cuts.pop(0)
+        if cut.thorough:
+            self.passed_cuts.append(cut)
 
     def note_cut(self, cut: Cut, recent_size: int) -> None:
         """Count ``cut`` as made: all but the last ``recent_size`` tokens have been chosen from."""
@@ -157,14 +180,24 @@ class Sequence:
         if self.window is not None:
             self.window.rewind(count)
         self.num_cached = num_cached
+        self.passed_cuts = [cut for cut in self.passed_cuts if cut.num_cached <= num_cached]
+
+    def bare_twin(self, tokens: list[int]) -> Sequence:
+        """The same without a policy, for what is only read to see what it looks at."""
+        return Sequence(tokens, self._geometry, None, owner=self.owner)
 
     def twin(self, tokens: list[int]) -> Sequence:
         """A sequence of ``tokens`` of the same kind that holds nothing."""
         window = None if self.window is None else self.window.size
-        return Sequence(tokens, self._geometry, window, self.accumulates, self.owner, self.has_gate)
+        twin = Sequence(tokens, self._geometry, window, self.accumulates, self.owner, self.has_gate)
+        if self.thorough:
+            twin.become_thorough()
+        return twin
 
     def clone_into(self, other: Sequence) -> None:
         """Make ``other`` hold what this one holds, on the pages already on its tables."""
+        if self.thorough:
+            other.become_thorough()
         for mine, its in zip(self.layers, other.layers, strict=True):
             attention = mine.attention if other.accumulates else None
             its.hold(mine.positions, mine.slots, attention, mine.gate)
@@ -173,6 +206,7 @@ class Sequence:
         other.num_cached = self.num_cached
         other.rewind_floor = self.rewind_floor
         other.cuts = list(self.cuts)
+        other.passed_cuts = list(self.passed_cuts)
 
     def forget_cache(self) -> None:
         """Have read nothing any more, and plan to make the same cuts again.
@@ -183,8 +217,9 @@ class Sequence:
             self.window.rewind(self.num_cached)
         self.num_cached = 0
         self.rewind_floor = 0
-        self.planned_cuts = self.cuts + self.planned_cuts
-        self.cuts = []
+        made = sorted([*self.cuts, *self.passed_cuts], key=lambda cut: cut.num_cached)
+        self.planned_cuts = made + self.planned_cuts
+        self.cuts, self.passed_cuts = [], []
 
 
 @dataclass(frozen=True)

@@ -25,16 +25,24 @@ class Session:
         is_closed: what the running request leaves is not to be kept.
         pinned: the engine may not take its pages for others.
         is_prefix: it is there for others to begin with, and not a chat.
+        thorough: what is read for it is read twice, to be cut by what the second reading looked at.
         owner: whose it is: what it has cached is found by requests of the same owner only.
     """
 
-    def __init__(self, pinned: bool = False, is_prefix: bool = False, owner: str = "") -> None:
+    def __init__(
+        self,
+        pinned: bool = False,
+        is_prefix: bool = False,
+        owner: str = "",
+        thorough: bool = False,
+    ) -> None:
         self.sequence: Sequence | None = None
         self.busy = False
         self.is_closed = False
         self.pinned = pinned
         self.is_prefix = is_prefix
         self.owner = owner
+        self.thorough = thorough
 
     @property
     def token_ids(self) -> list[int]:

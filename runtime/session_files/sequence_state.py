@@ -47,6 +47,7 @@ class SequenceState:
         rewind_floor: as in ``Sequence``.
         cuts: those so far.
         layers: by layer.
+        is_thorough: its scores are of a second reading.
     """
 
     tokens: NDArray[np.int64]
@@ -54,6 +55,7 @@ class SequenceState:
     rewind_floor: int
     cuts: tuple[Cut, ...]
     layers: tuple[LayerState, ...]
+    is_thorough: bool = False
 
     @classmethod
     def of(cls, sequence: Sequence) -> SequenceState:
@@ -74,6 +76,7 @@ class SequenceState:
                 )
                 for number, layer in enumerate(sequence.layers)
             ),
+            sequence.thorough,
         )
 
     @property
@@ -92,6 +95,8 @@ class SequenceState:
         What its policy has no use for is left out. A window that was smaller, or is missing, fills
         again as tokens are read. A gate that has said nothing of what is stored has no say then.
         """
+        if self.is_thorough:
+            sequence.become_thorough()
         for layer, stored in zip(sequence.layers, self.layers, strict=True):
             attention = stored.attention if sequence.accumulates else None
             layer.hold(stored.positions, stored.slots, attention, stored.gate)
@@ -113,6 +118,7 @@ class SequenceState:
             "is_accumulated": self.is_accumulated,
             "has_window": self.layers[0].queries is not None,
             "has_gate": self.layers[0].gate is not None,
+            "is_thorough": self.is_thorough,
         }
 
     def arrays(self) -> dict[str, NDArray[Any]]:
@@ -141,8 +147,9 @@ class SequenceState:
         """
         try:
             cuts = tuple(Cut(**cut) for cut in values["cuts"])
-            # Files of version 1 know of no gate.
+            # Files of version 1 know of neither.
             has_gate = values.get("has_gate", False)
+            is_thorough = bool(values.get("is_thorough", False))
             names = _array_names(values["is_accumulated"], values["has_window"], has_gate)
             num_cached, rewind_floor = values["num_cached"], values["rewind_floor"]
         except (KeyError, TypeError) as error:
@@ -159,7 +166,8 @@ class SequenceState:
                     found.get("gate"),
                 )
             )
-        return cls(array("tokens"), num_cached, rewind_floor, cuts, tuple(layers))
+        tokens = array("tokens")
+        return cls(tokens, num_cached, rewind_floor, cuts, tuple(layers), is_thorough)
 
     # ------------------------------------------------------------- checks
 
@@ -182,6 +190,10 @@ class SequenceState:
             f"it has token ids that are not below {vocab_size}",
         )
         self._check_cuts()
+        _require(
+            self.layers[0].gate is not None or not self.is_thorough,
+            "it was read twice, and has no scores",
+        )
         windows = {None if one.queries is None else len(one.queries) for one in self.layers}
         _require(len(windows) == 1, "its layers have query windows of different sizes")
         for number, (layer, shape) in enumerate(zip(self.layers, geometry, strict=True)):
@@ -190,7 +202,9 @@ class SequenceState:
     def _check_cuts(self) -> None:
         for cut in self.cuts:
             numbers = (cut.num_cached, cut.budget)
-            are_numbers = all(type(n) is int for n in numbers) and type(cut.reads_on) is bool
+            marks = (cut.reads_on, cut.thorough)
+            are_numbers = all(type(n) is int for n in numbers)
+            are_numbers &= all(type(mark) is bool for mark in marks)
             _require(
                 are_numbers and cut.budget > 0 and 0 < cut.num_cached <= self.num_cached,
                 "its list of cuts is malformed",

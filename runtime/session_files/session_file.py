@@ -181,7 +181,8 @@ def open_session(
 def load_into(sequence: Sequence, stored: StoredSession, cache: KVCache, gate: str = "") -> None:
     """Let ``sequence``, new and of the stored tokens, hold what is ``stored``, on its own pages.
 
-    What another gate than the one with the digest ``gate`` has said is left out.
+    What another gate than the one with the digest ``gate`` has said is left out, unless a second
+    reading has found it.
 
     Raises:
         SessionError: the pool has no room, or the policy of ``sequence`` needs what was not saved;
@@ -196,7 +197,8 @@ def load_into(sequence: Sequence, stored: StoredSession, cache: KVCache, gate: s
             "Load the model with the importance method it was saved with, or one with a window.",
         )
     with cache.released_on_failure(sequence):
-        (state if stored.gate == gate else state.unscored()).restore(sequence)
+        is_known = state.is_thorough or stored.gate == gate
+        (state if is_known else state.unscored()).restore(sequence)
         # Asked first: what is parked would be dropped in vain.
         if not (cache.pool.could_hold(stored.layer_pages) and cache.extend(sequence, 0)):
             size = cache.bytes_of_pages(stored.layer_pages)

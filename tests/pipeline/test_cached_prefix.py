@@ -11,6 +11,8 @@ from openvino_genai import ChatHistory
 
 from ov_kvcrush import AsyncLLMPipeline, KVCacheConfig, LLMPipeline
 from ov_kvcrush.errors import ConfigError, PromptError, UnsupportedError
+from ov_kvcrush.pipeline.cached_prefix import CachedPrefix
+from ov_kvcrush.pipeline.reading import ReadingProgress
 from tests.support.answers import decoded
 from tests.support.coroutines import run
 from tests.support.engines import F32
@@ -107,8 +109,43 @@ def test_mistakes_are_told(pipe: LLMPipeline, needle_f32_dir: Path) -> None:
         pipe.generate("What?", prefix=prefix)
     assert used_bytes(pipe) == 0
     theirs = LLMPipeline(needle_f32_dir, engine="genai")
-    with pytest.raises(UnsupportedError, match="keeps no prefixes"):
-        theirs.cache_prefix("Some text. ")
+    for thorough in (False, True):
+        with pytest.raises(UnsupportedError, match="keeps no prefixes"):
+            theirs.cache_prefix("Some text. ", thorough=thorough)
+    with pytest.raises(ConfigError, match="nothing is evicted"):
+        pipe.cache_prefix("Some text. ", thorough=True)
+    assert used_bytes(pipe) == 0
+
+
+def test_one_that_was_read_twice_is_asked_saved_and_loaded(
+    needle_f32_dir: Path, tmp_path: Path
+) -> None:
+    config = KVCacheConfig(max_cache_size=256, prefix_caching=False)
+    pipe, path = LLMPipeline(needle_f32_dir, "CPU", F32, kv_cache_config=config), tmp_path / "d"
+    reading: list[ReadingProgress] = []
+    with pipe.cache_prefix(DOCUMENT, progress=reading.append, thorough=True) as prefix:
+        assert reading[-1].share == 1
+        answers = [str(pipe.generate(q, prefix=prefix, **SETTINGS)) for q in QUESTIONS]
+        pipe.save_session(path, prefix)
+
+    async def ask() -> list[str]:
+        async with AsyncLLMPipeline(pipe) as serving:
+            twice = await serving.cache_prefix(DOCUMENT, thorough=True)
+            assert twice.thorough
+            loaded = await serving.load_session(path)
+            assert isinstance(loaded, CachedPrefix)
+            assert loaded.thorough
+            results = [
+                (await serving.generate(q, prefix=one, **SETTINGS)).texts[0]
+                for one in (twice, loaded)
+                for q in QUESTIONS
+            ]
+            await serving.close_session(twice.session)
+            await serving.close_session(loaded.session)
+            return results
+
+    assert run(ask()) == 2 * answers
+    assert used_bytes(pipe) == 0
 
 
 def test_a_chat_of_many_turns_holds_no_more_than_of_few(needle_int8_dir: Path) -> None:

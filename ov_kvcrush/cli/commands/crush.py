@@ -60,6 +60,14 @@ def crush(
             metavar="TEXT", help="System message of the chats about it.", show_default=False
         ),
     ] = "",
+    thorough: Annotated[
+        bool,
+        typer.Option(
+            "--thorough",
+            help="Read the document twice and keep what the second reading looks at: about twice "
+            "the time, for documents that are asked about often.",
+        ),
+    ] = False,
     overwrite: Annotated[
         bool,
         typer.Option("--overwrite", help="Replace whatever FILE is, not just another document."),
@@ -105,9 +113,10 @@ def crush(
         )
         try:
             with StepProgress("Prepare") as progress:
-                progress.step(1, 2, f"Read and crush {describe_document(document)}")
+                twice = " twice" if thorough else ""
+                progress.step(1, 2, f"Read{twice} and crush {describe_document(document)}")
                 # As a file that a chat's /read attaches stands before its question.
-                prefix = pipeline.cache_prefix(f"{text}\n\n", system, progress.read)
+                prefix = pipeline.cache_prefix(f"{text}\n\n", system, progress.read, thorough)
                 progress.step(2, 2, f"Write {output}")
                 summary = pipeline.save_session(output, prefix, overwrite=overwrite)
         except KeyboardInterrupt:
@@ -164,6 +173,7 @@ def _figures(
         "kv_bytes_full": metrics["kv_bytes_full"],
         "kv_bytes_peak": metrics["kv_bytes_peak"],
         "file_bytes": summary.file_bytes,
+        "thorough": prefix.thorough,
         "seconds": metrics["duration_ms"] / 1e3,
         "key_cache_precision": description.key_cache_precision,
         "value_cache_precision": description.value_cache_precision,
@@ -179,8 +189,9 @@ def _print_summary(figures: dict[str, Any]) -> None:
         if evicted
         else "all of them kept: they fit the budget"
     )
+    twice = " twice" if figures["thorough"] else ""
     rows = {
-        "Document": f"{figures['num_tokens']:,} tokens, read in {figures['seconds']:,.1f} s",
+        "Document": f"{figures['num_tokens']:,} tokens, read{twice} in {figures['seconds']:,.1f} s",
         "Tokens": kept,
         "KV cache": f"{megabytes(figures['kv_bytes'])} of {megabytes(figures['kv_bytes_full'])}, "
         f"at most {megabytes(figures['kv_bytes_peak'])} meanwhile, "

@@ -15,6 +15,7 @@ import pytest
 from ov_kvcrush import KVCacheConfig, LLMPipeline
 from ov_kvcrush.cli import run
 from ov_kvcrush.cli.options.cache import spell_cache_options
+from ov_kvcrush.pipeline.cached_prefix import CachedPrefix
 from tests.support.commands import fails
 from tests.support.paths import ROOT
 from tests.support.pipelines import engine_in
@@ -94,6 +95,51 @@ def test_the_summary_as_json(
     assert prefix.system_message == "Be brief."  # type: ignore[union-attr]
     prefix.close()
     engine_in(shared).check_integrity()
+
+
+def test_a_document_is_read_twice(needle_int8_dir: Path, document: Path, tmp_path: Path) -> None:
+    file = tmp_path / "rooms.safetensors"
+    command = [sys.executable, "-m", "ov_kvcrush"]
+    arguments = [str(needle_int8_dir), str(document), "-o", str(file), *BUDGET, "--thorough"]
+    made = subprocess.run(
+        [*command, "crush", *arguments],
+        cwd=ROOT, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert f"[1/2] Read twice and crush {document}" in made.stderr.splitlines()
+    assert re.search(r"Document +[\d,]+ tokens, read twice in ", made.stdout)
+    assert re.search(r"160 of them kept, \d+ evicted\n", made.stdout)
+    following = made.stdout.splitlines()[-1].removeprefix("Next: ov-kvcrush ").split()
+    asked = subprocess.run(
+        [*command, *following, "--prompt", "Which is room 7?", "--max-new-tokens", "5"],
+        cwd=ROOT, capture_output=True, text=True, check=True, stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+    assert asked.stdout.strip()
+
+
+def test_a_thorough_summary_as_json(
+    shared: LLMPipeline, document: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "rooms.safetensors"
+    arguments = ["crush", str(tmp_path), str(document), "-o", str(file), *BUDGET]
+    kept = []
+    for thorough in (False, True):
+        assert run([*arguments, "--json", *["--thorough"] * thorough]) == 0
+        figures = json.loads(capsys.readouterr().out)
+        assert figures["thorough"] is thorough
+        prefix = shared.load_session(file)
+        assert isinstance(prefix, CachedPrefix)
+        assert prefix.thorough is thorough
+        assert prefix.session.sequence is not None
+        kept.append([layer.positions.tolist() for layer in prefix.session.sequence.layers])
+        prefix.close()
+    assert kept[0] != kept[1]
+
+
+def test_reading_twice_needs_a_budget(
+    document: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["crush", "no-model", str(document), "-o", str(tmp_path / "a.safetensors")]
+    assert "nothing says how far" in fails(capsys, *arguments, "--thorough")
 
 
 def test_only_a_document_is_replaced_unasked(

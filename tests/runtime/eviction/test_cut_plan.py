@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -21,6 +23,21 @@ def test_a_prompt_is_cut_after_each_stretch_and_at_its_end() -> None:
 def test_without_a_prefill_budget_it_is_cut_once() -> None:
     cuts = plan_cuts(0, 9000, max_cache_size=256, prefill_budget=0, stretch=1024)
     assert cuts == [Cut(9000, 256)]
+
+
+def test_what_is_read_twice_stops_at_every_stretch() -> None:
+    plan = partial(plan_cuts, 0, 2500, max_cache_size=256, stretch=1024, thorough=True)
+    assert plan(prefill_budget=512) == [
+        Cut(1024, 512, reads_on=True, thorough=True),
+        Cut(2048, 512, reads_on=True, thorough=True),
+        Cut(2500, 256, thorough=True),
+    ]
+    # Where nothing is cut on the way there is nothing to cut there either.
+    assert plan(prefill_budget=0) == [
+        Cut(1024, 1024, reads_on=True, thorough=True),
+        Cut(2048, 2048, reads_on=True, thorough=True),
+        Cut(2500, 256, thorough=True),
+    ]
 
 
 def test_a_prompt_of_whole_stretches_is_not_cut_twice_at_its_end() -> None:

@@ -8,7 +8,11 @@ from numpy.typing import NDArray
 
 from ov_kvcrush.plan import LayerGeometry
 from ov_kvcrush.precisions import LayerPrecision
-from ov_kvcrush.runtime.eviction.measuring import attention_mass, key_distinctiveness
+from ov_kvcrush.runtime.eviction.measuring import (
+    attention_mass,
+    attention_peaks,
+    key_distinctiveness,
+)
 from ov_kvcrush.runtime.eviction.moving import move_tokens, place
 from ov_kvcrush.runtime.pages import key_codec
 from ov_kvcrush.runtime.pages.layout import PAGE_SIZE, CacheLayout
@@ -64,6 +68,30 @@ class Layer:
         """``[H, length, bytes]``."""
         rows = [self.values[self.table[t // PAGE_SIZE], :, t % PAGE_SIZE] for t in range(length)]
         return np.stack(rows, axis=1)
+
+
+@KINDS
+@pytest.mark.parametrize(("num_rows", "stride"), [(1, 1), (70, 1), (64, 2), (67, 3)])
+def test_attention_peaks_are_the_highest_of_any_query(
+    kind: str, num_rows: int, stride: int
+) -> None:
+    known, length = 45, 45 + 7 + num_rows * stride
+    layer = Layer(kind, length)
+    rng = np.random.default_rng(1)
+    shape = (num_rows, KV_HEADS * GROUP, HEAD_SIZE)
+    queries = (3 * rng.standard_normal(shape)).astype(np.float32)
+    weights = rng.standard_normal(num_rows).astype(np.float32)
+    peaks = np.full((KV_HEADS * GROUP, known), -3.0, np.float32)
+    attention_peaks(
+        queries, 0.3, layer.keys, layer.kind, layer.table, length, weights, peaks, stride
+    )
+    products = np.einsum("whd,hsd->hws", queries, layer.read_keys().repeat(GROUP, axis=0)) * 0.3
+    for w in range(num_rows):
+        products[:, w, length - (num_rows - 1 - w) * stride :] = -np.inf
+    paid = np.exp(products - products.max(axis=2, keepdims=True))
+    paid /= paid.sum(axis=2, keepdims=True)
+    wanted = (np.log(paid[:, :, :known]) + weights[:, None]).max(axis=1)
+    np.testing.assert_allclose(peaks, np.maximum(wanted, -3.0), atol=1e-4)
 
 
 @KINDS

@@ -19,6 +19,7 @@ from ov_kvcrush.runtime.engine_metrics import EndedSequences
 from ov_kvcrush.runtime.eviction.budgets import CacheBudgets
 from ov_kvcrush.runtime.eviction.compressor import Compressor
 from ov_kvcrush.runtime.eviction.cut_plan import CutPlanner
+from ov_kvcrush.runtime.eviction.peaks import PeakMeter
 from ov_kvcrush.runtime.generation.request import Request
 from ov_kvcrush.runtime.generation.sampler import Sampler
 from ov_kvcrush.runtime.generation.stopping import StopChecker
@@ -80,6 +81,10 @@ PLACES: dict[str, tuple[Any, str]] = {
     "cut: tokens are moved": (Compressor, "_move"),
     "cut: a layer keeps them": (LayerCache, "keep"),
     "cut: pages behind are given back": (KVCache, "trim"),
+    "again: pages are lent": (KVCache, "lend"),
+    "again: its tokens are counted": (Sequence, "bare_twin"),
+    "again: what it looks at": (PeakMeter, "measure"),
+    "again: a layer takes its scores": (LayerCache, "score_newest"),
     "end: pages are off the table": (LayerCache, "surplus_pages"),
     "end: what a stop string cut is taken back": (paged_running, "_take_back"),
     "end: its costs are summed up": (EndedSequences, "add"),
@@ -89,7 +94,7 @@ PLACES: dict[str, tuple[Any, str]] = {
     "load: the pages are filled": (StoredSession, "fill"),
 }
 
-DOCUMENT, SYSTEM = prompt_of(150, 1), prompt_of(70, 2)
+DOCUMENT, SYSTEM, OTHER_DOCUMENT = prompt_of(150, 1), prompt_of(70, 2), prompt_of(250, 10)
 CALLS_THAT_FAIL = 5
 # Attention is measured at a cut, through a window of queries, or accumulated from the beginning.
 NOT_CALLED = {
@@ -135,7 +140,9 @@ def engine(folder: Path, request: pytest.FixtureRequest) -> PagedEngine:
 
 @dataclass
 class Work:
-    """Everything that an engine does, once: a chat, a document, two answers to one prompt, a file.
+    """Everything that an engine does, once.
+
+    A chat, a document, another one that is read twice, two answers to one prompt, a file.
 
     Attributes:
         sessions: that were made.
@@ -156,6 +163,9 @@ class Work:
         self.ask([(first + self.answers[0] + prompt_of(30, 5), chat, None)], 6)
         document = self.session(pinned=True, is_prefix=True)
         self.ask([(DOCUMENT, document, None)], 1)
+        twice = self.session(pinned=True, is_prefix=True, thorough=True)
+        self.ask([(OTHER_DOCUMENT, twice, None), (prompt_of(40, 11), None, None)], 1)
+        self.ask([(OTHER_DOCUMENT + prompt_of(20, 12), None, twice)], 4)
         questions = [(DOCUMENT + prompt_of(20, seed), None, document) for seed in (6, 7)]
         self.ask([*questions, (prompt_of(220, 8), None, None)], 24, num_return_sequences=2)
         self.path.unlink(missing_ok=True)
