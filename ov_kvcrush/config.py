@@ -294,25 +294,17 @@ class KVCacheConfig:
 
     def without_gate(self) -> KVCacheConfig:
         """What is as near as can be for tokens of which a gate has said nothing."""
-        if self.representatives not in _NEEDING_GATE:
-            return self
-        kernel_size = None if self.kernel_size == _KERNEL_WITH_GATE else self.kernel_size
-        return dataclasses.replace(
-            self, representatives=_WITHOUT_GATE, kernel_size=kernel_size
-        ).for_model(has_gate=False)
+        return self._with_rule(_WITHOUT_GATE) if self.representatives in _NEEDING_GATE else self
 
     def with_scores(self) -> KVCacheConfig:
-        """The same where a second reading has a score for every token: it takes the gate's place.
+        """The same where a second reading has scored every token, as a gate would."""
+        return self if self.representatives in _NEEDING_GATE else self._with_rule(_WITH_GATE)
 
-        While a text is read, and at its end where what is asked will only follow, it decides alone,
-        whatever else is chosen by.
-        """
-        share = self.prefill_representative_share
-        return dataclasses.replace(
-            self,
-            representatives=_WITH_GATE,
-            prefill_representative_share=1.0 if share is None else share,
-        )
+    def _with_rule(self, rule: str) -> KVCacheConfig:
+        """The same with another rule, and its pooling where that was the former rule's."""
+        goes_with = self.kernel_size == _kernel_beside(self._rule)
+        kernel_size = _kernel_beside(rule) if goes_with else self.kernel_size
+        return dataclasses.replace(self, representatives=rule, kernel_size=kernel_size)
 
     def selector(self, page_size: int) -> Selector:
         """The policy these settings describe, for pages of ``page_size`` tokens.

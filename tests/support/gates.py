@@ -29,10 +29,15 @@ def random_gate(folder: Path, seed: int = 0) -> Gate:
     )
 
 
-def gated(folder: Path, source: Path, seed: int = 0) -> Path:
-    """Let ``folder`` hold the exported model of ``source``, and a random gate."""
+def ungated(folder: Path, source: Path) -> Path:
+    """Let ``folder`` hold the exported model of ``source`` without its gate."""
     for path in source.iterdir():
         if path.name != GATE_FILE:
             (folder / path.name).symlink_to(path)
-    random_gate(source, seed).save(folder)
+    return folder
+
+
+def gated(folder: Path, source: Path, seed: int = 0) -> Path:
+    """Let ``folder`` hold the exported model of ``source``, and a random gate."""
+    random_gate(source, seed).save(ungated(folder, source))
     return folder

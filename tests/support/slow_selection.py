@@ -16,7 +16,7 @@ def pooled(row: list[float], kernel_size: int) -> list[float]:
 def standardized(values: list[float]) -> np.ndarray:
     row = np.array(values, np.float32)
     row = row - row.mean()
-    return row / row.std() if row.std() else row
+    return np.asarray(row / row.std() if row.std() else row)
 
 
 def order(values: list[float]) -> list[int]:

@@ -30,7 +30,7 @@ from tests.support.engines import (
     read_prompt,
     sequence_of,
 )
-from tests.support.gates import gated
+from tests.support.gates import gated, ungated
 from tests.support.session_process import ABOUT, ask, load
 
 Make = Callable[..., PagedEngine]
@@ -40,6 +40,12 @@ READING = {**EVICTING, "prefill_budget": 128}
 @pytest.fixture(scope="module")
 def folder(needle_f32_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return gated(tmp_path_factory.mktemp("gated"), needle_f32_dir)
+
+
+@pytest.fixture(scope="module")
+def bare(needle_f32_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The model without a gate."""
+    return ungated(tmp_path_factory.mktemp("bare"), needle_f32_dir)
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +125,13 @@ def test_a_fork_and_a_prefix_have_the_scores_of_what_they_share(make: Make) -> N
 
 
 def test_the_rule_keeps_what_the_gate_scores_highest(make: Make) -> None:
-    engine = make(**EVICTING, prefill_budget=0, representative_share=1.0, layer_budgets="uniform")
+    engine = make(
+        **EVICTING,
+        prefill_budget=0,
+        representatives="gate",
+        representative_share=1.0,
+        layer_budgets="uniform",
+    )
     said = Said(engine)
     sequence = read_prompt(engine, prompt_of(200))
     said.require_beside(sequence)
@@ -132,19 +144,19 @@ def test_the_rule_keeps_what_the_gate_scores_highest(make: Make) -> None:
             assert positions[start : len(kept) + start].tolist() == kept
 
 
-def test_by_default_a_model_with_a_gate_is_cut_by_it(
-    make: Make, needle_f32_dir: Path, folder: Path
-) -> None:
-    assert make(**EVICTING).config.representatives == "gate"
+def test_by_default_a_model_with_a_gate_is_cut_by_it(make: Make, bare: Path, folder: Path) -> None:
+    config = make(**EVICTING).config
+    assert (config.representatives, config.kernel_size) == ("gate_distinct", 1)
     assert make(**EVICTING, representatives="distinct").model.has_gate is False
-    without = engine_of(needle_f32_dir, **EVICTING)
-    assert (without.config.representatives, without.model.has_gate) == ("distinct", False)
+    without = engine_of(bare, **EVICTING)
+    assert (without.config.representatives, without.config.kernel_size) == ("distinct", 31)
+    assert without.model.has_gate is False
     assert engine_of(folder).model.has_gate is False  # nothing is ever cut
 
 
-def test_a_gate_that_is_not_there_is_asked_for_in_vain(needle_f32_dir: Path) -> None:
+def test_a_gate_that_is_not_there_is_asked_for_in_vain(bare: Path) -> None:
     with pytest.raises(ConfigError, match="needs a gate") as refusal:
-        engine_of(needle_f32_dir, **EVICTING, representatives="gate")
+        engine_of(bare, **EVICTING, representatives="gate")
     assert "ov-kvcrush calibrate" in refusal.value.hint
 
 

@@ -117,7 +117,9 @@ def test_scores_are_the_highest_attention_of_the_text_repeated(
 
 
 def test_what_scores_highest_is_kept(make: Make) -> None:
-    engine = make(**READING, layer_budgets="uniform")
+    engine = make(
+        **READING, layer_budgets="uniform", representatives="gate", representative_share=1.0
+    )
     with scores_before_cuts() as seen:
         session = read(engine, prompt_of(256))
     assert [one[0].shape[1] for one in seen] == [128, 256]
