@@ -25,7 +25,9 @@ if TYPE_CHECKING:
 Doubles = NDArray[np.float64]
 
 _NAMES = {
-    **dict.fromkeys(("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma3_text"), "v_proj"),
+    **dict.fromkeys(
+        ("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text"), "v_proj"
+    ),
     "phi3": "qkv_proj",
 }
 _IN_LAYER = re.compile(

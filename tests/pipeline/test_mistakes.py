@@ -20,6 +20,7 @@ from ov_kvcrush.errors import (
     PromptError,
     UnsupportedError,
 )
+from ov_kvcrush.plan import PLAN_VERSION
 from tests.support.folders import linked
 from tests.support.pipelines import TEXT
 from tests.support.texts import document
@@ -79,7 +80,10 @@ def test_an_ir_without_tokenizer_is_refused(needle_f32_dir: Path, tmp_path: Path
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda text: text.replace('"version": 3', '"version": 99'), "has format version 99"),
+        (
+            lambda text: text.replace(f'"version": {PLAN_VERSION}', '"version": 99'),
+            "has format version 99",
+        ),
         (lambda text: text.replace('"fingerprint": "', '"fingerprint": "0'), "another model"),
         (lambda text: text[:100], "cannot be read"),
         (lambda text: text.replace('"num_kv_heads"', '"heads"'), "is damaged"),

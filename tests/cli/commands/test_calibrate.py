@@ -104,7 +104,7 @@ class TestRefused:
         assert "holds no OpenVINO model" in fails(capsys, "calibrate", str(tmp_path / "empty"))
         (tmp_path / "model.gguf").touch()
         told = fails(capsys, "calibrate", str(tmp_path / "model.gguf"))
-        assert "ov-kvcrush export -m MODEL OUTPUT" in told
+        assert f"ov-kvcrush export -m {tmp_path / 'model.gguf'} OUTPUT" in told
 
     def test_a_model_that_generates_no_text(
         self, model: Path, capsys: pytest.CaptureFixture[str]

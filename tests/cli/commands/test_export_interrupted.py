@@ -32,11 +32,11 @@ def calibrating(model: Path, output: Path) -> Iterator[subprocess.Popen[str]]:
     """An export to ``output`` that has come to its calibration."""
     command = [sys.executable, "-m", "ov_kvcrush", "export", "-m", str(model), str(output)]
     with subprocess.Popen(
-        [*command, "--kv-plan", "auto", "--overwrite"], cwd=ROOT, stderr=subprocess.PIPE, text=True
+        [*command, "--overwrite"], cwd=ROOT, stderr=subprocess.PIPE, text=True
     ) as process:
         assert process.stderr is not None
         for line in process.stderr:
-            if "Give each layer its KV precision" in line:
+            if "Fit the gate" in line:
                 break
         yield process
 
@@ -49,10 +49,10 @@ def wait_until_gone(processes: list[psutil.Process]) -> None:
 def test_progress_is_shown_and_ctrl_c_leaves_the_old_model(
     tiny_source_dir: Path, output: Path
 ) -> None:
-    arguments = ["-m", str(tiny_source_dir), str(output), "--kv-plan", "auto", "--overwrite"]
+    arguments = ["-m", str(tiny_source_dir), str(output), "--overwrite"]
     with Terminal("export", *arguments) as terminal:
         # A bar that is filled in part: where no share is known, all of it is drawn alike.
-        terminal.read_until("Give each layer its KV precision +━+[╸╺]")
+        terminal.read_until("Fit the gate +━+[╸╺]")
         assert len(os.listdir(output)) == 2
         terminal.type(CTRL_C)
         terminal.read_until(f"interrupted: nothing was written to {output}\n")

@@ -67,7 +67,7 @@ def test_the_seed_says_which_tokens_are_learnt_from(
 
 def test_layers_with_a_sliding_window_get_zeros(tmp_path: Path) -> None:
     source = make_model(tmp_path / "source", "Gemma3")
-    export_model(ExportOptions(str(source), tmp_path / "model"))
+    export_model(ExportOptions(str(source), tmp_path / "model", calibrate=False))
     model = PagedModel(tmp_path / "model", shows_states=True)
     texts = [prompt_of(3 * SLIDING_WINDOW, seed) for seed in range(2)]
     found = measure_gate(model, texts[:1], texts[1:], Silent())
@@ -79,7 +79,7 @@ def test_layers_with_a_sliding_window_get_zeros(tmp_path: Path) -> None:
 
 def test_a_model_that_only_slides_needs_no_gate(tmp_path: Path) -> None:
     source = make_model(tmp_path / "source", "Mistral")
-    export_model(ExportOptions(str(source), tmp_path / "model"))
+    export_model(ExportOptions(str(source), tmp_path / "model", calibrate=False))
     model = PagedModel(tmp_path / "model", shows_states=True)
     with pytest.raises(UnsupportedError, match="every layer has a sliding window"):
         measure_gate(model, [prompt_of(40)], [], Silent())

@@ -33,7 +33,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def folder(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("exported") / "model"
-    export_model(ExportOptions(str(source), output, weight_format="fp32"))
+    export_model(ExportOptions(str(source), output, weight_format="fp32", calibrate=False))
     return output
 
 

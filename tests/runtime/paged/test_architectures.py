@@ -48,6 +48,7 @@ def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         model=str(source),
         output=output,
         weight_format="fp32",
+        calibrate=False,
         key_cache_precision="f32",
         value_cache_precision="f32",
     )

@@ -99,8 +99,9 @@ def test_a_budget_in_bytes_that_holds_nothing_is_refused(needle_int8_dir: Path) 
 def test_distinct_alone_cuts_while_a_prompt_is_read_and_both_at_its_end(
     needle_int8_dir: Path,
 ) -> None:
-    def kept_while_reading(**settings: Any) -> list[NDArray[np.int32]]:
-        engine = bare_engine(needle_int8_dir, **TOKEN, prefill_budget=100, **settings)
+    def kept_while_reading(**changes: Any) -> list[NDArray[np.int32]]:
+        settings = {"representatives": "distinct", **TOKEN, "prefill_budget": 100, **changes}
+        engine = bare_engine(needle_int8_dir, **settings)
         sequence = sequence_of(engine.add_request(PROMPT, greedy(2)))
         while not sequence.cuts:
             engine.step()
@@ -110,7 +111,7 @@ def test_distinct_alone_cuts_while_a_prompt_is_read_and_both_at_its_end(
     def same(one: list[NDArray[np.int32]], other: list[NDArray[np.int32]]) -> bool:
         return all(map(np.array_equal, one, other))
 
-    by_default = kept_while_reading(representatives="distinct")
+    by_default = kept_while_reading()
     assert same(by_default, kept_while_reading(importance="keydiff", representatives="none"))
     assert same(by_default, kept_while_reading(prefill_representative_share=1))
     half = kept_while_reading(prefill_representative_share=0.5)

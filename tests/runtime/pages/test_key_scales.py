@@ -42,7 +42,9 @@ def test_scales_of_keys_change_no_bit(kind: str, tmp_path: Path) -> None:
     found = []
     for folder in (source, smoothed):
         output = tmp_path / "exported" / folder.name
-        export_model(ExportOptions(model=str(folder), output=output, weight_format="fp32"))
+        export_model(
+            ExportOptions(model=str(folder), output=output, weight_format="fp32", calibrate=False)
+        )
         model = PagedModel(output, precisions=LayerPrecision(kind, kind), properties=F32)
         model.reserve([3] * len(model.layers))
         told = model.forward(batch(model, tokens, 0, [len(tokens) - 1]))

@@ -16,7 +16,7 @@ from ov_kvcrush.runtime.scoring.scorer import Scorer
 from ov_kvcrush.runtime.sequences.sequence import Cut, Sequence
 from ov_kvcrush.runtime.sequences.session import Session
 from tests.support.engines import F32, engine_of, finish, greedy, prompt_of, read_prompt
-from tests.support.gates import gated
+from tests.support.gates import gated, ungated
 
 PROMPT = prompt_of(500, 5)
 CHUNK = 128
@@ -169,11 +169,11 @@ def test_the_models_gate_chooses_as_in_the_engine(needle_f32_dir: Path, tmp_path
             assert_alike(held(cut), kept)
 
 
-def test_a_gate_that_is_not_there_is_refused(needle_f32_dir: Path) -> None:
+def test_a_gate_that_is_not_there_is_refused(needle_f32_dir: Path, tmp_path: Path) -> None:
     policies = {"gate": KVCacheConfig(**settings_of("snapkv", representatives="gate"))}
     config = KVCacheConfig(pool_size=4096, prefix_caching=False)
     with pytest.raises(ConfigError, match="the model has none"):
-        Scorer(needle_f32_dir, "CPU", config, policies, F32, CHUNK)
+        Scorer(ungated(tmp_path, needle_f32_dir), "CPU", config, policies, F32, CHUNK)
 
 
 def test_several_continuations_are_read_in_one_inference(scorer: Scorer) -> None:
