@@ -265,8 +265,10 @@ class KVCacheConfig:
             return False
         return True
 
-    def for_model(self, has_gate: bool) -> KVCacheConfig:
+    def for_model(self, has_gate: bool, trusts_gate: bool = True) -> KVCacheConfig:
         """The same with nothing left open that depends on whether the model has a gate.
+
+        ``trusts_gate``: whether it is gone by without being asked for.
 
         Raises:
             ConfigError: a gate is asked for, and there is none.
@@ -279,7 +281,7 @@ class KVCacheConfig:
         )
         rule = self.representatives
         if rule == AUTO:
-            rule = _WITH_GATE if has_gate else _WITHOUT_GATE
+            rule = _WITH_GATE if has_gate and trusts_gate else _WITHOUT_GATE
         return dataclasses.replace(
             self,
             representatives=rule,

@@ -26,6 +26,9 @@ GATE_FILE = "ov_kvcrush_gate.safetensors"
 
 _FORMAT = "ov-kvcrush-gate"
 _VERSION = 1
+# Two real models repeat at 0.04 and 0.15 nats a token and gain by their gates; a small one that
+# repeats at 0.64 loses (docs/selection.md).
+MOST_NATS_REPEATING = 0.4
 _AGAIN = "Run: ov-kvcrush calibrate {folder} --only gate"
 
 
@@ -58,6 +61,15 @@ class Gate:
                 raise ValueError(f"layer {number} has weights {weight.shape}, bias {bias.shape}")
             if not (np.isfinite(weight).all() and np.isfinite(bias).all()):
                 raise ValueError(f"layer {number} has numbers that are not finite")
+
+    @property
+    def is_trusted(self) -> bool:
+        """Whether cuts go by it unless they are told to.
+
+        It was learnt from what the model looks at while it repeats texts; of a model that repeats
+        them badly that says little.
+        """
+        return float(self.about.get("nats_repeating", 0.0)) <= MOST_NATS_REPEATING
 
     @property
     def digest(self) -> str:

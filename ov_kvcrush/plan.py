@@ -133,6 +133,8 @@ class Measurement:
         passage_tokens: of each, at most.
         correlation: by layer, of the gate's scores with those it was taught, on what was held back;
             None for a layer with a sliding window, which needs none.
+        nats_repeating: at which the model repeats what was held back, nats a token: what it looks
+            at while it does is what a gate is learnt from.
         seconds: it took.
     """
 
@@ -141,6 +143,7 @@ class Measurement:
     num_held: int = 0
     passage_tokens: int = 0
     correlation: tuple[float | None, ...] = ()
+    nats_repeating: float = 0.0
     seconds: float = 0.0
 
     def to_dict(self) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +40,13 @@ def test_what_was_saved_is_loaded(folder: Path) -> None:
             np.testing.assert_array_equal(saved, read)
     assert (loaded.about, loaded.digest) == (gate.about, gate.digest)
     assert gate_of(folder, seed=1).digest != gate.digest
+
+
+def test_a_gate_is_trusted_where_the_model_repeats_texts(folder: Path) -> None:
+    gate = gate_of(folder)
+    assert gate.is_trusted
+    for nats, is_trusted in ((0.15, True), (0.64, False)):
+        assert dataclasses.replace(gate, about={"nats_repeating": nats}).is_trusted == is_trusted
 
 
 def test_without_a_file_there_is_no_gate(folder: Path) -> None:

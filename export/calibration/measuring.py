@@ -12,7 +12,7 @@ from importlib.metadata import version
 from ov_kvcrush.errors import OVKVCrushError, last_line
 from ov_kvcrush.export.calibration.gate_passages import choose_passages, passage_length
 from ov_kvcrush.export.calibration.options import GATE, SHARES
-from ov_kvcrush.export.gate import measure_gate
+from ov_kvcrush.export.gate import measure_gate, nats_when_repeating
 from ov_kvcrush.export.kv_plan.target import PrecisionSearch
 from ov_kvcrush.export.layer_shares import measure_layer_shares
 from ov_kvcrush.export.step import Step
@@ -127,6 +127,9 @@ class Measuring:
             passage_tokens=length,
             correlation=tuple(
                 round(value, 3) if math.isfinite(value) else None for value in found.correlation
+            ),
+            nats_repeating=round(
+                nats_when_repeating(subject.model, passages.held, passages.instruction), 3
             ),
             seconds=round(time.monotonic() - begin, 1),
         )

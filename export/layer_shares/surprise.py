@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ov_kvcrush.export.layer_shares.copying import CopyTrial
+from ov_kvcrush.export.likelihood import negative_log_likelihood
 
 # Nats a token. A smaller difference is noise, which shares in proportion would blow up.
 _LEAST_NATS = 0.01
@@ -50,11 +51,4 @@ def added_surprise(
 def _surprise(trial: CopyTrial, blind: Collection[int] = ()) -> float:
     """Mean negative log likelihood, in nats, of what has to be copied."""
     following = np.array([passage.following for passage in trial.passages]).ravel()
-    return _negative_log_likelihood(trial.read(blind).logits, following)
-
-
-def _negative_log_likelihood(logits: NDArray[np.float32], tokens: NDArray[np.int64]) -> float:
-    """Mean over the rows of ``logits [n, vocab]``, each of which should tell one of ``tokens``."""
-    largest = logits.max(axis=1, keepdims=True)
-    totals = largest[:, 0] + np.log(np.exp(logits - largest).sum(axis=1, dtype=np.float64))
-    return float((totals - logits[np.arange(len(tokens)), tokens]).mean())
+    return negative_log_likelihood(trial.read(blind).logits, following)

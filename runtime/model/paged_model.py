@@ -54,6 +54,7 @@ class PagedModel:
         num_token_ids: token ids that it can read and write: 0 and on; 0 where it does not tell.
         memories: the cache by layer, once it has been reserved.
         has_gate: whether ``forward`` gives what a gate says.
+        trusts_gate: whether cuts go by it unless they are told to.
 
     Raises:
         ModelError, UnsupportedError: the folder holds nothing this engine can run.
@@ -96,6 +97,7 @@ class PagedModel:
         self.layouts = self._compiled.layouts
         self.memories: list[CacheMemory] = []
         self.has_gate = gate is not None
+        self.trusts_gate = gate is not None and gate.is_trusted
 
     @property
     def page_bytes(self) -> int:

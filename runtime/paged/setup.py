@@ -87,7 +87,8 @@ def set_up(
     plan = KVPlan.load(folder)
     # A cache that is never cut needs no opinion about its tokens.
     gate = Gate.load(folder) if any(one.evicts for one in (config, *beside)) else None
-    config, *others = (one.for_model(has_gate=gate is not None) for one in (config, *beside))
+    has_gate, trusts_gate = gate is not None, gate is not None and gate.is_trusted
+    config, *others = (one.for_model(has_gate, trusts_gate) for one in (config, *beside))
     if not any(one.needs_gate for one in (config, *others)):
         gate = None
     model = PagedModel(

@@ -43,7 +43,7 @@ class Cutter:
                 a gate is asked for and it has none.
         """
         config.require_page_multiples(PAGE_SIZE)
-        config = config.for_model(model.has_gate)
+        config = config.for_model(model.has_gate, model.trusts_gate)
         budgets = CacheBudgets(config, model.layers, shares)
         planner = CutPlanner(config, budgets, chunk)
         return cls(Compressor(model.layers, model.scales, model.memories, config, budgets, planner))

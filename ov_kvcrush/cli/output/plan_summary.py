@@ -10,7 +10,7 @@ from typing import Any
 from rich.table import Table
 
 from ov_kvcrush.cli.output.console import table_console
-from ov_kvcrush.gate import GATE_FILE
+from ov_kvcrush.gate import GATE_FILE, MOST_NATS_REPEATING
 from ov_kvcrush.model_folder import has_chat_template
 from ov_kvcrush.plan import Calibration, KVPlan, Measurement, ValueBasis
 from ov_kvcrush.precisions import LayerPrecision, ranges_of
@@ -95,6 +95,8 @@ def gate_line(measurement: Measurement, num_bytes: int) -> str:
         mean = sum(found) / len(found)
         spread = f"{min(found):.2f} to {max(found):.2f} by layer"
         parts.insert(0, f"correlation with its teacher {mean:.2f} ({spread})")
+    if measurement.nats_repeating > MOST_NATS_REPEATING:
+        parts.append("not gone by unless asked for, as the model repeats texts badly")
     return ", ".join(parts)
 
 

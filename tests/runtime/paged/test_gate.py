@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -152,6 +153,17 @@ def test_by_default_a_model_with_a_gate_is_cut_by_it(make: Make, bare: Path, fol
     assert (without.config.representatives, without.config.kernel_size) == ("distinct", 31)
     assert without.model.has_gate is False
     assert engine_of(folder).model.has_gate is False  # nothing is ever cut
+
+
+def test_a_gate_of_a_model_that_repeats_badly_has_to_be_asked_for(
+    folder: Path, tmp_path: Path
+) -> None:
+    gate = Gate.load(folder)
+    assert gate is not None
+    replace(gate, about={"nats_repeating": 2.0}).save(ungated(tmp_path, folder))
+    engine = engine_of(tmp_path, **EVICTING)
+    assert (engine.config.representatives, engine.model.has_gate) == ("distinct", False)
+    assert engine_of(tmp_path, **EVICTING, representatives="gate").model.has_gate
 
 
 def test_a_gate_that_is_not_there_is_asked_for_in_vain(bare: Path) -> None:
