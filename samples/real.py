@@ -33,14 +33,14 @@ def main() -> None:
     console = Console()
     pipeline = LLMPipeline(model, "CPU")
     chat_shortly(pipeline, console)
-    question, right, num_tokens = choose_document(pipeline)
+    prompt, question, right, num_tokens = choose_document(pipeline)
     del pipeline
-    console.print(f"\nA document of {num_tokens:,} tokens: {question.strip().splitlines()[-1]}")
+    console.print(f"\nA document of {num_tokens:,} tokens: {question}")
     console.print(f"[dim]right: {right}[/]\n")
     told = {}
     for name, budget in {"full cache": 0, f"1/{FRACTION} of it": num_tokens // FRACTION}.items():
         with console.status(f"reading with the {name} …"):
-            told[name] = ask(model, question, budget)
+            told[name] = ask(model, prompt, budget)
     console.print(comparison(told))
 
 
@@ -58,27 +58,23 @@ def chat_shortly(pipeline: LLMPipeline, console: Console) -> None:
         )
 
 
-def choose_document(pipeline: LLMPipeline) -> tuple[str, str, int]:
-    """A document with a question at its end, the right answer, and its size in tokens."""
+def choose_document(pipeline: LLMPipeline) -> tuple[str, str, str, int]:
+    """A prompt with a document and a question, the question, the right answer, and its tokens."""
     tokenizer = pipeline.get_tokenizer()
-    for question, right in documents():
-        size = tokenizer.encode(question).input_ids.shape[1]
+    for prompt, question, right in documents():
+        size = tokenizer.encode(prompt).input_ids.shape[1]
         if LEAST_TOKENS <= size <= MOST_TOKENS:
-            return question, right, size
+            return prompt, question, right, size
     raise SystemExit(f"no document of {LEAST_TOKENS:,} to {MOST_TOKENS:,} tokens in {DATA}")
 
 
-def documents() -> Iterator[tuple[str, str]]:
-    """Rows of LongBench in its own words; what was made for this project where they are missing."""
-    rows, prompts = DATA / "longbench-rows.jsonl", DATA / "longbench-prompts.json"
-    if rows.exists() and prompts.exists():
-        templates = json.loads(prompts.read_text(encoding="utf-8"))
-        for line in rows.read_text(encoding="utf-8").splitlines():
-            row = json.loads(line)
-            yield templates[row["dataset"]].format(**row), row["answers"][0]
-    for line in (DATA / "needle-sample.jsonl").read_text(encoding="utf-8").splitlines():
-        (question, answer), *_ = json.loads(line)["turns"]
-        yield question, answer
+def documents() -> Iterator[tuple[str, str, str]]:
+    """Rows of LongBench that ask something, in its own words."""
+    templates = json.loads((DATA / "longbench-prompts.json").read_text(encoding="utf-8"))
+    for line in (DATA / "longbench-rows.jsonl").read_text(encoding="utf-8").splitlines():
+        row = json.loads(line)
+        if row["input"].strip():
+            yield templates[row["dataset"]].format(**row), row["input"].strip(), row["answers"][0]
 
 
 def ask(model: Path, question: str, max_cache_size: int) -> dict[str, Any]:
