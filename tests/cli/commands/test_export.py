@@ -151,7 +151,8 @@ def test_a_stopped_export_leaves_what_was_there(
     assert len(os.listdir(output)) == 2  # the old model, and the work in progress
     process.send_signal(number)
     told = f"interrupted: nothing was written to {output}\n" if code == 130 else ""
-    assert process.stderr.read() == told
+    # A signal in the middle of writing a line may have it written twice.
+    assert process.stderr.read().removeprefix(line) == told
     assert process.wait(timeout=30) == code
     assert sorted(os.listdir(tmp_path)) == ["model", "output"]
     assert os.listdir(output) == ["openvino_model.xml"]
