@@ -5,11 +5,12 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from ov_kvcrush.export.gate import INSTRUCTION, measure_gate
+from ov_kvcrush.export.gate import measure_gate
 from ov_kvcrush.export.subject import Subject
 from ov_kvcrush.export.texts.mix import CalibrationTexts
 from ov_kvcrush.export.texts.tokens import TextReader
 from ov_kvcrush.progress import Silent
+from ov_kvcrush.runtime.eviction.peaks import INSTRUCTION
 
 SECONDS = 90.0
 """For the gate of a small model; one that needs longer for the fewest passages takes longer."""

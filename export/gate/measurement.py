@@ -15,9 +15,6 @@ from ov_kvcrush.gate import Gate
 from ov_kvcrush.progress import Progress
 from ov_kvcrush.runtime.model.paged_model import PagedModel
 
-INSTRUCTION = "\n\nRepeat the previous text exactly:\n"
-"""What stands between a text and its repetition; to be given in the model's tokens."""
-
 # All tokens of a text are learnt from, unless their states take more memory than this.
 _STATE_BYTES = 512e6
 # Sums of all layers in f64 take no more than this; else they are in f32.

@@ -7,14 +7,13 @@ the token's value then adds to the residual stream (KVzip+).
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ov_kvcrush.runtime.eviction.layer_threads import LayerThreads
 from ov_kvcrush.runtime.eviction.measuring import attention_peaks
 from ov_kvcrush.runtime.model.batch import Batch, build_batch
 from ov_kvcrush.runtime.model.compiled_graph import Forward
@@ -64,7 +63,7 @@ class Teacher:
         self._weighs_values = weighs_values
         self._instruction = list(instruction)
         self._taught = [n for n, layer in enumerate(model.layers) if not layer.sliding_window]
-        self._threads = ThreadPoolExecutor(max_workers=os.cpu_count())
+        self._threads = LayerThreads()
 
     def reserve(self, num_tokens: int) -> None:
         """Give the model a cache for texts of up to ``num_tokens``."""
@@ -151,7 +150,7 @@ class Teacher:
                 peaks[n],
             )
 
-        list(self._threads.map(raise_layer, self._taught))
+        self._threads.map(raise_layer, self._taught)
 
     def _value_norms(self, sequence: TokenSequence, n: int, num_tokens: int) -> Floats:
         """``[Hq, num_tokens]``, size of what each token's value adds to the residual stream."""

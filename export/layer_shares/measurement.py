@@ -10,7 +10,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from ov_kvcrush.errors import OVKVCrushError, last_line
-from ov_kvcrush.export.gate.measurement import INSTRUCTION
 from ov_kvcrush.export.gate.teacher import Teacher
 from ov_kvcrush.export.layer_shares.combination import at_least, head_shares, layer_shares
 from ov_kvcrush.export.layer_shares.copying import CopyTrial
@@ -20,6 +19,7 @@ from ov_kvcrush.export.layer_shares.surprise import added_surprise, looks_back
 from ov_kvcrush.export.texts.passages import read_tokens
 from ov_kvcrush.model_folder import load_tokenizer
 from ov_kvcrush.progress import Progress
+from ov_kvcrush.runtime.eviction.peaks import INSTRUCTION
 from ov_kvcrush.runtime.model.paged_model import PagedModel
 from ov_kvcrush.runtime.pages.layout import PAGE_SIZE, pages_for
 from ov_kvcrush.runtime.sequences.sequence import sequence_on_pages

@@ -19,6 +19,9 @@ from ov_kvcrush.runtime.pages import key_codec
 from ov_kvcrush.runtime.pages.memory import CacheMemory
 from ov_kvcrush.runtime.sequences.sequence import Sequence
 
+INSTRUCTION = "\n\nRepeat the previous text exactly:\n"
+"""What stands between a text and its repetition; to be given in the model's tokens."""
+
 # Logarithm of a peak before there is one; above what stands for a score that is still to come.
 _LEAST = np.float32(-1e30)
 

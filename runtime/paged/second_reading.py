@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ov_kvcrush.runtime.eviction.cut_plan import SECOND_READING_TOKENS
-from ov_kvcrush.runtime.eviction.peaks import PeakMeter, Peaks
+from ov_kvcrush.runtime.eviction.peaks import INSTRUCTION, PeakMeter, Peaks
 from ov_kvcrush.runtime.generation.metrics import GenerationMetrics
 from ov_kvcrush.runtime.model.batch import build_batch
 from ov_kvcrush.runtime.model.paged_model import PagedModel
@@ -23,7 +23,6 @@ from ov_kvcrush.runtime.sequences.sequence import Chunk, Sequence
 if TYPE_CHECKING:
     from openvino_genai import Tokenizer
 
-INSTRUCTION = "\n\nRepeat the previous text exactly:\n"
 _MOST_INSTRUCTION = 32
 # Of the tokens that are read again, every so many are asked what they look at. Asking all of them
 # takes nearly four times as long to measure; over the few texts tried it was not better.

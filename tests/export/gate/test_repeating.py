@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ov_kvcrush.export.gate import INSTRUCTION, nats_when_repeating
+from ov_kvcrush.export.gate import nats_when_repeating
 from ov_kvcrush.export.texts.texts import find_text
 from ov_kvcrush.model_folder import load_tokenizer
+from ov_kvcrush.runtime.eviction.peaks import INSTRUCTION
 from ov_kvcrush.runtime.model.paged_model import PagedModel
 
 

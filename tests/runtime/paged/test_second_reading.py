@@ -16,10 +16,10 @@ from transformers import LlamaForCausalLM
 
 from ov_kvcrush.errors import ConfigError, PromptError
 from ov_kvcrush.runtime.eviction.cut_plan import SECOND_READING_TOKENS
-from ov_kvcrush.runtime.eviction.peaks import PeakMeter, Peaks
+from ov_kvcrush.runtime.eviction.peaks import INSTRUCTION, PeakMeter, Peaks
 from ov_kvcrush.runtime.generation.request import Request
 from ov_kvcrush.runtime.paged.engine import PagedEngine
-from ov_kvcrush.runtime.paged.second_reading import _STRIDE, INSTRUCTION
+from ov_kvcrush.runtime.paged.second_reading import _STRIDE
 from ov_kvcrush.runtime.pages.layout import pages_for
 from ov_kvcrush.runtime.sequences.sequence import Sequence
 from ov_kvcrush.runtime.sequences.session import Session
