@@ -15,9 +15,13 @@ from ov_kvcrush.runtime.sequences.sequence import Cut, Sequence
 _LEAST_STRETCH = 512
 _STRETCH_STEP = 128
 
-# Tokens of one inference of a second reading, what asks for it among them: the pages that it takes
-# beside those of the sequence. Fewer fill the processor worse.
-SECOND_READING_TOKENS = 288
+# What is read twice is read in shorter stretches: the pages that the second reading takes for a
+# moment come on top of the stretch, and both together are to take no more than one reading. Shorter
+# than this they fill the processor worse than that saves.
+_LEAST_THOROUGH_STRETCH = 384
+
+# Tokens of one inference of a second reading at most, with what asks for it.
+_MOST_READ_AGAIN, MOST_INSTRUCTION = 544, 32
 
 
 class CutPlanner:
@@ -30,6 +34,7 @@ class CutPlanner:
 
     Attributes:
         evicts: whether there is a budget at all.
+        most_read_again: tokens of one inference of a second reading, with what asks for it.
     """
 
     def __init__(self, config: KVCacheConfig, budgets: CacheBudgets, chunk: int) -> None:
@@ -37,6 +42,9 @@ class CutPlanner:
         self.evicts = config.evicts
         self._budgets = budgets
         self._stretch = stretch_between_cuts(config.max_cache_size, chunk)
+        half = max(_LEAST_THOROUGH_STRETCH, self._stretch // 2)
+        self._thorough_stretch = min(self._stretch, half)
+        self.most_read_again = min(_MOST_READ_AGAIN, self._thorough_stretch + MOST_INSTRUCTION)
         # What the layers hold on average when decoding has to cut them once more.
         self._limit = config.max_cache_size + config.decode_slack
 
@@ -65,7 +73,7 @@ class CutPlanner:
             num_tokens,
             max_cache_size=config.max_cache_size,
             prefill_budget=config.tokens_kept_in_prefill,
-            stretch=self._stretch,
+            stretch=self._thorough_stretch if thorough else self._stretch,
             thorough=thorough,
         )
         if reads_on:
@@ -93,7 +101,7 @@ class CutPlanner:
             held = [tokens + cut.num_cached - at for tokens in held]
             at = cut.num_cached
             # The page that is not full is copied, as the sequence and its second reading share it.
-            again = pages_for(SECOND_READING_TOKENS) + 1 if cut.thorough else 0
+            again = pages_for(self.most_read_again) + 1 if cut.thorough else 0
             stages.append([pages_for(tokens) + again for tokens in held])
             held = self._held_behind(cut, held)
         if decoding and self.evicts and budgets.budgeted:

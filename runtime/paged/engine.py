@@ -94,7 +94,12 @@ class PagedEngine(Engine):
         self.scheduler = parts.scheduler
         self._tokenizer = tokenizer
         self._second_reading = SecondReading(
-            parts.model, parts.cache, parts.meter, tokenizer, limits.context_length
+            parts.model,
+            parts.cache,
+            parts.meter,
+            tokenizer,
+            limits.context_length,
+            parts.planner.most_read_again,
         )
         self._limits = limits
         self._budgets = parts.budgets

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ov_kvcrush.runtime.eviction.cut_plan import SECOND_READING_TOKENS
+from ov_kvcrush.runtime.eviction.cut_plan import MOST_INSTRUCTION
 from ov_kvcrush.runtime.eviction.peaks import INSTRUCTION, PeakMeter, Peaks
 from ov_kvcrush.runtime.generation.metrics import GenerationMetrics
 from ov_kvcrush.runtime.model.batch import build_batch
@@ -23,7 +23,6 @@ from ov_kvcrush.runtime.sequences.sequence import Chunk, Sequence
 if TYPE_CHECKING:
     from openvino_genai import Tokenizer
 
-_MOST_INSTRUCTION = 32
 # Of the tokens that are read again, every so many are asked what they look at. Asking all of them
 # takes nearly four times as long to measure; over the few texts tried it was not better.
 _STRIDE = 4
@@ -38,6 +37,7 @@ class SecondReading:
         meter: measures what is looked at.
         tokenizer: of the model.
         context_length: tokens that the model was made for; 0 where they are not bounded.
+        most: tokens of one inference.
     """
 
     def __init__(
@@ -47,12 +47,14 @@ class SecondReading:
         meter: PeakMeter,
         tokenizer: Tokenizer,
         context_length: int,
+        most: int,
     ) -> None:
         self._model = model
         self._cache = cache
         self._meter = meter
         self._tokenizer = tokenizer
         self._context_length = context_length
+        self._most = most
         self._instruction: list[int] = []
 
     def prepare(self) -> None:
@@ -61,7 +63,7 @@ class SecondReading:
         if not self._instruction:
             encoded = self._tokenizer.encode(INSTRUCTION, add_special_tokens=False)
             ids = encoded.input_ids.data[0].tolist()
-            self._instruction = [int(token) for token in ids][-_MOST_INSTRUCTION:]
+            self._instruction = [int(token) for token in ids][-MOST_INSTRUCTION:]
 
     def read(self, sequence: Sequence, metrics: GenerationMetrics) -> bool:
         """Score the tokens of ``sequence`` if it stands at a thorough cut.
@@ -86,7 +88,7 @@ class SecondReading:
             # more than that takes half the time.
             self._cache.lend(sequence, again, count, self._meter.budgeted)
             peaks = self._meter.begin(again)
-            for part in _parts(cached[-count:], SECOND_READING_TOKENS - len(self._instruction)):
+            for part in _parts(cached[-count:], self._most - len(self._instruction)):
                 again.tokens = [*cached, *self._instruction, *part]
                 if not self._cache.extend(again, again.num_uncached):
                     return False

@@ -49,6 +49,7 @@ class EngineParts:
         gate_digest: of the gate that scores its tokens; empty for none.
         budgets: what each layer may hold.
         cache: pages of the sequences.
+        planner: says when a cut is due.
         eviction: keeps them within the budget.
         meter: measures what second readings look at.
         prefixes: what is cached of prompts' beginnings.
@@ -62,6 +63,7 @@ class EngineParts:
     gate_digest: str
     budgets: CacheBudgets
     cache: KVCache
+    planner: CutPlanner
     eviction: Eviction
     meter: PeakMeter
     prefixes: Prefixes
@@ -124,6 +126,7 @@ def set_up(
         gate_digest=gate.digest if gate is not None else "",
         budgets=budgets,
         cache=cache,
+        planner=planner,
         eviction=eviction,
         meter=PeakMeter(model.layers, model.scales, model.memories, budgets.budgeted, threads),
         prefixes=prefixes,

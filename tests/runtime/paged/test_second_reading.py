@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from transformers import LlamaForCausalLM
 
 from ov_kvcrush.errors import ConfigError, PromptError
-from ov_kvcrush.runtime.eviction.cut_plan import SECOND_READING_TOKENS
 from ov_kvcrush.runtime.eviction.peaks import INSTRUCTION, PeakMeter, Peaks
 from ov_kvcrush.runtime.generation.request import Request
 from ov_kvcrush.runtime.paged.engine import PagedEngine
@@ -93,7 +92,8 @@ def test_scores_are_the_highest_attention_of_the_text_repeated(
     make: Make, needle_source_dir: Path
 ) -> None:
     engine = make(**READING, max_num_batched_tokens=512)
-    document = prompt_of(400)
+    engine._second_reading._most = 288  # so that it is read again in two parts
+    document = prompt_of(380)
     with scores_before_cuts() as seen:
         read(engine, document)
     (scores,) = seen
@@ -102,15 +102,15 @@ def test_scores_are_the_highest_attention_of_the_text_repeated(
     ).eval()
     encoded = engine._tokenizer.encode(INSTRUCTION, add_special_tokens=False)
     instruction = encoded.input_ids.data[0].tolist()
-    wanted = {n: np.zeros((layer.shape[0], 400), np.float32) for n, layer in scores.items()}
-    for part in (document[:200], document[200:]):
+    wanted = {n: np.zeros((layer.shape[0], 380), np.float32) for n, layer in scores.items()}
+    for part in (document[:190], document[190:]):
         tokens = [*document, *instruction, *part]
         rows = np.arange(len(tokens) - 1, len(tokens) - len(part) - 1, -_STRIDE)
         with torch.no_grad():
             told = model(torch.tensor([tokens]), output_attentions=True).attentions
         for n, attention in enumerate(told):
-            paid = attention[0].numpy()[:, rows][:, :, :400].max(axis=1)
-            heads = paid.reshape(len(wanted[n]), -1, 400).max(axis=1)
+            paid = attention[0].numpy()[:, rows][:, :, :380].max(axis=1)
+            heads = paid.reshape(len(wanted[n]), -1, 380).max(axis=1)
             wanted[n] = np.maximum(wanted[n], heads)
     for n, found in scores.items():
         np.testing.assert_allclose(np.exp(found), wanted[n], rtol=2e-3, atol=1e-6)
@@ -165,7 +165,8 @@ def test_pages_are_those_of_the_reading_and_a_few(make: Make, prefill_budget: in
         peaks.append(request.generations[0].metrics.kv_bytes_peak)
         assert peaks[-1] <= most
         engine.close_session(session)
-    few = [pages_for(SECOND_READING_TOKENS) + 1] * len(engine.model.layers)
+    most = engine._intake._planner.most_read_again
+    few = [pages_for(most) + 1] * len(engine.model.layers)
     assert peaks[0] < peaks[1] <= peaks[0] + engine.cache.bytes_of_pages(few)
     assert_nothing_held(engine)
 
@@ -177,7 +178,7 @@ def test_a_pool_that_holds_one_reading_but_not_two_refuses_the_second(make: Make
         begin(engine, DOCUMENT)
     assert_nothing_held(engine)
     # What it asks for it can do with.
-    extra = 32 * (pages_for(SECOND_READING_TOKENS) + 1)
+    extra = 32 * (pages_for(engine._intake._planner.most_read_again) + 1)
     engine = make(**READING, pool_size=256 + extra, prefix_caching=False, layer_budgets="uniform")
     engine.close_session(read(engine, DOCUMENT))
     assert_nothing_held(engine)
