@@ -70,7 +70,9 @@ def any_gate(folder: Path) -> Gate:
     rng = np.random.default_rng(0)
     sizes = [
         (state.get_partial_shape()[2].get_length(), layer.num_kv_heads)
-        for state, layer in zip(require_key_states(graph.model), graph.layers, strict=True)
+        for state, layer in zip(
+            require_key_states(graph.model, graph.cache_layers), graph.layers, strict=True
+        )
     ]
     return Gate(
         tuple(rng.normal(size=size).astype(np.float32) for size in sizes),

@@ -26,13 +26,14 @@ class CompiledPart:
 
     Args:
         part: what to compile.
-        geometry: of all layers of the model.
+        geometry: of all cache layers.
         properties: of the plugin, with the cache's precision where the IR does not say it.
 
     Attributes:
-        layers: numbers of its layers.
+        layers: numbers of its cache layers.
+        model_layers: numbers of the layers that they belong to.
         precision: what their cache really stores.
-        layouts: of a page, by layer.
+        layouts: of a page, by cache layer.
 
     Raises:
         ModelError: the plugin does not compile it.
@@ -40,9 +41,10 @@ class CompiledPart:
     """
 
     def __init__(
-        self, part: GraphPart, geometry: tuple[LayerGeometry, ...], properties: Mapping[str, Any]
+        self, part: GraphPart, geometry: Sequence[LayerGeometry], properties: Mapping[str, Any]
     ) -> None:
         self.layers = part.layers
+        self.model_layers = part.model_layers
         self._passed_on = part.passed_on
         self._compiled = _compile(part.model, properties)
         self.precision = self._compiled_precision()

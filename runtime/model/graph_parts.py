@@ -6,6 +6,7 @@ of a graph, compiled one by one, have types of their own.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -29,12 +30,14 @@ class GraphPart:
     Attributes:
         model: their graph, with the inputs and outputs of the whole that belong to them. All parts
             but the first also take ``HIDDEN_STATES``, all but the last give it as ``passed_on``.
-        layers: numbers of the layers.
+        layers: numbers of the cache layers.
+        model_layers: numbers of the layers that they belong to.
         passed_on: name of the output for the next part; None for the last.
     """
 
     model: ov.Model
     layers: range
+    model_layers: range
     passed_on: str | None
 
 
@@ -45,23 +48,28 @@ def split_graph(
 
     Args:
         graph: whole.
-        firsts: numbers of layers that begin a part, ascending, without the 0.
+        firsts: numbers of the model's layers that begin a part, ascending, without the 0.
         passed_as: type of what one part gives the next. Where the plugin computes in bf16, bf16:
             it would compute the sums of the residual stream in f32 behind an input in f32.
 
     Raises:
         UnsupportedError: between two layers more than one tensor is passed on.
     """
+    model_layers = [layer.layer for layer in graph.cache_layers]
+    bounds = [0, *firsts, model_layers[-1] + 1]
+    cached = [bisect_left(model_layers, bound) for bound in bounds]
     if not firsts:
-        return [GraphPart(graph.model, range(len(graph.layers)), None)]
+        return [GraphPart(graph.model, range(*cached), range(*bounds), None)]
     attentions = attention_nodes(graph.model)
     # All are found before any is made: a joint takes the paths from the graph by which others are.
-    joints = [_find_joint(graph.model, attentions, first) for first in firsts]
+    joints = [
+        _find_joint(graph.model, attentions[:place], attentions[place:], first)
+        for first, place in zip(firsts, cached[1:-1], strict=True)
+    ]
     results: dict[int | None, list[ov.Node]] = {}
     for node in graph.model.get_results():
         results.setdefault(_own_layer(node), []).append(node)
     parts = []
-    bounds = [0, *firsts, len(graph.layers)]
     for joint in joints:
         taken = ops.parameter(joint.get_partial_shape(), passed_as)
         taken.output(0).set_names({HIDDEN_STATES})
@@ -69,9 +77,8 @@ def split_graph(
         restored = ops.convert(taken, joint.get_element_type())
         for port in readers:
             port.replace_source_output(restored.output(0))
-    for index, (first, end) in enumerate(pairwise(bounds)):
-        layers = range(first, end)
-        outputs = [node for n in layers for node in results[n]]
+    for index, (layers, own) in enumerate(zip(pairwise(cached), pairwise(bounds), strict=True)):
+        outputs = [node for n in range(*own) for node in results[n]]
         if index < len(joints):
             passed_on = _PASSED_ON
             given = ops.convert(joints[index], passed_as)
@@ -81,21 +88,29 @@ def split_graph(
             passed_on = None
             outputs += results[None]
         needed = [n for n in _upstream(outputs) if n.get_type_name() == "Parameter"]
-        parts.append(GraphPart(ov.Model(outputs, needed), layers, passed_on))
+        parts.append(GraphPart(ov.Model(outputs, needed), range(*layers), range(*own), passed_on))
     return parts
 
 
-def _find_joint(model: ov.Model, attentions: Sequence[ov.Node], first: int) -> ov.Output:
+def _find_joint(
+    model: ov.Model, before: Sequence[ov.Node], behind: Sequence[ov.Node], first: int
+) -> ov.Output:
     """The one tensor through which layers before ``first`` reach it and all that comes later.
 
     In a decoder that is its residual stream. What depends on the model's inputs alone, such as the
     rotations of RoPE, does not count: each part computes it anew.
+
+    Args:
+        model: paged graph.
+        before: attentions of the layers before it.
+        behind: its own and those of all later layers.
+        first: its number.
     """
     logits = model.output("logits").get_node()
-    later = {node.get_name() for node in (*attentions[first:], logits)}
-    earlier = [output for node in attentions[:first] for output in node.outputs()]
-    upstream = {node.get_name() for node in _upstream([attentions[first]])}
-    downstream = _downstream(attentions[first - 1].outputs())
+    later = {node.get_name() for node in (*behind, logits)}
+    earlier = [output for node in before for output in node.outputs()]
+    upstream = {node.get_name() for node in _upstream(behind[:1])}
+    downstream = _downstream(before[-1].outputs())
     for node in model.get_ordered_ops():
         name = node.get_name()
         between = name in upstream and name in downstream and name not in later

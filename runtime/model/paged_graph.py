@@ -1,14 +1,16 @@
 """From the IR that Optimum-Intel exports to a paged graph that shows what eviction needs.
 
-Three changes to what the plugin's transformation gives, none of which adds work to a token:
+Four changes to what the plugin's transformation gives, none of which adds work to a token:
 
-* every layer has lengths and page tables of its own, so that layers may hold different tokens;
+* a layer's KV heads may be divided into groups with a cache each (:mod:`head_groups`);
+* every such cache layer has lengths and page tables of its own, so that each may hold other tokens;
 * the queries of chosen rows come out (``queries.N``), from which attention per head is computed;
 * logits are computed for chosen rows only.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,9 +23,11 @@ from openvino._offline_transformations import paged_attention_transformation
 from ov_kvcrush.errors import ModelError, UnsupportedError, last_line
 from ov_kvcrush.model_folder import require_graph
 from ov_kvcrush.plan import LayerGeometry
+from ov_kvcrush.runtime.model.head_groups import divide_attentions, is_divisible
 from ov_kvcrush.runtime.model.key_state import find_key_states
 from ov_kvcrush.runtime.model.output_projection import find_output_projection
 from ov_kvcrush.runtime.model.residual_state import find_residual_state
+from ov_kvcrush.runtime.pages.cache_layer import CacheLayer, HeadGrouping, cache_layers, undivided
 from ov_kvcrush.runtime.plugin.core import core
 from ov_kvcrush.runtime.plugin.properties import ENABLE_MMAP
 
@@ -42,28 +46,35 @@ _SCALE = 9
 class PagedGraph:
     """A paged model ready to be compiled.
 
-    Inputs beside the plugin's own: for each layer N ``past_lens.N [seqs]``,
+    Inputs beside the plugin's own: for each cache layer N ``past_lens.N [seqs]``,
     ``block_indices_begins.N [seqs + 1]``, ``max_context_len.N []``, ``block_indices.N [pages]``;
     ``window_rows [rows]`` and ``sampled_rows [rows]``, both row numbers of the batch.
-    Outputs: ``logits [sampled rows, 1, vocab]``, ``queries.N [window rows, Hq * D]`` (after RoPE),
-    and where they were asked for ``states.N [window rows, 1, hidden]``, what enters the K
+    Outputs: ``logits [sampled rows, 1, vocab]``, for each layer N of the model
+    ``queries.N [window rows, Hq * D]`` (after RoPE, in the order of its cache layers), and where
+    they were asked for ``states.N [window rows, 1, hidden]``, what enters the K
     projection, and ``residual_norms.N [window rows, 1]``, the size of the residual stream before
     the norm that gives it.
     """
 
     model: ov.Model
-    layers: tuple[LayerGeometry, ...]
+    cache_layers: tuple[CacheLayer, ...]
     scales: tuple[float, ...]
-    """Factor on the products of queries and keys, by layer."""
+    """Factor on the products of queries and keys, by cache layer."""
     output_grams: tuple[NDArray[np.float32], ...] = ()
-    """By layer ``[Hq, Dv, Dv]``: ``v @ gram @ v`` is the square of what a value ``v`` adds to the
-    residual stream. Only where states are shown."""
+    """By layer of the model ``[Hq, Dv, Dv]``: ``v @ gram @ v`` is the square of what a value ``v``
+    adds to the residual stream. Only where states are shown."""
+
+    @property
+    def layers(self) -> tuple[LayerGeometry, ...]:
+        """Geometry by cache layer."""
+        return tuple(layer.geometry for layer in self.cache_layers)
 
 
 def read_paged_graph(
     folder: str | Path,
     memory_mapped: bool = True,
     shows_states: bool = False,
+    grouping: HeadGrouping = undivided,
 ) -> PagedGraph:
     """Read the IR in ``folder`` and make its paged graph.
 
@@ -71,6 +82,7 @@ def read_paged_graph(
         folder: exported model.
         memory_mapped: whether its weights stay in their file until they are needed.
         shows_states: whether the states come out that a gate is fitted on.
+        grouping: which KV heads share a cache; a layer whose attention cannot be divided keeps one.
 
     Raises:
         ModelError: no IR there, or not a stateful text-generation IR.
@@ -91,16 +103,23 @@ def read_paged_graph(
             "Use the genai engine for this model.",
         )
     layers, scales = _geometry(folder, attentions)
-    _give_each_layer_its_lengths(model, attentions)
-    rows = _add_query_outputs(model, attentions)
-    grams: tuple[NDArray[np.float32], ...] = ()
+    groups = [
+        members if is_divisible(attention) else whole
+        for attention, members, whole in zip(
+            attentions, grouping(layers), undivided(layers), strict=True
+        )
+    ]
+    grams = _output_grams(folder, attentions, layers) if shows_states else ()
+    nodes, queries = divide_attentions(model, attentions, layers, groups)
+    _give_each_cache_its_lengths(model, nodes)
+    rows = _add_query_outputs(model, queries)
+    cached = cache_layers(layers, groups)
     if shows_states:
-        _add_state_outputs(model, require_key_states(model), rows)
-        grams = _output_grams(folder, attentions, layers)
+        _add_state_outputs(model, require_key_states(model, cached), rows)
     _compute_logits_of_sampled_rows_only(folder, model)
     _refuse_unknown_inputs(folder, model)
     model.validate_nodes_and_infer_types()
-    return PagedGraph(model, layers, scales, grams)
+    return PagedGraph(model, cached, tuple(scales[part.layer] for part in cached), grams)
 
 
 def read_geometry(folder: str | Path) -> tuple[LayerGeometry, ...]:
@@ -109,19 +128,24 @@ def read_geometry(folder: str | Path) -> tuple[LayerGeometry, ...]:
 
 
 def attention_nodes(model: ov.Model) -> list[ov.Node]:
-    """The attention of each layer, in the layers' order."""
+    """The attention of each cache layer, in their order."""
     kind = "PagedAttentionExtension"
     found = [node for node in model.get_ordered_ops() if node.get_type_name() == kind]
     return sorted(found, key=_layer_number)
 
 
-def require_key_states(model: ov.Model) -> list[ov.Output]:
-    """By layer of a paged graph ``[tokens, 1, hidden]``, what a gate looks at.
+def require_key_states(model: ov.Model, layers: Sequence[CacheLayer]) -> list[ov.Output]:
+    """By layer of the model ``[tokens, 1, hidden]``, what a gate looks at.
+
+    Args:
+        model: paged graph.
+        layers: its cache layers.
 
     Raises:
         UnsupportedError: there is no such state.
     """
-    states = find_key_states(model, attention_nodes(model))
+    firsts = {part.layer: node for part, node in zip(layers, attention_nodes(model), strict=True)}
+    states = find_key_states(model, list(firsts.values()))
     if states is None:
         raise UnsupportedError(
             "no single state enters the model's K projections: a gate has nothing to look at",
@@ -206,7 +230,7 @@ def _constant(folder: str | Path, attention: ov.Node, position: int, layer: int)
     return float(value.data.item())
 
 
-def _give_each_layer_its_lengths(model: ov.Model, attentions: list[ov.Node]) -> None:
+def _give_each_cache_its_lengths(model: ov.Model, attentions: list[ov.Node]) -> None:
     shared = {_PAST_LENS: "past_lens", _BLOCK_BEGINS: "block_indices_begins"}
     for number, attention in enumerate(attentions):
         for position, name in shared.items():
@@ -222,16 +246,14 @@ def _give_each_layer_its_lengths(model: ov.Model, attentions: list[ov.Node]) -> 
             model.remove_parameter(node)
 
 
-def _add_query_outputs(model: ov.Model, attentions: list[ov.Node]) -> ov.Node:
+def _add_query_outputs(model: ov.Model, queries: list[ov.Output]) -> ov.Node:
     """Returns the new input of row numbers."""
     rows = _parameter("window_rows", [-1])
     model.add_parameters([rows])
-    for number, attention in enumerate(attentions):
-        queries = ops.convert(
-            ops.gather(attention.input_value(_QUERY), rows, ops.constant(np.int32(0))), "f32"
-        )
-        queries.output(0).set_names({f"queries.{number}"})
-        model.add_results([ops.result(queries)])
+    for number, layer in enumerate(queries):
+        shown = ops.convert(ops.gather(layer, rows, ops.constant(np.int32(0))), "f32")
+        shown.output(0).set_names({f"queries.{number}"})
+        model.add_results([ops.result(shown)])
     return rows
 
 

@@ -15,6 +15,7 @@ from ov_kvcrush.runtime.model.batch import Batch
 from ov_kvcrush.runtime.model.compiled_graph import CompiledGraph, Forward
 from ov_kvcrush.runtime.model.paged_graph import read_paged_graph
 from ov_kvcrush.runtime.model.vocabulary import num_token_ids
+from ov_kvcrush.runtime.pages.cache_layer import HeadGrouping, undivided
 from ov_kvcrush.runtime.pages.layout import PAGE_SIZE
 from ov_kvcrush.runtime.pages.memory import CacheMemory
 from ov_kvcrush.runtime.plugin.core import require_device, require_properties
@@ -36,20 +37,23 @@ class PagedModel:
     Args:
         folder: exported model.
         device: name of the device.
-        precisions: of the cache, one for all layers or by layer; None leaves it to the IR and the
-            plugin.
+        precisions: of the cache, one for all layers or by layer of the model; None leaves it to the
+            IR and the plugin.
         properties: of the plugin.
         decode_precision: ``"f32"`` compiles the model once more, for inferences of few tokens: it
             computes in f32 there, on the same cache, whatever ``properties`` say. None does not.
         gate: tells of each token how much later text will want it; None for none.
         shows_states: whether ``forward`` gives the states that a gate is fitted on.
+        grouping: which KV heads of a layer share a cache.
 
     Attributes:
+        cache_layers: whose heads have a cache of their own; a *layer* in what follows, where it is
+            not said to be the model's.
         layers: geometry by layer.
         scales: factor on query-key products, by layer.
-        output_grams: by layer ``[Hq, Dv, Dv]``, where states are shown: ``v @ gram @ v`` is the
-            square of what a value ``v`` adds to the residual stream.
-        precisions: what the compiled cache really stores, by layer.
+        output_grams: by layer of the model ``[Hq, Dv, Dv]``, where states are shown:
+            ``v @ gram @ v`` is the square of what a value ``v`` adds to the residual stream.
+        precisions: what the compiled cache really stores, by layer of the model.
         layouts: of a page, by layer.
         num_token_ids: token ids that it can read and write: 0 and on; 0 where it does not tell.
         memories: the cache by layer, once it has been reserved.
@@ -71,18 +75,21 @@ class PagedModel:
         decode_precision: str | None = None,
         gate: Gate | None = None,
         shows_states: bool = False,
+        grouping: HeadGrouping = undivided,
     ) -> None:
         require_cpu(device)
         properties = dict(properties or {})
         require_properties("CPU", properties)
         _require_decode_precision(decode_precision)
-        graph = read_paged_graph(folder, properties.pop(ENABLE_MMAP, True), shows_states)
-        _require_dividing_groups(properties, graph.layers)
-        self.layers, self.scales = graph.layers, graph.scales
+        mapped = properties.pop(ENABLE_MMAP, True)
+        graph = read_paged_graph(folder, mapped, shows_states, grouping)
+        self.cache_layers, self.scales = graph.cache_layers, graph.scales
+        self.layers = graph.layers
+        _require_dividing_groups(properties, self.layers)
         self.output_grams = graph.output_grams
         self.num_token_ids = num_token_ids(graph.model)
         if precisions is None or isinstance(precisions, LayerPrecision):
-            by_layer = [precisions] * len(self.layers)
+            by_layer = [precisions] * self.num_model_layers
         else:
             by_layer = list(precisions)
         spare = replace(graph, model=graph.model.clone()) if decode_precision else None
@@ -98,6 +105,11 @@ class PagedModel:
         self.memories: list[CacheMemory] = []
         self.has_gate = gate is not None
         self.trusts_gate = gate is not None and gate.is_trusted
+
+    @property
+    def num_model_layers(self) -> int:
+        """Layers of the model; as many as ``layers`` unless heads are divided."""
+        return self.cache_layers[-1].layer + 1
 
     @property
     def page_bytes(self) -> int:
