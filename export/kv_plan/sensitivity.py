@@ -57,6 +57,7 @@ class SensitivityTrial:
         self._geometry = graph.layers
         self._graphs = split_graph(graph, range(1, len(self._geometry)))
         self._batch = _batch(passages, self._geometry)
+        self._num_pages = int(self._batch.block_indices.max()) + 1
         self._layers = [self._compile(n, EXACT) for n in range(len(self._geometry))]
         self._given: list[ov.Tensor | None] = [None]
         for layer in self._layers:
@@ -79,7 +80,7 @@ class SensitivityTrial:
     def _compile(self, number: int, precision: LayerPrecision) -> CompiledPart:
         properties = with_precision(_PROPERTIES, precision)
         part = CompiledPart(self._graphs[number], self._geometry, properties)
-        part.reserve([len(self._batch.block_indices[number])])
+        part.reserve([self._num_pages])
         return part
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence as SequenceOf
 from dataclasses import dataclass
-from itertools import accumulate, pairwise
+from itertools import accumulate, chain, pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,9 +22,10 @@ class Batch:
         input_ids: ``[tokens]`` int64.
         position_ids: ``[tokens]`` int64, true positions.
         subsequence_begins: ``[seqs + 1]`` first token of each sequence.
-        past_lens: by layer ``[seqs]``, tokens in the cache.
-        block_indices: by layer ``[pages]``, page tables one after the other.
-        block_indices_begins: by layer ``[seqs + 1]``, first page of each sequence.
+        past_lens: ``[layers, seqs]``, tokens in the cache.
+        block_indices: ``[pages]``, the page tables of all sequences, of each one layer by layer.
+        block_indices_begins: ``[layers, seqs + 1]``, where in it a sequence's table of a layer
+            begins. The plugin counts on from there: it does not look where the next one begins.
         sampled_rows: ``[rows]`` tokens whose logits are wanted.
         window_rows: ``[rows]`` tokens whose queries are wanted.
         chunks: what is computed, in order.
@@ -33,9 +34,9 @@ class Batch:
     input_ids: NDArray[np.int64]
     position_ids: NDArray[np.int64]
     subsequence_begins: Ints
-    past_lens: list[Ints]
-    block_indices: list[Ints]
-    block_indices_begins: list[Ints]
+    past_lens: Ints
+    block_indices: Ints
+    block_indices_begins: Ints
     sampled_rows: Ints
     window_rows: Ints
     chunks: tuple[Chunk, ...] = ()
@@ -76,25 +77,18 @@ def build_batch(chunks: SequenceOf[Chunk]) -> Batch:
         if chunk.ends:
             sampled_rows.append(len(input_ids) - 1)
         window_rows += range(len(input_ids) - chunk.num_query_rows, len(input_ids))
-    tables = [
-        [chunk.sequence.layers[n].pages for chunk in chunks]
-        for n in range(len(chunks[0].sequence.layers))
-    ]
+    tables = [table for chunk in chunks for table in chunk.sequence.page_tables]
+    ends = np.cumsum([0, *map(len, tables)], dtype=np.int32)
     return Batch(
         chunks=tuple(chunks),
         input_ids=np.array(input_ids, np.int64),
         position_ids=np.concatenate(positions),
         subsequence_begins=np.array(begins, np.int32),
-        past_lens=[
-            np.array([chunk.sequence.layers[n].length for chunk in chunks], np.int32)
-            for n in range(len(tables))
-        ],
-        block_indices=[
-            np.array([p for table in layer for p in table], np.int32) for layer in tables
-        ],
-        block_indices_begins=[
-            np.cumsum([0, *(len(table) for table in layer)], dtype=np.int32) for layer in tables
-        ],
+        past_lens=np.array([chunk.sequence.lengths for chunk in chunks], np.int32).T,
+        block_indices=np.array(list(chain.from_iterable(tables)), np.int32),
+        block_indices_begins=np.vstack(
+            [ends[:-1].reshape(len(chunks), -1), np.full(len(tables) // len(chunks), ends[-1])]
+        ).T.astype(np.int32),
         sampled_rows=np.array(sampled_rows, np.int32),
         window_rows=np.array(window_rows, np.int32),
     )

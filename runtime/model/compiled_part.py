@@ -102,13 +102,13 @@ class CompiledPart:
         self._give("subsequence_begins", batch.subsequence_begins)
         self._give("sampled_rows", batch.sampled_rows)
         self._give("window_rows", batch.window_rows)
-        new = np.diff(batch.subsequence_begins)
-        for layer in self.layers:
-            past = batch.past_lens[layer]
-            self._give(f"past_lens.{layer}", past)
-            self._give(f"max_context_len.{layer}", np.array((past + new).max(), np.int32))
-            self._give(f"block_indices.{layer}", batch.block_indices[layer])
-            self._give(f"block_indices_begins.{layer}", batch.block_indices_begins[layer])
+        own = slice(self.layers.start, self.layers.stop)
+        past = batch.past_lens[own]
+        self._give("past_lens", past.ravel())
+        longest = (past + np.diff(batch.subsequence_begins)).max()
+        self._give("max_context_len", np.array(longest, np.int32))
+        self._give("block_indices", batch.block_indices)
+        self._give("block_indices_begins", batch.block_indices_begins[own].ravel())
         if hidden_states is not None:
             self._request.set_tensor(HIDDEN_STATES, hidden_states)
         self._request.infer()
@@ -123,7 +123,7 @@ class CompiledPart:
         """Make ``value`` the input called ``name``; nothing where this part has no such input.
 
         One of the same shape as before goes into the memory the plugin has already: from one decode
-        step to the next few shapes change, and binding 70 tensors takes longer than filling them.
+        step to the next few shapes change, and binding tensors takes longer than filling them.
         """
         bound = self._inputs.get(name)
         if bound is not None and bound.shape == value.shape:

@@ -7,7 +7,7 @@ of a graph, compiled one by one, have types of their own.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -15,6 +15,7 @@ import openvino as ov
 from openvino import opset13 as ops
 
 from ov_kvcrush.errors import UnsupportedError
+from ov_kvcrush.runtime.model.packed_inputs import pack_inputs
 from ov_kvcrush.runtime.model.paged_graph import LAYER_OUTPUTS, PagedGraph, attention_nodes
 
 # Not to be taken for tensors of the model's own.
@@ -55,11 +56,19 @@ def split_graph(
     Raises:
         UnsupportedError: between two layers more than one tensor is passed on.
     """
+    parts = list(_parts(graph, firsts, passed_as))
+    for part in parts:
+        pack_inputs(part.model, part.layers)
+    return parts
+
+
+def _parts(graph: PagedGraph, firsts: Sequence[int], passed_as: ov.Type) -> Iterator[GraphPart]:
     model_layers = [layer.layer for layer in graph.cache_layers]
     bounds = [0, *firsts, model_layers[-1] + 1]
     cached = [bisect_left(model_layers, bound) for bound in bounds]
     if not firsts:
-        return [GraphPart(graph.model, range(*cached), range(*bounds), None)]
+        yield GraphPart(graph.model, range(*cached), range(*bounds), None)
+        return
     attentions = attention_nodes(graph.model)
     # All are found before any is made: a joint takes the paths from the graph by which others are.
     joints = [
@@ -69,7 +78,6 @@ def split_graph(
     results: dict[int | None, list[ov.Node]] = {}
     for node in graph.model.get_results():
         results.setdefault(_own_layer(node), []).append(node)
-    parts = []
     for joint in joints:
         taken = ops.parameter(joint.get_partial_shape(), passed_as)
         taken.output(0).set_names({HIDDEN_STATES})
@@ -88,8 +96,7 @@ def split_graph(
             passed_on = None
             outputs += results[None]
         needed = [n for n in _upstream(outputs) if n.get_type_name() == "Parameter"]
-        parts.append(GraphPart(ov.Model(outputs, needed), range(*layers), range(*own), passed_on))
-    return parts
+        yield GraphPart(ov.Model(outputs, needed), range(*layers), range(*own), passed_on)
 
 
 def _find_joint(

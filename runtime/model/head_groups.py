@@ -107,9 +107,12 @@ def _divided(
     gone = [attention.input_value(position).get_node() for position in _OWN]
     for port in attention.output(0).get_target_inputs():
         port.replace_source_output(back)
-    # A Parameter that only a node without a reader takes would never be given a type.
+    # An input that only a node without a reader takes would never be given a type.
     for parameter in gone:
         model.remove_parameter(parameter)
+    for port in attention.inputs():
+        if port.get_source_output().get_node().get_type_name() == "Parameter":
+            port.replace_source_output(ops.constant(np.int32(0)).output(0))
     return nodes
 
 

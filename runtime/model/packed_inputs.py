@@ -1,0 +1,53 @@
+"""One input for the lengths and tables of all layers, divided inside the graph.
+
+An input each would cost the plugin more time in every inference, and Python as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import openvino as ov
+from openvino import opset13 as ops
+
+# Of these every layer has its own, of equal size; the others' one serves all layers.
+SPLIT_INPUTS = ("past_lens", "block_indices_begins")
+SHARED_INPUTS = ("block_indices", "max_context_len")
+
+
+def pack_inputs(model: ov.Model, layers: range) -> None:
+    """Put the inputs ``NAME.N`` of ``layers`` together as ``NAME``.
+
+    Afterwards ``past_lens [layers * seqs]`` and ``block_indices_begins [layers * (seqs + 1)]`` hold
+    one layer's behind the other's, ``block_indices`` page tables of any layers, in which the begins
+    count, and ``max_context_len []`` the longest of any.
+
+    Args:
+        model: part of a paged graph; changed.
+        layers: its cache layers.
+    """
+    parameters = {p.output(0).get_any_name(): p for p in model.get_parameters()}
+    for name in SPLIT_INPUTS:
+        packed = _input(model, name, [-1])
+        parts = ops.split(packed, np.int64(0), len(layers)).outputs()
+        _replace(model, parameters, {f"{name}.{n}": o for n, o in zip(layers, parts, strict=True)})
+    for name, shape in zip(SHARED_INPUTS, ([-1], []), strict=True):
+        shared = _input(model, name, shape).output(0)
+        _replace(model, parameters, {f"{name}.{n}": shared for n in layers})
+
+
+def _input(model: ov.Model, name: str, shape: list[int]) -> ov.Node:
+    node = ops.parameter(shape, np.int32, name=name)
+    node.output(0).set_names({name})
+    model.add_parameters([node])
+    return node
+
+
+def _replace(
+    model: ov.Model, parameters: Mapping[str, ov.Node], values: Mapping[str, ov.Output]
+) -> None:
+    for name, value in values.items():
+        for port in parameters[name].output(0).get_target_inputs():
+            port.replace_source_output(value)
+        model.remove_parameter(parameters[name])
