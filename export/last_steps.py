@@ -80,7 +80,7 @@ class LastSteps:
             self._folder,
             self._layers,
             measured.precisions or (self._precision,) * len(self._layers),
-            measured.layer_shares,
+            measured.head_shares,
             measured.share_measurement,
             measured.gate_measurement,
             measured.calibration,

@@ -74,7 +74,7 @@ def make_plan(
     folder: Path,
     layers: tuple[LayerGeometry, ...],
     precisions: tuple[LayerPrecision, ...],
-    layer_shares: tuple[float, ...] = (),
+    head_shares: tuple[tuple[float, ...], ...] = (),
     share_measurement: Measurement | None = None,
     gate_measurement: Measurement | None = None,
     calibration: Calibration | None = None,
@@ -87,7 +87,7 @@ def make_plan(
         folder: exported model.
         layers: its geometry.
         precisions: by layer.
-        layer_shares: by layer; empty where they were not measured.
+        head_shares: by layer and KV head; empty where they were not measured.
         share_measurement: how they were measured.
         gate_measurement: how the gate was fitted; None where there is none.
         calibration: how the precisions were chosen; None where they were given.
@@ -102,7 +102,7 @@ def make_plan(
         precisions=precisions,
         kv_bytes_per_token=kv_bytes_per_token(layers, precisions),
         context_length=context_length(folder),
-        layer_shares=layer_shares,
+        head_shares=head_shares,
         calibration=calibration,
         value_basis=value_basis,
         share_measurement=share_measurement,

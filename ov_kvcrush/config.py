@@ -24,6 +24,7 @@ from ov_kvcrush.setting import check_settings, setting
 
 GRANULARITIES = ("token", "page")
 AUTO = "auto"
+HEAD_BUDGETS = (AUTO, "off")
 
 # The rules that `auto` stands for (docs/selection.md).
 _WITH_GATE, _WITHOUT_GATE = "gate_distinct", "distinct"
@@ -39,8 +40,8 @@ _PREFILL_FACTOR = 1.5
 class KVCacheConfig:
     """How many tokens of a sequence stay in the KV cache, which ones, and what they are stored in.
 
-    Every size is in tokens and counts per sequence, layer and KV head; where layers have budgets of
-    their own, ``max_cache_size`` and ``prefill_budget`` are the layers' mean.
+    Every size is in tokens and counts per sequence, layer and KV head; where layers or heads have
+    budgets of their own, ``max_cache_size`` and ``prefill_budget`` are the mean over all heads.
 
     Attributes:
         max_cache_size: all tokens kept by a cut: start, recent, important ones and representatives
@@ -53,6 +54,9 @@ class KVCacheConfig:
             last queries look further back; ``"plan"``, as the export measured it; a number for each
             layer, in any unit; ``"auto"``, what belongs to the importance method, else the plan's,
             else uniform.
+        head_budgets: whether the KV heads of a layer have budgets of their own: ``"auto"``, where
+            the layers' budgets are the plan's and it tells shares by head; ``"off"``, never: the
+            heads of a layer share one cache.
         prefill_budget: tokens kept when a prompt is cut while it is being read, after as many
             tokens as ``max_cache_size`` (at least 512, at most ``max_num_batched_tokens``): the
             cache never holds more than both together. 0 cuts when the prompt has been read and not
@@ -106,6 +110,9 @@ class KVCacheConfig:
     )
     layer_budgets: str | tuple[float, ...] = setting(
         "auto", "How layers share it, or a number for each, with commas:", LAYER_BUDGETS
+    )
+    head_budgets: str = setting(
+        AUTO, "Whether KV heads have their own parts of it, where measured:", HEAD_BUDGETS
     )
     prefill_budget: int | None = setting(
         None,

@@ -10,6 +10,7 @@ import dataclasses
 import json
 import os
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import IO, Any
 
@@ -17,12 +18,13 @@ from ov_kvcrush.errors import ConfigError, ModelError, OVKVCrushError
 from ov_kvcrush.files import read_json, replacing
 from ov_kvcrush.model_folder import fingerprint
 from ov_kvcrush.precisions import LayerPrecision, by_layer, ranges_of
+from ov_kvcrush.selection.layer_shares import normalized
 
 PLAN_FILE = "ov_kvcrush.json"
-PLAN_VERSION = 4
+PLAN_VERSION = 5
 # Plans of these versions lack fields that have a default; until 2 they list precisions layer by
-# layer.
-_OLDER_VERSIONS = (1, 2, 3)
+# layer, and until 4 they have shares by layer.
+_OLDER_VERSIONS = (1, 2, 3, 4)
 
 
 @dataclass(frozen=True)
@@ -175,8 +177,9 @@ class KVPlan:
         precisions: storage by layer, as long as ``layers``.
         kv_bytes_per_token: bytes one token takes in all layers together.
         context_length: tokens the model was trained to read; 0 where its config does not say.
-        layer_shares: of each layer in the budget of an evicting cache, 1 on average; empty where it
-            was not measured.
+        head_shares: by layer, of each KV head in the budget of an evicting cache, 1 on average over
+            all heads of the layers without a sliding window; 1 in those with one, which have no
+            part in a budget. Empty where it was not measured.
         share_measurement: how they were measured; None where they were not, or that is not known.
         gate_measurement: how the gate beside the plan was fitted; None where there is none.
         calibration: how the precisions were chosen; None where they were given.
@@ -192,13 +195,26 @@ class KVPlan:
     precisions: tuple[LayerPrecision, ...]
     kv_bytes_per_token: float
     context_length: int
-    layer_shares: tuple[float, ...] = ()
+    head_shares: tuple[tuple[float, ...], ...] = ()
     calibration: Calibration | None = None
     value_basis: ValueBasis | None = None
     share_measurement: Measurement | None = None
     gate_measurement: Measurement | None = None
     weights: dict[str, Any] = field(default_factory=dict)
     made_with: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def layer_shares(self) -> tuple[float, ...]:
+        """By layer, the mean of its heads' shares, scaled to 1 on average over the layers.
+
+        1 for a layer with a sliding window; empty where nothing was measured.
+        """
+        if not self.head_shares:
+            return ()
+        free = [n for n, layer in enumerate(self.layers) if not layer.sliding_window]
+        means = [sum(self.head_shares[n]) / len(self.head_shares[n]) for n in free]
+        by_layer = dict(zip(free, normalized(means), strict=True))
+        return tuple(by_layer.get(n, 1.0) for n in range(len(self.layers)))
 
     def save(self, folder: str | Path) -> Path:
         """Write the plan into ``folder`` whole or not at all; returns its path."""
@@ -238,7 +254,9 @@ class KVPlan:
         try:
             body["layers"] = tuple(LayerGeometry(**layer) for layer in body["layers"])
             body["precisions"] = _read_precisions(body["precisions"])
-            body["layer_shares"] = tuple(body.get("layer_shares", ()))
+            if version != PLAN_VERSION:
+                body["head_shares"] = _heads_alike(body.pop("layer_shares", ()), body["layers"])
+            body["head_shares"] = tuple(tuple(layer) for layer in body.get("head_shares", ()))
             for name, kind in _RECORDS.items():
                 record = body.get(name)
                 body[name] = kind.from_dict(record) if record else None
@@ -249,11 +267,10 @@ class KVPlan:
             raise ModelError(
                 f"{source} is damaged: {reason}", "Write it anew: ov-kvcrush calibrate MODEL_DIR"
             ) from error
-        lengths = {len(plan.precisions), len(plan.layer_shares) or len(plan.layers)}
-        if not plan.layers or lengths != {len(plan.layers)}:
+        if not plan.layers or len(plan.precisions) != len(plan.layers):
             raise ModelError(
                 f"{source} is damaged: {len(plan.layers)} layers, "
-                f"{len(plan.precisions)} precisions, {len(plan.layer_shares)} layer shares",
+                f"{len(plan.precisions)} precisions",
                 "Write it anew: ov-kvcrush calibrate MODEL_DIR",
             )
         return plan
@@ -319,9 +336,27 @@ def _check_types(plan: KVPlan) -> None:
         for name, value in dataclasses.asdict(layer).items():
             if not isinstance(value, int) or value < 0:
                 raise TypeError(f"{name} of a layer is {value!r}")
-    for share in plan.layer_shares:
-        if not isinstance(share, (int, float)):
-            raise TypeError(f"one of layer_shares is {share!r}")
+    _check_head_shares(plan)
+
+
+def _check_head_shares(plan: KVPlan) -> None:
+    """TypeError for shares that are not one finite number of 0 or more for each KV head."""
+    heads = [layer.num_kv_heads for layer in plan.layers]
+    counts = [len(layer) for layer in plan.head_shares]
+    if plan.head_shares and counts != heads:
+        raise TypeError(f"head_shares are of {counts} heads by layer, and the layers have {heads}")
+    for share in chain.from_iterable(plan.head_shares):
+        if not isinstance(share, (int, float)) or not 0 <= share < float("inf"):
+            raise TypeError(f"one of head_shares is {share!r}")
+
+
+def _heads_alike(stored: Any, layers: tuple[LayerGeometry, ...]) -> list[list[Any]]:
+    """Head shares of a plan that has them by layer; TypeError where they are of other layers."""
+    if stored and len(stored) != len(layers):
+        raise TypeError(f"{len(layers)} layers, {len(stored)} layer shares")
+    return [
+        [share] * layer.num_kv_heads for share, layer in zip(stored, layers, strict=bool(stored))
+    ]
 
 
 def _read_precisions(stored: Any) -> tuple[LayerPrecision, ...]:

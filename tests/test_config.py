@@ -26,6 +26,8 @@ from ov_kvcrush.precisions import require_precision_pair
         ({"signature_fraction": 1.5}, "signature_fraction is 1.5, outside 0 to 1"),
         ({"pool_size": 0}, "pool_size is 0, below 1"),
         ({"granularity": "pages"}, "Did you mean 'page'?"),
+        ({"head_budgets": "of"}, "Did you mean 'off'?"),
+        ({"head_budgets": True}, "head_budgets is True, a bool; it takes str"),
         ({"importance": "snapvk"}, "Did you mean 'snapkv'?"),
         ({"representatives": "ranks"}, "Did you mean 'rank'?"),
         ({"anchor": "median"}, "anchor 'median' is not known"),

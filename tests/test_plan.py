@@ -107,6 +107,35 @@ def test_a_plan_of_version_2_with_a_precision_for_each_layer_still_loads(folder:
     assert KVPlan.load(folder) == plan
 
 
+def in_version_4(plan: KVPlan, layer_shares: list[float]) -> dict[str, Any]:
+    stored = plan.to_dict()
+    del stored["head_shares"]
+    return {**stored, "version": 4, "layer_shares": layer_shares}
+
+
+def test_heads_of_a_plan_of_version_4_have_their_layers_share(folder: Path) -> None:
+    plan = plan_of(folder)
+    assert KVPlan.from_dict(in_version_4(plan, [])) == plan
+    without_window = dataclasses.replace(plan, layers=(plan.layers[0],) * 2)
+    loaded = KVPlan.from_dict(in_version_4(without_window, [1.25, 0.75]))
+    assert loaded.head_shares == ((1.25, 1.25), (0.75, 0.75))
+    assert loaded.layer_shares == (1.25, 0.75)
+
+
+def test_the_share_of_a_layer_is_the_mean_of_its_heads_shares(folder: Path) -> None:
+    plan = plan_of(folder)
+    assert plan.layer_shares == ()
+    layers = (*plan.layers, LayerGeometry(4, 4, 64, 64))
+    shares = ((3.0, 0.6), (1.0, 1.0), (0.6, 0.6, 0.6, 0.6))
+    changed = dataclasses.replace(
+        plan, layers=layers, precisions=(LayerPrecision("u8", "u8"),) * 3, head_shares=shares
+    )
+    # 1 on average over the six heads without a sliding window, and over the two layers.
+    assert changed.layer_shares == pytest.approx((1.5, 1.0, 0.5))
+    changed.save(folder)
+    assert KVPlan.load(folder) == changed
+
+
 def test_records_are_written_as_the_format_has_them(folder: Path) -> None:
     plan = dataclasses.replace(plan_of(folder), calibration=CALIBRATION, value_basis=BASIS)
     plan.save(folder)
@@ -139,13 +168,24 @@ def test_a_plain_export_has_no_plan(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"version": 99}, "format version 99; this release reads 4"),
+        ({"version": 99}, "format version 99; this release reads 5"),
         ({"layers": [{"num_heads": 3}]}, "damaged"),
         ({"layers": []}, "damaged: 0 layers, 2 precisions"),
         ({"surprise": 1}, "damaged"),
         ({"context_length": "8192"}, "damaged: context_length is '8192'"),
         ({"kv_bytes_per_token": None}, "damaged: kv_bytes_per_token is None"),
-        ({"layer_shares": ["1", "2"]}, "damaged: one of layer_shares is '1'"),
+        ({"head_shares": [["1", 1], [1, 1]]}, "damaged: one of head_shares is '1'"),
+        ({"head_shares": ["11", "11"]}, "damaged: one of head_shares is '1'"),
+        ({"head_shares": [[1, -0.5], [1, 1]]}, "damaged: one of head_shares is -0.5"),
+        ({"head_shares": [[1, 1], [float("nan"), 1]]}, "damaged: one of head_shares is nan"),
+        ({"head_shares": [[1, 1], [1, float("inf")]]}, "damaged: one of head_shares is inf"),
+        ({"head_shares": [[1, 1]]}, "head_shares are of .2. heads by layer, and .* .2, 2."),
+        ({"head_shares": [[1, 1], [1]]}, "head_shares are of .2, 1. heads by layer"),
+        ({"head_shares": [1, 1]}, "damaged"),
+        ({"layer_shares": [1, 1]}, "damaged: .*'layer_shares'"),
+        ({"version": 4, "layer_shares": ["1", "2"]}, "damaged: one of head_shares is '1'"),
+        ({"version": 4, "layer_shares": [1.0]}, "damaged: 2 layers, 1 layer shares"),
+        ({"version": 4, "layer_shares": 1.0}, "damaged"),
         ({"precisions": {"0-99999999999": {"key": "u8", "value": "u8"}}}, "not a range of layers"),
         ({"precisions": "u8"}, "damaged"),
         ({"calibration": {"text": "wikitext2"}}, "damaged: 'passages'"),

@@ -173,7 +173,7 @@ def _put_together(
     plan = checked.plan or make_plan(options.folder, subject.layers, subject.model.precisions)
     changes: dict[str, Any] = {"fingerprint": checked.fingerprint}
     if SHARES in options.measures:
-        changes["layer_shares"] = measuring.layer_shares
+        changes["head_shares"] = measuring.head_shares
         changes["share_measurement"] = measuring.share_measurement
     if not checked.keeps_gate:
         changes["gate_measurement"] = measuring.gate_measurement

@@ -14,7 +14,7 @@ from ov_kvcrush.export.calibration.gate_passages import choose_passages, passage
 from ov_kvcrush.export.calibration.options import GATE, SHARES
 from ov_kvcrush.export.gate import measure_gate, nats_when_repeating
 from ov_kvcrush.export.kv_plan.target import PrecisionSearch
-from ov_kvcrush.export.layer_shares import measure_layer_shares
+from ov_kvcrush.export.layer_shares import measure_head_shares
 from ov_kvcrush.export.step import Step
 from ov_kvcrush.export.subject import Subject
 from ov_kvcrush.export.texts.mix import CalibrationTexts
@@ -39,7 +39,7 @@ class Measuring:
         progress: is told how far a step is, and what could not be measured.
 
     Attributes:
-        layer_shares, share_measurement, gate_measurement, calibration: as in a plan.
+        head_shares, share_measurement, gate_measurement, calibration: as in a plan.
         gate: None where there is none.
         precisions: empty where they were not wanted.
     """
@@ -59,7 +59,7 @@ class Measuring:
         self._texts = texts
         self._search = search
         self._progress = progress
-        self.layer_shares: tuple[float, ...] = ()
+        self.head_shares: tuple[tuple[float, ...], ...] = ()
         self.share_measurement: Measurement | None = None
         self.gate: Gate | None = None
         self.gate_measurement: Measurement | None = None
@@ -85,10 +85,10 @@ class Measuring:
     def _measure_shares(self) -> None:
         begin = time.monotonic()
         subject = self._subject()
-        self.layer_shares = measure_layer_shares(
+        self.head_shares = measure_head_shares(
             subject.model, subject.folder, self._context_length, self._progress
         )
-        if self.layer_shares:
+        if self.head_shares:
             self.share_measurement = Measurement(
                 texts=(self._texts.prose[0].origin,), seconds=round(time.monotonic() - begin, 1)
             )

@@ -39,12 +39,6 @@ def at_least(measure: Measure, least: float, heads: Sequence[int]) -> list[NDArr
     return np.split(np.maximum(flat, least * flat.mean()), np.cumsum(heads)[:-1])
 
 
-def layer_shares(shares: Sequence[NDArray[np.float64]]) -> list[float]:
-    """By layer, the mean of its heads' ``shares``, 1 on average over the layers."""
-    means = np.array([layer.mean() for layer in shares])
-    return [float(share) for share in means / means.mean()]
-
-
 def _by_head(measure: Measure, heads: Sequence[int]) -> NDArray[np.float64]:
     """All heads in order; what was measured of a whole layer is divided evenly among its heads."""
     return np.concatenate(

@@ -1,4 +1,4 @@
-"""Each layer's share in a budget, measured on one text: the mean of three measures.
+"""Each KV head's share in a budget, measured on one text: the mean of three measures.
 
 One alone misleads. *Surprise* tells what a layer's far tokens are worth to the output, but not
 which of several that could stand in for each other; *induction* and *count* tell by head who looks
@@ -9,9 +9,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ov_kvcrush.errors import OVKVCrushError, last_line
 from ov_kvcrush.export.gate.teacher import Teacher
-from ov_kvcrush.export.layer_shares.combination import at_least, head_shares, layer_shares
+from ov_kvcrush.export.layer_shares.combination import at_least, head_shares
 from ov_kvcrush.export.layer_shares.copying import CopyTrial
 from ov_kvcrush.export.layer_shares.count import highest_scores
 from ov_kvcrush.export.layer_shares.induction import attention_on_copied
@@ -33,10 +36,10 @@ _LEAST_COUNT, _EVEN_PART_OF_COUNT = 0.1, 0.05
 _TEXT_TOKENS, _LEAST_TEXT_TOKENS = 2048, 192
 
 
-def measure_layer_shares(
+def measure_head_shares(
     model: PagedModel, folder: Path, context_length: int, progress: Progress
-) -> tuple[float, ...]:
-    """Each layer's share in the budget of an evicting cache, by what its far tokens are worth.
+) -> tuple[tuple[float, ...], ...]:
+    """Each KV head's share in the budget of an evicting cache, by what its far tokens are worth.
 
     Costs reading some 4,000 tokens, and 160 more for each layer.
 
@@ -47,7 +50,7 @@ def measure_layer_shares(
         progress: is told when there is nothing to measure; an export does not fail for that.
 
     Returns:
-        By layer, 1 on average; empty where it could not be measured.
+        By layer and head, as ``KVPlan.head_shares``; empty where it could not be measured.
     """
     free = [n for n, layer in enumerate(model.layers) if not layer.sliding_window]
     if len(free) < 2:
@@ -69,7 +72,10 @@ def measure_layer_shares(
         progress.note("no layer was found to look back: all get the same part of a budget")
         return ()
     by_layer = dict(zip(free, shares, strict=True))
-    return tuple(round(by_layer.get(n, 1.0), 3) for n in range(len(model.layers)))
+    return tuple(
+        tuple(round(float(share), 3) for share in by_layer.get(n, np.ones(layer.num_kv_heads)))
+        for n, layer in enumerate(model.layers)
+    )
 
 
 def _measured(
@@ -78,8 +84,8 @@ def _measured(
     instruction: list[int],
     free: list[int],
     progress: Progress,
-) -> list[float]:
-    """The shares of the layers ``free``; empty where far tokens do not help the model to copy."""
+) -> list[NDArray[np.float64]]:
+    """By layer of ``free``, its heads' shares; empty where far tokens do not help to copy."""
     repeated = [*text, *instruction, *text]
     first_page = pages_for(len(repeated))
     model.reserve([first_page + CopyTrial.num_pages()] * len(model.layers))
@@ -102,7 +108,7 @@ def _measured(
         (surprise, LEAST_SHARE),
         (induction, LEAST_SHARE),
     ]
-    return layer_shares(head_shares(measures, heads))
+    return head_shares(measures, heads)
 
 
 def _instruction(folder: Path) -> list[int]:
@@ -110,6 +116,6 @@ def _instruction(folder: Path) -> list[int]:
     return [int(token) for token in encoded.input_ids.data[0]]
 
 
-def _not_measured(progress: Progress, reason: str) -> tuple[float, ...]:
+def _not_measured(progress: Progress, reason: str) -> tuple[tuple[float, ...], ...]:
     progress.note(f"which layers look back could not be measured: {reason}")
     return ()

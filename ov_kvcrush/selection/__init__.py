@@ -1,6 +1,7 @@
 """The policy library: which tokens of a KV cache to keep. NumPy only; it moves no token itself."""
 
 from ov_kvcrush.selection.cut_budget import CutBudget, divide_budget
+from ov_kvcrush.selection.head_groups import group_all_heads, group_heads
 from ov_kvcrush.selection.importance import IMPORTANCE_METHODS, ImportanceMethod, make_importance
 from ov_kvcrush.selection.kvcrush import Selector
 from ov_kvcrush.selection.layer_shares import (
@@ -32,6 +33,8 @@ __all__ = [
     "Selector",
     "divide_between_layers",
     "divide_budget",
+    "group_all_heads",
+    "group_heads",
     "make_importance",
     "make_layer_shares",
 ]

@@ -203,7 +203,7 @@ def test_a_precision_this_cpu_cannot_store_is_set_and_not_tried(
     assert [note.split(":")[0] for note in progress.notes] == ["this CPU has no bf16"]
     assert plan.precisions == (LayerPrecision("bf16", "bf16"),) * 2
     assert plan.layers == (LayerGeometry(4, 2, 16, 16),) * 2
-    assert (plan.layer_shares, plan.gate_measurement) == ((), None)
+    assert (plan.head_shares, plan.gate_measurement) == ((), None)
 
 
 def test_settings_without_effect_are_told(tiny_source_dir: Path, tmp_path: Path) -> None:

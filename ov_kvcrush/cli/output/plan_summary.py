@@ -52,7 +52,8 @@ def print_summary_as_json(plan: KVPlan, output: Path, is_estimate: bool = False)
     """Print the same on stdout as one JSON object: the plan, and KV bytes by number of tokens.
 
     ``kv_bytes_at`` is without a budget, ``kv_bytes_with_budget`` with one of ``budget`` tokens;
-    ``gate_bytes`` is the size of the gate's file, 0 where there is none.
+    ``gate_bytes`` is the size of the gate's file, 0 where there is none; ``layer_shares`` are the
+    means of the plan's ``head_shares``.
     """
     summary: dict[str, Any] = {"output": str(output), "is_estimate": is_estimate}
     kv_bytes = {
@@ -62,7 +63,8 @@ def print_summary_as_json(plan: KVPlan, output: Path, is_estimate: bool = False)
     for name, sizes in kv_bytes.items():
         summary[name] = {str(tokens): round(size) for tokens, size in sizes.items()}
     summary["gate_bytes"] = gate_bytes(plan, output)
-    print(json.dumps({**summary, "budget": BUDGET} | plan.to_dict(), indent=2))
+    summary |= {"budget": BUDGET, "layer_shares": plan.layer_shares}
+    print(json.dumps(summary | plan.to_dict(), indent=2))
 
 
 def precision_ranges(precisions: tuple[LayerPrecision, ...]) -> list[str]:

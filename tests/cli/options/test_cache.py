@@ -67,6 +67,15 @@ def test_layer_budgets_are_a_name_or_numbers(given: str, wanted: object) -> None
     assert parse("--max-cache-size", "512", "--layer-budgets", given).layer_budgets == wanted
 
 
+def test_head_budgets_can_be_switched_off() -> None:
+    assert parse().head_budgets == "auto"
+    assert parse("--max-cache-size", "512", "--head-budgets", "off").head_budgets == "off"
+    with pytest.raises(click.BadParameter, match="'on' is not one of 'auto', 'off'"):
+        parse("--max-cache-size", "512", "--head-budgets", "on")
+    with pytest.raises(ConfigError, match="--head-budgets does nothing"):
+        parse("--head-budgets", "off")
+
+
 def test_layer_budgets_that_are_neither_are_refused() -> None:
     with pytest.raises(ConfigError, match="--layer-budgets 'adaptiv' is not known"):
         parse("--max-cache-size", "512", "--layer-budgets", "adaptiv")

@@ -25,7 +25,7 @@ from ov_kvcrush.runtime.model.paged_model import PagedModel
 from tests.support.paths import ROOT
 
 U8 = LayerPrecision("u8", "u8")
-SHARES = (1.5, 0.5)
+SHARES = ((2.0, 1.0), (0.5, 0.5))
 
 # Python imports sitecustomize at its start: here, to hide what calibrating does not need.
 _HIDE = """
@@ -87,7 +87,7 @@ def gate_beside(folder: Path) -> Gate:
 
 def give_shares(folder: Path) -> KVPlan:
     """Let the plan in ``folder`` have layer shares, which random weights never get."""
-    plan = dataclasses.replace(plan_beside(folder), layer_shares=SHARES)
+    plan = dataclasses.replace(plan_beside(folder), head_shares=SHARES)
     plan.save(folder)
     return plan
 
@@ -147,7 +147,7 @@ def test_an_export_without_calibration_has_geometry_and_precisions(
     plan = export_model(ExportOptions(str(tiny_source_dir), output, calibrate=False))
     assert plan.layers == (LayerGeometry(4, 2, 16, 16),) * 2
     assert plan.precisions == (U8, U8)
-    assert (plan.layer_shares, plan.gate_measurement) == ((), None)
+    assert (plan.head_shares, plan.gate_measurement) == ((), None)
     assert not (output / GATE_FILE).exists()
 
 
@@ -187,8 +187,8 @@ def test_only_the_precisions(folder: Path) -> None:
     assert plan.calibration is not None
     assert plan.calibration.target == {"kv_bytes_per_token": 300.0}
     assert plan.kv_bytes_per_token <= 300
-    assert (plan.layer_shares, plan.gate_measurement) == (
-        former.layer_shares,
+    assert (plan.head_shares, plan.gate_measurement) == (
+        former.head_shares,
         former.gate_measurement,
     )
     assert plan == plan_beside(folder)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from ov_kvcrush.export import ExportOptions, export_model
-from ov_kvcrush.export.layer_shares import measure_layer_shares
+from ov_kvcrush.export.layer_shares import measure_head_shares
 from ov_kvcrush.plan import KVPlan
 from ov_kvcrush.runtime.model.paged_model import PagedModel
 from tests.support.model_factory import make_model
@@ -47,7 +47,8 @@ def test_the_plan_favours_the_layer_that_retrieves(needle_int8_dir: Path) -> Non
 def test_it_costs_no_more_pages_than_the_text_and_the_passages(needle_int8_dir: Path) -> None:
     model = PagedModel(needle_int8_dir)
     progress = Notes()
-    assert np.argmax(measure_layer_shares(model, needle_int8_dir, 1024, progress)) == 6
+    shares = measure_head_shares(model, needle_int8_dir, 1024, progress)
+    assert np.argmax(np.mean(shares, axis=1)) == 6
     assert progress.notes == []
     # The context, which text and repetition fill, and two for each of four passages of 40 tokens.
     (num_pages,) = {len(memory.keys) for memory in model.memories}
@@ -59,7 +60,7 @@ def test_random_weights_do_not_look_back(tmp_path: Path, seed: int) -> None:
     source = make_model(tmp_path / "source", seed=seed, num_hidden_layers=4)
     progress = Notes()
     plan = export_model(ExportOptions(model=str(source), output=tmp_path / "model"), progress)
-    assert plan.layer_shares == ()
+    assert plan.head_shares == ()
     assert progress.notes == ["no layer was found to look back: all get the same part of a budget"]
 
 
@@ -67,13 +68,13 @@ def test_layers_with_a_window_have_no_budget_to_divide(tmp_path: Path) -> None:
     source = make_model(tmp_path / "source", "Mistral")
     progress = Notes()
     plan = export_model(ExportOptions(model=str(source), output=tmp_path / "model"), progress)
-    assert plan.layer_shares == ()
+    assert plan.head_shares == ()
     assert not any("look back" in note for note in progress.notes)
 
 
 def test_a_short_context_is_told(needle_int8_dir: Path) -> None:
     progress = Notes()
-    assert measure_layer_shares(PagedModel(needle_int8_dir), needle_int8_dir, 256, progress) == ()
+    assert measure_head_shares(PagedModel(needle_int8_dir), needle_int8_dir, 256, progress) == ()
     assert progress.notes == [
         "which layers look back could not be measured: a context of 256 tokens is too short"
     ]
@@ -83,7 +84,7 @@ def test_a_failure_is_told_and_does_no_harm(needle_int8_dir: Path, tmp_path: Pat
     folder = shutil.copytree(needle_int8_dir, tmp_path / "model")
     (folder / "openvino_tokenizer.xml").unlink()
     progress = Notes()
-    assert measure_layer_shares(PagedModel(folder), folder, 8192, progress) == ()
+    assert measure_head_shares(PagedModel(folder), folder, 8192, progress) == ()
     (note,) = progress.notes
     assert note.startswith("which layers look back could not be measured: ")
     assert note.endswith("holds no openvino_tokenizer.xml")
@@ -98,5 +99,5 @@ def test_a_failing_inference_is_told_in_one_line(
     model = PagedModel(needle_int8_dir)
     monkeypatch.setattr(model, "forward", fail)
     progress = Notes()
-    assert measure_layer_shares(model, needle_int8_dir, 8192, progress) == ()
+    assert measure_head_shares(model, needle_int8_dir, 8192, progress) == ()
     assert progress.notes == ["which layers look back could not be measured: the shapes do not fit"]

@@ -91,6 +91,15 @@ def test_what_it_does_anyway_may_be_asked_for() -> None:
     assert GenaiEviction.of(config, PAGE)
 
 
+@pytest.mark.parametrize("head_budgets", ["auto", "off"])
+def test_every_head_has_the_same_whatever_is_asked_for(head_budgets: str) -> None:
+    asked = KVCacheConfig(**{**GENAI_EVICTING.to_dict(), "head_budgets": head_budgets})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        tell_what_gave_way(asked, in_place_of_defaults(asked, PAGE))
+    assert GenaiEviction.of(asked, PAGE) == GenaiEviction.of(GENAI_EVICTING, PAGE)
+
+
 @pytest.mark.parametrize("name", ["max_cache_size", "start_size", "recent_size"])
 def test_sizes_that_are_no_multiples_of_the_page_are_refused(name: str) -> None:
     config = KVCacheConfig(**{**GENAI_EVICTING.to_dict(), name: getattr(GENAI_EVICTING, name) + 8})
