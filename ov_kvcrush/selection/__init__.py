@@ -9,6 +9,7 @@ from ov_kvcrush.selection.layer_shares import (
     LayerShares,
     divide_between_layers,
     make_layer_shares,
+    resolved_budgets,
 )
 from ov_kvcrush.selection.observation import Observation
 from ov_kvcrush.selection.representatives import (
@@ -37,4 +38,5 @@ __all__ = [
     "group_heads",
     "make_importance",
     "make_layer_shares",
+    "resolved_budgets",
 ]

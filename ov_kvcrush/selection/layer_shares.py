@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import gcd
 from typing import ClassVar
 
 import numpy as np
@@ -98,8 +99,7 @@ def make_layer_shares(
                 "Give one number for each layer.",
             )
         return FixedShares(normalized(setting))
-    if setting == "auto":
-        setting = preferred or ("plan" if planned else "uniform")
+    setting = resolved_budgets(setting, preferred, bool(planned))
     if setting == "adaptive":
         return AdaptiveShares()
     if setting == "pyramid":
@@ -118,13 +118,28 @@ def make_layer_shares(
     return FixedShares(normalized(tuple(planned)))
 
 
+def resolved_budgets(setting: str, preferred: str, is_planned: bool) -> str:
+    """What ``setting`` means: ``auto`` is what the importance method prefers, then the plan's.
+
+    Args:
+        setting: name in ``LAYER_BUDGETS``.
+        preferred: by the importance method; empty for none.
+        is_planned: whether the KV plan has shares.
+    """
+    if setting != "auto":
+        return setting
+    return preferred or ("plan" if is_planned else "uniform")
+
+
 def divide_between_layers(
     mean: int,
     shares: Sequence[float],
     held: Sequence[int],
+    heads: Sequence[int] = (),
     *,
     start_size: int,
     recent_size: int,
+    unit: int = 1,
 ) -> list[int]:
     """Tokens each layer may keep: ``mean`` on average, or all where they hold fewer.
 
@@ -136,28 +151,42 @@ def divide_between_layers(
         mean: tokens, at least ``start_size`` and ``recent_size`` together.
         shares: by layer, 0 or more.
         held: tokens by layer.
+        heads: KV heads by layer, each of which holds as many tokens: the mean is over heads. Empty
+            where all layers have as many.
+        unit: of the budgets, tokens: what is left of the total is less than any layer's unit more
+            would take.
     """
+    weights = _in_smallest_terms(heads) if heads else [1] * len(held)
     fixed = start_size + recent_size
     room = [max(0, tokens - fixed) for tokens in held]
-    left = len(held) * (mean - fixed)
+    left = sum(weights) * (mean - fixed)
     middle = [0] * len(held)
     hungry = list(range(len(held)))
     while hungry:
-        weight = sum(shares[n] for n in hungry)
-        wanted = {n: left * (shares[n] / weight if weight else 1 / len(hungry)) for n in hungry}
+        total = sum(weights[n] * shares[n] for n in hungry)
+        every = sum(weights[n] for n in hungry)
+        wanted = {n: left * (shares[n] / total if total else 1 / every) for n in hungry}
         full = [n for n in hungry if wanted[n] >= room[n]]
         for n in full:
             middle[n] = room[n]
-            left -= room[n]
+            left -= weights[n] * room[n]
         hungry = [n for n in hungry if wanted[n] < room[n]]
         if not full:
             for n in hungry:
-                middle[n] = int(wanted[n])
-            lost = left - sum(middle[n] for n in hungry)
-            for n in sorted(hungry, key=lambda n: middle[n] - wanted[n])[:lost]:
-                middle[n] += 1  # rounded down the most
+                middle[n] = max(0, (fixed + int(wanted[n])) // unit * unit - fixed)
+            lost = left - sum(weights[n] * middle[n] for n in hungry)
+            for n in sorted(hungry, key=lambda n: middle[n] - wanted[n]):  # rounded down the most
+                more = min(unit - (fixed + middle[n]) % unit, room[n] - middle[n])
+                if weights[n] * more <= lost:
+                    middle[n] += more
+                    lost -= weights[n] * more
             break
     return [fixed + tokens for tokens in middle]
+
+
+def _in_smallest_terms(heads: Sequence[int]) -> list[int]:
+    common = gcd(*heads)
+    return [count // common for count in heads]
 
 
 def pyramid_shares(num_layers: int) -> tuple[float, ...]:

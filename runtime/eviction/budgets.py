@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence as SequenceOf
+from statistics import fmean
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +12,7 @@ from ov_kvcrush.config import KVCacheConfig
 from ov_kvcrush.errors import ConfigError
 from ov_kvcrush.plan import LayerGeometry
 from ov_kvcrush.precisions import LayerPrecision
+from ov_kvcrush.runtime.pages.cache_layer import CacheLayer
 from ov_kvcrush.runtime.pages.layout import PAGE_SIZE, CacheLayout, kv_bytes_per_token
 from ov_kvcrush.runtime.sequences.sequence import Cut
 from ov_kvcrush.selection import (
@@ -18,6 +20,7 @@ from ov_kvcrush.selection import (
     LayerShares,
     divide_between_layers,
     make_layer_shares,
+    resolved_budgets,
 )
 
 # Shares measured at a cut are only known then; a pool is made before. Four is more than was seen.
@@ -25,19 +28,19 @@ _LARGEST_MEASURED_SHARE = 4.0
 
 
 class CacheBudgets:
-    """The budget of ``config`` for the layers of a model.
+    """The budget of ``config`` for the cache layers of a model.
 
-    Layers with a sliding window never read what has left it, so they have no budget: they drop
-    whole pages from the front as the window moves on.
+    A budget is the mean over KV heads. Layers with a sliding window never read what has left it, so
+    they have no budget: they drop whole pages from the front as the window moves on.
 
     Args:
         config: what the cache may hold.
-        layers: geometry by layer.
-        planned_shares: of each layer in the KV plan; empty for none.
+        layers: cache layers.
+        planned_shares: of each KV head in the KV plan, by layer of the model; empty for none.
 
     Attributes:
-        budgeted: layers that have a budget.
-        sliding: layers that have a window instead.
+        budgeted: cache layers that have a budget.
+        sliding: cache layers that have a window instead.
 
     Raises:
         ConfigError: layer budgets that do not fit the model or its plan.
@@ -46,49 +49,65 @@ class CacheBudgets:
     def __init__(
         self,
         config: KVCacheConfig,
-        layers: SequenceOf[LayerGeometry],
-        planned_shares: SequenceOf[float],
+        layers: SequenceOf[CacheLayer],
+        planned_shares: SequenceOf[SequenceOf[float]],
     ) -> None:
         self._config = config
+        self._layers = layers
+        self._windows = [layer.geometry.sliding_window for layer in layers]
+        self.budgeted = [n for n, window in enumerate(self._windows) if not window]
+        self.sliding = [n for n, window in enumerate(self._windows) if window]
+        self._heads = [len(layers[n].heads) for n in self.budgeted]
         self._page_size = config.selector(PAGE_SIZE).page_size
-        self.budgeted = [n for n, layer in enumerate(layers) if not layer.sliding_window]
-        self._windows = [layer.sliding_window for layer in layers]
-        self.sliding = [n for n, layer in enumerate(layers) if layer.sliding_window]
         self._policy: LayerShares = make_layer_shares(
             config.layer_budgets,
-            len(layers),
+            layers[-1].layer + 1,
             preferred=IMPORTANCE_METHODS[config.importance].layer_budgets,
-            planned=planned_shares,
+            planned=[fmean(layer) for layer in planned_shares],
         )
+        self._by_head = planned_shares if goes_by_heads(config, planned_shares) else ()
+        # Where the heads of a layer hold as many tokens a page that is not full is one of a layer;
+        # apart, each of them would have one.
+        divided = len({layer.layer for layer in layers}) < len(layers)
+        self._unit = PAGE_SIZE if self._by_head and divided else 1
 
     @property
     def needs_attention(self) -> bool:
         """Whether the shares of the last cut are measured."""
         return self._policy.needs_attention
 
-    def describe(self) -> list[float] | str:
-        """The layers' shares, 1 on average, or that they are measured at each cut."""
+    def describe(self) -> list[float] | list[list[float]] | str:
+        """Shares by layer of the model, or by its KV heads, 1 on average.
+
+        Or that they are measured at each cut.
+        """
         if self.needs_attention:
             return "measured at each cut"
+        if self._by_head:
+            return [[round(share, 3) for share in layer] for layer in self._by_head]
         return [round(share, 3) for share in self._policy.shares(None, self._config.recent_size)]
 
     def window(self, number: int) -> int:
-        """Tokens in the sliding window of layer ``number``."""
+        """Tokens in the sliding window of cache layer ``number``."""
         return self._windows[number]
 
     def shares(self) -> list[float]:
-        """Shares of ``budgeted`` layers, 1 on average; even ones where they are measured later."""
-        shares = self._shares_unmeasured()
-        return [share * len(shares) / sum(shares) for share in shares]
+        """Shares of ``budgeted`` layers, 1 on average over KV heads.
 
-    @property
-    def largest_share(self) -> float:
-        """How many times an even part of the budget one layer may get."""
-        if not self._config.evicts:
-            return 1.0
-        if self.needs_attention:
-            return _LARGEST_MEASURED_SHARE
-        return max(1.0, *self._policy.shares(None, self._config.recent_size))
+        Even ones where they are measured later.
+        """
+        shares = self._shares_unmeasured()
+        total = sum(share * heads for share, heads in zip(shares, self._heads, strict=True))
+        return [share * sum(self._heads) / total for share in shares]
+
+    def largest_shares(self) -> list[float]:
+        """By cache layer, how many times an even part of the budget it may get, 1 at least."""
+        if not self._config.evicts or not self.budgeted:
+            return [1.0] * len(self._layers)
+        largest = [1.0] * len(self._layers)
+        for n, share in zip(self.budgeted, self.shares(), strict=True):
+            largest[n] = _LARGEST_MEASURED_SHARE if self.needs_attention else max(1.0, share)
+        return largest
 
     def measures(self, cut: Cut) -> bool:
         """Whether attention has a say at ``cut``: not while a prompt is read, before its end.
@@ -118,20 +137,44 @@ class CacheBudgets:
             cut.budget,
             shares,
             held,
+            self._heads,
             start_size=self._config.start_size,
             # A page that is not full joins the recent area.
             recent_size=self._config.recent_size + self._page_size - 1,
+            unit=self._unit,
         )
 
     def _shares_unmeasured(self) -> list[float]:
         if self.needs_attention:
             return [1.0] * len(self.budgeted)
-        every = self._policy.shares(None, self._config.recent_size)
-        return [every[n] for n in self.budgeted]
+        budgeted = [self._layers[n] for n in self.budgeted]
+        if self._by_head:
+            by_head = self._by_head
+            return [fmean(by_head[one.layer][head] for head in one.heads) for one in budgeted]
+        by_layer = self._policy.shares(None, self._config.recent_size)
+        return [by_layer[one.layer] for one in budgeted]
+
+    def mean_held(self, held: SequenceOf[int]) -> float:
+        """Tokens that a KV head of ``budgeted`` layers holds on average; ``held`` is of all."""
+        tokens = zip((held[n] for n in self.budgeted), self._heads, strict=True)
+        return sum(count * heads for count, heads in tokens) / sum(self._heads)
 
     def is_over(self, held: SequenceOf[int], budget: int) -> bool:
         """Whether ``budgeted`` layers pass ``budget`` on average; ``held`` is of all layers."""
-        return sum(held[n] for n in self.budgeted) > budget * len(self.budgeted)
+        return bool(self.budgeted) and self.mean_held(held) > budget
+
+
+def goes_by_heads(config: KVCacheConfig, planned_shares: SequenceOf[SequenceOf[float]]) -> bool:
+    """Whether ``config`` divides its budget by the shares of KV heads in the plan.
+
+    Args:
+        config: what the cache may hold.
+        planned_shares: of each KV head, by layer of the model; empty for none.
+    """
+    if config.head_budgets == "off" or not config.evicts or isinstance(config.layer_budgets, tuple):
+        return False
+    preferred = IMPORTANCE_METHODS[config.importance].layer_budgets
+    return resolved_budgets(config.layer_budgets, preferred, bool(planned_shares)) == "plan"
 
 
 def buy_tokens(

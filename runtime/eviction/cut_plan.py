@@ -105,8 +105,7 @@ class CutPlanner:
             stages.append([pages_for(tokens) + again for tokens in held])
             held = self._held_behind(cut, held)
         if decoding and self.evicts and budgets.budgeted:
-            mean = sum(held[n] for n in budgets.budgeted) // len(budgets.budgeted)
-            room = max(0, self._limit - mean)
+            room = max(0, self._limit - int(budgets.mean_held(held)))
             stages.append([pages_for(tokens + room) for tokens in held])
         return stages
 

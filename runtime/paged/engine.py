@@ -47,8 +47,8 @@ class PagedDescription(EngineDescription):
         inference_precision: type that prompts are read in.
         decode_precision: type that decoding computes in.
         layer_precisions: of keys and values by ranges of layers.
-        layer_shares: of the layers in the budget, 1 on average, or that they are measured at each
-            cut; None where nothing is evicted.
+        layer_shares: of the layers in the budget, or by layer of its KV heads, 1 on average, or
+            that they are measured at each cut; None where nothing is evicted.
         pool_bytes: of the page pool.
     """
 
@@ -56,7 +56,7 @@ class PagedDescription(EngineDescription):
     inference_precision: str
     decode_precision: str
     layer_precisions: dict[str, str]
-    layer_shares: list[float] | str | None
+    layer_shares: list[float] | list[list[float]] | str | None
     pool_bytes: int
 
 

@@ -15,7 +15,7 @@ from ov_kvcrush.gate import Gate
 from ov_kvcrush.model_folder import fingerprint
 from ov_kvcrush.plan import KVPlan
 from ov_kvcrush.precisions import LayerPrecision
-from ov_kvcrush.runtime.eviction.budgets import CacheBudgets, buy_tokens
+from ov_kvcrush.runtime.eviction.budgets import CacheBudgets, buy_tokens, goes_by_heads
 from ov_kvcrush.runtime.eviction.compressor import Compressor
 from ov_kvcrush.runtime.eviction.cut_plan import CutPlanner
 from ov_kvcrush.runtime.eviction.interface import Eviction, NoEviction
@@ -23,6 +23,7 @@ from ov_kvcrush.runtime.eviction.layer_threads import LayerThreads
 from ov_kvcrush.runtime.eviction.peaks import PeakMeter
 from ov_kvcrush.runtime.interface import EngineLimits
 from ov_kvcrush.runtime.model.paged_model import PagedModel, require_cpu
+from ov_kvcrush.runtime.pages.cache_layer import HeadGrouping, undivided
 from ov_kvcrush.runtime.pages.layout import PAGE_SIZE, pages_for
 from ov_kvcrush.runtime.pages.pool import PagePool
 from ov_kvcrush.runtime.plugin.given_properties import read_properties
@@ -32,6 +33,7 @@ from ov_kvcrush.runtime.scheduling.scheduler import Scheduler
 from ov_kvcrush.runtime.sequences.kv_cache import KVCache
 from ov_kvcrush.runtime.sequences.prefixes import Prefixes
 from ov_kvcrush.runtime.session_files.cache_identity import CacheIdentity
+from ov_kvcrush.selection.head_groups import group_all_heads
 
 # Without a pool size, this part of the free memory may become KV cache.
 _POOL_SHARE_OF_FREE_MEMORY = 0.5
@@ -93,15 +95,21 @@ def set_up(
     config, *others = (one.for_model(has_gate, trusts_gate) for one in (config, *beside))
     if not any(one.needs_gate for one in (config, *others)):
         gate = None
+    shares = plan.head_shares if plan else ()
     model = PagedModel(
-        folder, device, _precisions(config, plan), properties, decode_precision, gate
+        folder,
+        device,
+        _precisions(config, plan),
+        properties,
+        decode_precision,
+        gate,
+        grouping=_grouping([config, *others], shares),
     )
-    shares = plan.layer_shares if plan else ()
-    budgets = CacheBudgets(config, model.layers, shares)
+    budgets = CacheBudgets(config, model.cache_layers, shares)
     if config.kv_budget_mb is not None:
         config = buy_tokens(config, budgets, model.layouts)
-        budgets = CacheBudgets(config, model.layers, shares)
-    cache = _make_cache(model, config, plan, budgets.largest_share, limits)
+        budgets = CacheBudgets(config, model.cache_layers, shares)
+    cache = _make_cache(model, config, plan, budgets.largest_shares(), limits)
     planner = CutPlanner(config, budgets, limits.max_num_batched_tokens)
     threads = LayerThreads()
     eviction: Eviction = NoEviction()
@@ -135,11 +143,20 @@ def set_up(
     )
 
 
+def _grouping(
+    configs: SequenceOf[KVCacheConfig], shares: SequenceOf[SequenceOf[float]]
+) -> HeadGrouping:
+    """Heads by the like of their ``shares`` where one of ``configs`` goes by them."""
+    if not any(goes_by_heads(config, shares) for config in configs):
+        return undivided
+    return lambda layers: group_all_heads(shares)
+
+
 def _make_cache(
     model: PagedModel,
     config: KVCacheConfig,
     plan: KVPlan | None,
-    most: float,
+    largest_shares: SequenceOf[float],
     limits: EngineLimits,
 ) -> KVCache:
     """Give ``model`` its cache.
@@ -151,7 +168,7 @@ def _make_cache(
         model: compiled, without a cache.
         config: its ``pool_size`` goes first.
         plan: tells the context length where the pool is sized by it.
-        most: times its even part that one layer may take.
+        largest_shares: by cache layer, how many times its even part it may take.
         limits: of the engine.
     """
     if config.pool_size is not None:
@@ -164,8 +181,7 @@ def _make_cache(
         affordable = psutil.virtual_memory().available * _POOL_SHARE_OF_FREE_MEMORY
         num_pages = min(wanted, int(affordable / model.page_bytes))
     num_pages = max(1, num_pages)
-    num_layers = len(model.layers)
-    layer_pages = [int(num_pages * min(most, num_layers))] * num_layers
+    layer_pages = [int(num_pages * share) for share in largest_shares]
     model.reserve(layer_pages)
     layer_bytes = [layout.page_bytes for layout in model.layouts]
     pool = PagePool(layer_pages, layer_bytes, num_pages * model.page_bytes)

@@ -28,14 +28,18 @@ class Cutter:
 
     @classmethod
     def of(
-        cls, config: KVCacheConfig, model: PagedModel, shares: SequenceOf[float], chunk: int
+        cls,
+        config: KVCacheConfig,
+        model: PagedModel,
+        shares: SequenceOf[SequenceOf[float]],
+        chunk: int,
     ) -> Cutter:
         """The policy of ``config``, which evicts; its own sizes of the budget do not matter.
 
         Args:
             config: the policy.
             model: compiled, with its cache.
-            shares: of each layer in the KV plan; empty for none.
+            shares: of each KV head in the KV plan, by layer; empty for none.
             chunk: most tokens of one inference.
 
         Raises:
@@ -44,7 +48,7 @@ class Cutter:
         """
         config.require_page_multiples(PAGE_SIZE)
         config = config.for_model(model.has_gate, model.trusts_gate)
-        budgets = CacheBudgets(config, model.layers, shares)
+        budgets = CacheBudgets(config, model.cache_layers, shares)
         planner = CutPlanner(config, budgets, chunk)
         return cls(Compressor(model.layers, model.scales, model.memories, config, budgets, planner))
 

@@ -64,7 +64,7 @@ class Scorer:
             folder, device, config, properties, limits, decode_precision, list(policies.values())
         )
         plan = KVPlan.load(folder)
-        shares = plan.layer_shares if plan else ()
+        shares = plan.head_shares if plan else ()
         self.chunk = chunk
         self.cache = parts.cache
         self._model = parts.model

@@ -72,7 +72,7 @@ def test_who_goes_by_heads() -> None:
         {"layer_budgets": "uniform"},
         {"layer_budgets": (1, 2, 3)},
         {"importance": "pyramidkv"},
-        {"max_cache_size": None},
+        {"max_cache_size": 0},
     ):
         assert not goes_by_heads(config(**settings), SHARES)
     assert not goes_by_heads(config(), ())

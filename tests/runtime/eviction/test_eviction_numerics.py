@@ -23,6 +23,7 @@ class Recorder:
 
     def __init__(self, engine: PagedEngine, prompt: list[int]) -> None:
         self.logits: list[NDArray[np.float32]] = []
+        self._cache_layers = engine.model.cache_layers
         self.cuts: list[tuple[int, list[NDArray[np.int32]]]] = []
         forward = engine.model.forward
 
@@ -47,10 +48,10 @@ class Recorder:
         """What the cuts left to be seen."""
         visible = reference.causal(len(self.tokens))
         for at, held in self.cuts:
-            for shown, positions in zip(visible, held, strict=True):
-                for head, kept in enumerate(positions):
+            for layer, positions in zip(self._cache_layers, held, strict=True):
+                for head, kept in zip(layer.heads, positions, strict=True):
                     dropped = np.setdiff1d(np.arange(at), kept)
-                    shown[head, at:, dropped] = False
+                    visible[layer.layer][head, at:, dropped] = False
         return visible
 
     def error(self, reference: TorchReference) -> NDArray[np.float32]:
@@ -127,6 +128,21 @@ def test_after_eviction_logits_equal_pytorch_that_drops_the_same_tokens(
     assert len(recorder.cuts) >= 2
     _, held = recorder.cuts[0]
     assert len({row.tobytes() for layer in held for row in layer}) > 2
+    assert recorder.error(reference).max() < 1e-4
+
+
+def test_heads_of_a_layer_that_hold_different_numbers_of_tokens(
+    needle_f32_dir: Path, reference: TorchReference, prompt: list[int]
+) -> None:
+    engine = storing(needle_f32_dir, "f32", "f32", **{**EVICTING, "prefill_budget": 96})
+    recorder = Recorder(engine, prompt)
+    numbers = [layer.layer for layer in engine.model.cache_layers]
+    for _, held in recorder.cuts:
+        lengths = [
+            {positions.shape[1] for n, positions in zip(numbers, held, strict=True) if n == layer}
+            for layer in set(numbers)
+        ]
+        assert max(map(len, lengths)) > 1
     assert recorder.error(reference).max() < 1e-4
 
 

@@ -39,7 +39,7 @@ class Cutter:
     def kept(self, **settings: Any) -> list[NDArray[np.int32]]:
         config = KVCacheConfig(representative_share=0.5, **settings)
         model, cache = self.engine.model, self.engine.cache
-        budgets = CacheBudgets(config, model.layers, ())
+        budgets = CacheBudgets(config, model.cache_layers, ())
         planner = CutPlanner(config, budgets, 128)
         compressor = Compressor(
             model.layers, model.scales, model.memories, config, budgets, planner

@@ -8,6 +8,7 @@ from ov_kvcrush.config import KVCacheConfig
 from ov_kvcrush.plan import LayerGeometry
 from ov_kvcrush.runtime.eviction.budgets import CacheBudgets
 from ov_kvcrush.runtime.eviction.cut_plan import CutPlanner
+from ov_kvcrush.runtime.pages.cache_layer import cache_layers, undivided
 from ov_kvcrush.runtime.pages.layout import PAGE_SIZE
 from ov_kvcrush.runtime.scheduling.admission import Admission
 from ov_kvcrush.runtime.scheduling.scheduler import Schedule, Scheduler
@@ -17,6 +18,7 @@ from ov_kvcrush.runtime.sequences.sequence import Chunk, Sequence
 from tests.support.small_cache import small_cache
 
 LAYERS = (LayerGeometry(1, 1, 4, 4),) * 2
+CACHE_LAYERS = cache_layers(LAYERS, undivided(LAYERS))
 
 
 def scheduler_of(
@@ -24,7 +26,7 @@ def scheduler_of(
 ) -> tuple[Scheduler, KVCache]:
     cache = small_cache(num_pages, [10] * len(LAYERS))
     config = KVCacheConfig()
-    planner = CutPlanner(config, CacheBudgets(config, LAYERS, ()), max_num_batched_tokens)
+    planner = CutPlanner(config, CacheBudgets(config, CACHE_LAYERS, ()), max_num_batched_tokens)
     admission, prefixes = Admission(cache, planner), Prefixes(cache, 0, is_on=False)
     scheduler = Scheduler(cache, admission, prefixes, max_num_batched_tokens, max_num_seqs)
     return scheduler, cache
@@ -74,7 +76,7 @@ def test_a_chunk_stops_at_the_next_cut_and_says_for_good_whether_it_ends() -> No
     (sequence,) = added(scheduler, 50)
     CutPlanner(
         config := KVCacheConfig(max_cache_size=100, prefill_budget=0),
-        CacheBudgets(config, LAYERS, ()),
+        CacheBudgets(config, CACHE_LAYERS, ()),
         64,
     ).plan_prompt(sequence, 40)
     (first,) = stepped(scheduler).chunks
