@@ -1,6 +1,6 @@
 """Which KV heads of a layer share a cache: those of like shares, in a few groups.
 
-Heads that share one hold as many tokens, so what a group costs is what its heads' shares differ:
+Heads that share one hold as many tokens, so what a group loses is what its heads' shares differ:
 the groups are those with the least squares around their means. In one dimension such groups lie
 side by side in sorted order, and the best of them can be found for certain (Fisher, "On grouping
 for maximum homogeneity", 1958).
@@ -18,6 +18,9 @@ Doubles = NDArray[np.float64]
 
 MOST_GROUPS = 4
 """Groups of a layer: what another one wins in budget, more attention nodes cost in time."""
+
+MOST_MISPLACED = 0.02
+"""Part of a budget that groups may leave with the wrong heads."""
 
 # Heads whose shares differ by less, as a part of the larger one, are one to a budget.
 _ALIKE = 0.01
@@ -48,10 +51,47 @@ def group_heads(shares: Sequence[float], most: int = MOST_GROUPS) -> Groups:
 
 
 def group_all_heads(
-    shares: Sequence[Sequence[float]], most: int = MOST_GROUPS
+    shares: Sequence[Sequence[float]],
+    most: int = MOST_GROUPS,
+    misplaced: float = MOST_MISPLACED,
 ) -> tuple[Groups, ...]:
-    """By layer, :func:`group_heads` of its heads' ``shares``."""
-    return tuple(group_heads(layer, most) for layer in shares)
+    """By layer, groups of its heads: as few as leave little of the budget in the wrong place.
+
+    A group is cut to the mean of its heads' shares. What that takes from the heads that are worth
+    more than the mean is in the wrong place; where the heads of a layer are worth about as much,
+    that is little, and another group would only cost time. So layers are divided one after the
+    other, always the one in which another group moves most.
+
+    Args:
+        shares: by layer of the model and KV head, of a budget.
+        most: groups of a layer, 1 or more.
+        misplaced: part of the whole budget that may be in the wrong place.
+    """
+    choices = [[group_heads(layer, count) for count in range(1, most + 1)] for layer in shares]
+    costs = np.array(
+        [
+            [_misplaced(layer, groups) for groups in by_count]
+            for layer, by_count in zip(shares, choices, strict=True)
+        ]
+    )
+    counts = np.zeros(len(shares), np.int64)  # of groups, less one
+    every = np.arange(len(shares))
+    allowed = misplaced * sum(map(sum, shares))
+    while (now := costs[every, counts]).sum() > allowed:
+        # What each layer would win for each group more; a second one alone may win nothing.
+        more = np.arange(most) - counts[:, None]
+        wins = np.where(more > 0, (now[:, None] - costs) / np.maximum(more, 1), 0.0)
+        layer, count = np.unravel_index(wins.argmax(), wins.shape)
+        if wins[layer, count] <= 0:
+            break
+        counts[layer] = count
+    return tuple(by_count[count] for by_count, count in zip(choices, counts, strict=True))
+
+
+def _misplaced(shares: Sequence[float], groups: Groups) -> float:
+    """What heads worth more than the mean of their group lose to the others of it."""
+    apart = (np.array([shares[head] for head in group]) for group in groups)
+    return float(sum(np.maximum(group - group.mean(), 0).sum() for group in apart))
 
 
 def _alike(shares: Sequence[float]) -> list[list[int]]:

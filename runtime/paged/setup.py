@@ -33,7 +33,7 @@ from ov_kvcrush.runtime.scheduling.scheduler import Scheduler
 from ov_kvcrush.runtime.sequences.kv_cache import KVCache
 from ov_kvcrush.runtime.sequences.prefixes import Prefixes
 from ov_kvcrush.runtime.session_files.cache_identity import CacheIdentity
-from ov_kvcrush.selection.head_groups import group_all_heads
+from ov_kvcrush.selection import group_all_heads
 
 # Without a pool size, this part of the free memory may become KV cache.
 _POOL_SHARE_OF_FREE_MEMORY = 0.5

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ov_kvcrush.selection import group_all_heads, group_heads
+from ov_kvcrush.selection.head_groups import Groups
 
 one_share = st.sampled_from([0.0, 0.2, 0.201, 1.0, 1.009, 3.5]) | st.floats(
     0, 60, allow_subnormal=False
@@ -97,3 +98,34 @@ def test_a_head_that_carries_the_layer_is_alone() -> None:
 def test_all_layers_are_grouped_by_themselves() -> None:
     assert group_all_heads([[1.0, 1.0], [0.2, 3.0], [2.0]]) == (((0, 1),), ((0,), (1,)), ((0,),))
     assert group_all_heads([[1.0, 2.0, 3.0]], most=1) == (((0, 1, 2),),)
+
+
+def misplaced(shares: list[list[float]], groups: Sequence[Groups]) -> float:
+    lost = 0.0
+    for layer, members in zip(shares, groups, strict=True):
+        for group in members:
+            mean = sum(layer[head] for head in group) / len(group)
+            lost += sum(max(0.0, layer[head] - mean) for head in group)
+    return lost
+
+
+@given(
+    st.integers(1, 6).flatmap(
+        lambda heads: st.lists(
+            st.lists(st.floats(0.2, 20), min_size=heads, max_size=heads), min_size=1, max_size=6
+        )
+    ),
+    st.sampled_from([0.0, 0.02, 0.1, 0.5]),
+)
+def test_little_of_the_budget_is_in_the_wrong_place(
+    shares: list[list[float]], allowed: float
+) -> None:
+    groups = group_all_heads(shares, most=6, misplaced=allowed)
+    alike = misplaced(shares, group_all_heads(shares, most=6, misplaced=0.0))
+    assert misplaced(shares, groups) <= max(allowed * sum(map(sum, shares)), alike) + 1e-9
+    assert sum(map(len, groups)) <= sum(map(len, group_all_heads(shares, 6, misplaced=0.0)))
+
+
+def test_layers_are_divided_where_that_moves_most() -> None:
+    shares = [[1.0, 1.1, 0.9], [0.3, 0.3, 9.0], [1.0, 1.0, 1.0]]
+    assert group_all_heads(shares) == (((0, 1, 2),), ((0, 1), (2,)), ((0, 1, 2),))
