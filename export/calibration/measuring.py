@@ -20,7 +20,7 @@ from ov_kvcrush.export.subject import Subject
 from ov_kvcrush.export.texts.mix import CalibrationTexts
 from ov_kvcrush.gate import Gate
 from ov_kvcrush.model_folder import fingerprint
-from ov_kvcrush.plan import Calibration, Measurement
+from ov_kvcrush.plan_records import Calibration, Measurement
 from ov_kvcrush.precisions import LayerPrecision
 from ov_kvcrush.progress import Progress
 

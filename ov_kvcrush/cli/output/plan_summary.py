@@ -12,7 +12,8 @@ from rich.table import Table
 from ov_kvcrush.cli.output.console import table_console
 from ov_kvcrush.gate import GATE_FILE, MOST_NATS_REPEATING
 from ov_kvcrush.model_folder import has_chat_template
-from ov_kvcrush.plan import Calibration, KVPlan, Measurement, ValueBasis
+from ov_kvcrush.plan import KVPlan
+from ov_kvcrush.plan_records import Calibration, Measurement, ValueBasis
 from ov_kvcrush.precisions import LayerPrecision, ranges_of
 from ov_kvcrush.progress import describe_seconds
 from ov_kvcrush.runtime.eviction.budgets import budgeted_bytes

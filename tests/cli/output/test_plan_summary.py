@@ -17,7 +17,8 @@ from ov_kvcrush.cli.output.plan_summary import (
     print_summary_as_json,
 )
 from ov_kvcrush.model_folder import TEMPLATE_FILE
-from ov_kvcrush.plan import KVPlan, LayerGeometry, Measurement, ValueBasis
+from ov_kvcrush.plan import KVPlan, LayerGeometry
+from ov_kvcrush.plan_records import Measurement, ValueBasis
 from ov_kvcrush.precisions import LayerPrecision
 
 
