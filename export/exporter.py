@@ -12,7 +12,8 @@ from ov_kvcrush.export.options import ExportOptions
 from ov_kvcrush.export.recognize import gguf_file
 from ov_kvcrush.export.step import Step
 from ov_kvcrush.export.texts.mix import find_texts
-from ov_kvcrush.plan import KVPlan, ValueBasis
+from ov_kvcrush.plan import KVPlan
+from ov_kvcrush.plan_records import ValueBasis
 from ov_kvcrush.progress import Progress, Silent
 
 if TYPE_CHECKING:

@@ -15,7 +15,8 @@ from ov_kvcrush.export.subject import Subject
 from ov_kvcrush.export.texts.mix import find_texts
 from ov_kvcrush.export.texts.texts import Text
 from ov_kvcrush.export.trial import can_try_out, geometry, try_on_paged_cache
-from ov_kvcrush.plan import KVPlan, LayerGeometry, ValueBasis
+from ov_kvcrush.plan import KVPlan, LayerGeometry
+from ov_kvcrush.plan_records import ValueBasis
 from ov_kvcrush.precisions import LayerPrecision
 from ov_kvcrush.progress import Progress
 

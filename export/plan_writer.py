@@ -12,14 +12,8 @@ from ov_kvcrush.export.ir import read_makers, read_weights
 from ov_kvcrush.files import replacing
 from ov_kvcrush.gate import GATE_FILE, Gate
 from ov_kvcrush.model_folder import context_length, fingerprint, model_type
-from ov_kvcrush.plan import (
-    PLAN_FILE,
-    Calibration,
-    KVPlan,
-    LayerGeometry,
-    Measurement,
-    ValueBasis,
-)
+from ov_kvcrush.plan import PLAN_FILE, KVPlan, LayerGeometry
+from ov_kvcrush.plan_records import Calibration, Measurement, ValueBasis
 from ov_kvcrush.precisions import LayerPrecision
 from ov_kvcrush.runtime.pages.layout import kv_bytes_per_token
 

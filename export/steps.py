@@ -21,7 +21,8 @@ from ov_kvcrush.export.tokenizer import convert_tokenizer
 from ov_kvcrush.export.value_balance.balance import balance_values
 from ov_kvcrush.export.value_balance.projections import ValueProjections
 from ov_kvcrush.export.workspace import Workspace
-from ov_kvcrush.plan import KVPlan, ValueBasis
+from ov_kvcrush.plan import KVPlan
+from ov_kvcrush.plan_records import ValueBasis
 from ov_kvcrush.progress import Progress
 
 

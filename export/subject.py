@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from ov_kvcrush.errors import UnsupportedError
 from ov_kvcrush.plan import LayerGeometry
 from ov_kvcrush.precisions import LayerPrecision
 from ov_kvcrush.runtime.model.paged_model import PagedModel
+from ov_kvcrush.runtime.pages.cache_layer import each_head
 
 
 @dataclass(frozen=True)
@@ -21,16 +22,31 @@ class Subject:
         folder: it was read from.
         model: without a cache; who measures gives it one, the next one gives it another.
         shows_states: whether it shows the states that a gate is fitted on.
+        precisions, properties: as :func:`compile_subject`.
     """
 
     folder: Path
     model: PagedModel
     shows_states: bool
+    precisions: Sequence[LayerPrecision] | None = None
+    properties: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def layers(self) -> tuple[LayerGeometry, ...]:
         """Its attention's geometry, by layer."""
         return self.model.layers
+
+    def divided(self) -> PagedModel:
+        """The model compiled once more, with a cache of its own for every KV head.
+
+        A layer whose heads cannot be divided, or that has a sliding window, keeps one.
+        """
+        return PagedModel(
+            self.folder,
+            precisions=self.precisions,
+            properties=self.properties,
+            grouping=each_head,
+        )
 
 
 def compile_subject(
@@ -49,12 +65,13 @@ def compile_subject(
         ModelError, UnsupportedError, ConfigError: as :class:`PagedModel`.
     """
 
-    def compiled(shows_states: bool) -> PagedModel:
-        return PagedModel(
+    def compiled(shows_states: bool) -> Subject:
+        model = PagedModel(
             folder, precisions=precisions, properties=properties, shows_states=shows_states
         )
+        return Subject(folder, model, shows_states, precisions, properties or {})
 
     try:
-        return Subject(folder, compiled(shows_states=True), True)
+        return compiled(shows_states=True)
     except UnsupportedError:  # the states, or the model itself: then the next line says so
-        return Subject(folder, compiled(shows_states=False), False)
+        return compiled(shows_states=False)

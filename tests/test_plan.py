@@ -11,15 +11,8 @@ import pytest
 
 from ov_kvcrush.errors import ModelError
 from ov_kvcrush.model_folder import fingerprint
-from ov_kvcrush.plan import (
-    PLAN_FILE,
-    CacheOutput,
-    Calibration,
-    KVPlan,
-    LayerGeometry,
-    Measurement,
-    ValueBasis,
-)
+from ov_kvcrush.plan import PLAN_FILE, KVPlan, LayerGeometry
+from ov_kvcrush.plan_records import CacheOutput, Calibration, Measurement, ValueBasis
 from ov_kvcrush.precisions import LayerPrecision
 
 CALIBRATION = Calibration(

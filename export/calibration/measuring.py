@@ -20,7 +20,7 @@ from ov_kvcrush.export.subject import Subject
 from ov_kvcrush.export.texts.mix import CalibrationTexts
 from ov_kvcrush.gate import Gate
 from ov_kvcrush.model_folder import fingerprint
-from ov_kvcrush.plan import Calibration, Measurement
+from ov_kvcrush.plan_records import Calibration, Measurement
 from ov_kvcrush.precisions import LayerPrecision
 from ov_kvcrush.progress import Progress
 
@@ -74,7 +74,7 @@ class Measuring:
         """
         steps = []
         if SHARES in self._wanted:
-            steps.append(Step("Measure which layers look back", self._measure_shares))
+            steps.append(Step("Measure which heads look back", self._measure_shares))
         if GATE in self._wanted:
             steps.append(Step("Fit the gate", self._fit_gate))
         if self._search:
@@ -86,7 +86,7 @@ class Measuring:
         begin = time.monotonic()
         subject = self._subject()
         self.head_shares = measure_head_shares(
-            subject.model, subject.folder, self._context_length, self._progress
+            subject.divided, subject.layers, subject.folder, self._context_length, self._progress
         )
         if self.head_shares:
             self.share_measurement = Measurement(

@@ -18,7 +18,8 @@ from ov_kvcrush.export.kv_plan.target import Target
 from ov_kvcrush.export.texts.passages import read_tokens, split_passages
 from ov_kvcrush.export.texts.texts import Text
 from ov_kvcrush.export.trial import can_try_out
-from ov_kvcrush.plan import CacheOutput, Calibration, LayerGeometry
+from ov_kvcrush.plan import LayerGeometry
+from ov_kvcrush.plan_records import CacheOutput, Calibration
 from ov_kvcrush.precisions import LayerPrecision
 from ov_kvcrush.progress import Progress
 from ov_kvcrush.runtime.model.paged_model import PagedModel

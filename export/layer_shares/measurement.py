@@ -1,16 +1,15 @@
 """Each KV head's share in a budget, measured on one text: the mean of three measures.
 
-One alone misleads. *Surprise* tells what a layer's far tokens are worth to the output, but not
-which of several that could stand in for each other; *induction* and *count* tell by head who looks
-back, but not what for.
+One alone misleads. *Surprise* tells what a head's far tokens are worth to the output, but not which
+of several that could stand in for each other; *induction* and *count* tell who looks back, but not
+what for.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from itertools import groupby
 from pathlib import Path
-
-import numpy as np
-from numpy.typing import NDArray
 
 from ov_kvcrush.errors import OVKVCrushError, last_line
 from ov_kvcrush.export.gate.teacher import Teacher
@@ -21,6 +20,7 @@ from ov_kvcrush.export.layer_shares.induction import attention_on_copied
 from ov_kvcrush.export.layer_shares.surprise import added_surprise, looks_back
 from ov_kvcrush.export.texts.passages import read_tokens
 from ov_kvcrush.model_folder import load_tokenizer
+from ov_kvcrush.plan import LayerGeometry
 from ov_kvcrush.progress import Progress
 from ov_kvcrush.runtime.eviction.peaks import INSTRUCTION
 from ov_kvcrush.runtime.model.paged_model import PagedModel
@@ -34,26 +34,39 @@ LEAST_SHARE = 0.2
 _LEAST_COUNT, _EVEN_PART_OF_COUNT = 0.1, 0.05
 
 _TEXT_TOKENS, _LEAST_TEXT_TOKENS = 2048, 192
+# Of the time, about, that is left once the text has been read.
+_SURPRISE_PART = 0.6
+
+
+HeadShares = tuple[tuple[float, ...], ...]
+"""By layer of the model and KV head, as ``KVPlan.head_shares``."""
 
 
 def measure_head_shares(
-    model: PagedModel, folder: Path, context_length: int, progress: Progress
-) -> tuple[tuple[float, ...], ...]:
+    divided: Callable[[], PagedModel],
+    layers: Sequence[LayerGeometry],
+    folder: Path,
+    context_length: int,
+    progress: Progress,
+) -> HeadShares:
     """Each KV head's share in the budget of an evicting cache, by what its far tokens are worth.
 
-    Costs reading some 4,000 tokens, and 160 more for each layer.
+    Costs reading some 4,000 tokens, and 160 more for each layer and for each head of the layers
+    that are worth most.
 
     Args:
-        model: compiled, without a cache; it gets one here, and serves nothing else afterwards.
+        divided: compiles the model with a cache for each KV head that is measured by itself; it
+            gets memory here, and serves nothing else. Only asked where there is something to
+            measure.
+        layers: geometry by layer of the model.
         folder: holds its tokenizer.
         context_length: tokens it can read, 0 where that is not known.
         progress: is told when there is nothing to measure; an export does not fail for that.
 
     Returns:
-        By layer and head, as ``KVPlan.head_shares``; empty where it could not be measured.
+        Empty where it could not be measured.
     """
-    free = [n for n, layer in enumerate(model.layers) if not layer.sliding_window]
-    if len(free) < 2:
+    if sum(layer.num_kv_heads for layer in layers if not layer.sliding_window) < 2:
         return ()  # nothing to divide: a layer with a sliding window has no budget
     try:
         instruction = _instruction(folder)
@@ -63,18 +76,17 @@ def measure_head_shares(
         del text[len(text) // PAGE_SIZE * PAGE_SIZE :]
         if len(text) < _LEAST_TEXT_TOKENS:
             return _not_measured(progress, f"a context of {context_length} tokens is too short")
-        shares = _measured(model, text, instruction, free, progress)
+        shares = _measured(divided(), text, instruction, progress)
     except OVKVCrushError as error:
         return _not_measured(progress, error.message)
     except RuntimeError as error:  # OpenVINO's, of an inference or the tokenizer
         return _not_measured(progress, last_line(error))
     if not shares:
-        progress.note("no layer was found to look back: all get the same part of a budget")
+        progress.note("no head was found to look back: all get the same part of a budget")
         return ()
-    by_layer = dict(zip(free, shares, strict=True))
     return tuple(
-        tuple(round(float(share), 3) for share in by_layer.get(n, np.ones(layer.num_kv_heads)))
-        for n, layer in enumerate(model.layers)
+        tuple(round(shares.get((n, head), 1.0), 3) for head in range(layer.num_kv_heads))
+        for n, layer in enumerate(layers)
     )
 
 
@@ -82,10 +94,10 @@ def _measured(
     model: PagedModel,
     text: list[int],
     instruction: list[int],
-    free: list[int],
     progress: Progress,
-) -> list[NDArray[np.float64]]:
-    """By layer of ``free``, its heads' shares; empty where far tokens do not help to copy."""
+) -> dict[tuple[int, int], float]:
+    """Shares by layer of the model and head; empty where far tokens do not help to copy."""
+    free = [n for n, layer in enumerate(model.layers) if not layer.sliding_window]
     repeated = [*text, *instruction, *text]
     first_page = pages_for(len(repeated))
     model.reserve([first_page + CopyTrial.num_pages()] * len(model.layers))
@@ -96,9 +108,11 @@ def _measured(
     teacher.read(sequence, len(text))
     trial = CopyTrial(model, text, first_page)
     if not looks_back(trial, free):
-        return []
+        return {}
+    progress.advance(0.0)  # what reading the text took says little of the rest
     heads = [model.layers[n].num_kv_heads for n in free]
-    surprise = added_surprise(trial, free, lambda share: progress.advance(share / 2))
+    parts = [list(part) for _, part in groupby(free, lambda n: model.cache_layers[n].layer)]
+    surprise = added_surprise(trial, parts, lambda share: progress.advance(share * _SURPRISE_PART))
     induction = attention_on_copied(trial, free)
     scores = teacher.scores(sequence, len(text))
     count = at_least(highest_scores([scores[n] for n in free]), _LEAST_COUNT, heads)
@@ -108,7 +122,13 @@ def _measured(
         (surprise, LEAST_SHARE),
         (induction, LEAST_SHARE),
     ]
-    return head_shares(measures, heads)
+    shares = dict(zip(free, head_shares(measures, heads), strict=True))
+    return {
+        (cached.layer, head): float(share)
+        for n, cached in enumerate(model.cache_layers)
+        if n in shares
+        for head, share in zip(cached.heads, shares[n], strict=True)
+    }
 
 
 def _instruction(folder: Path) -> list[int]:
@@ -116,6 +136,6 @@ def _instruction(folder: Path) -> list[int]:
     return [int(token) for token in encoded.input_ids.data[0]]
 
 
-def _not_measured(progress: Progress, reason: str) -> tuple[tuple[float, ...], ...]:
-    progress.note(f"which layers look back could not be measured: {reason}")
+def _not_measured(progress: Progress, reason: str) -> HeadShares:
+    progress.note(f"which heads look back could not be measured: {reason}")
     return ()

@@ -18,7 +18,7 @@ from ov_kvcrush.export.checkpoint.weight_files import tensor_shapes, weight_file
 from ov_kvcrush.export.texts.passages import read_tokens, split_passages
 from ov_kvcrush.export.value_balance.basis import balanced_basis, rounding_cost
 from ov_kvcrush.export.value_balance.projections import ValueProjections
-from ov_kvcrush.plan import ValueBasis
+from ov_kvcrush.plan_records import ValueBasis
 
 if TYPE_CHECKING:
     import torch

@@ -114,13 +114,13 @@ def test_calibration_on_a_text_of_ones_own(tiny_source_dir: Path, tmp_path: Path
     assert plan.weights["methods"] == ["awq", "scale_estimation"]
     assert plan.precisions == (LayerPrecision("u8", "u4", 0, 16),) * 2
     (note,) = progress.notes
-    assert "no layer was found to look back" in note
+    assert "no head was found to look back" in note
     assert progress.steps == [
         "1/6 Convert the tokenizer",
         "2/6 Export to OpenVINO",
         "3/6 Compress weights to int4",
         "4/6 Set the KV cache to u8/u4 and try it",
-        "5/6 Measure which layers look back",
+        "5/6 Measure which heads look back",
         "6/6 Fit the gate",
     ]
     for file in (tmp_path / "model").iterdir():

@@ -93,7 +93,7 @@ def calibrate(
     ] = False,
     verbose: Verbose = False,
 ) -> None:
-    """Measure an OpenVINO model for its KV cache: which layers look back, and a gate.
+    """Measure an OpenVINO model for its KV cache: which heads look back, and a gate.
 
     For any text-generation model in a folder: exported by optimum-cli, downloaded ready, made from
     a GGUF, or exported by ov-kvcrush, which measures the same at its end. A KV plan and a gate

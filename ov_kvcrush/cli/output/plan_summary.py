@@ -12,7 +12,8 @@ from rich.table import Table
 from ov_kvcrush.cli.output.console import table_console
 from ov_kvcrush.gate import GATE_FILE, MOST_NATS_REPEATING
 from ov_kvcrush.model_folder import has_chat_template
-from ov_kvcrush.plan import Calibration, KVPlan, Measurement, ValueBasis
+from ov_kvcrush.plan import KVPlan
+from ov_kvcrush.plan_records import Calibration, Measurement, ValueBasis
 from ov_kvcrush.precisions import LayerPrecision, ranges_of
 from ov_kvcrush.progress import describe_seconds
 from ov_kvcrush.runtime.eviction.budgets import budgeted_bytes
@@ -20,7 +21,7 @@ from ov_kvcrush.runtime.eviction.budgets import budgeted_bytes
 LENGTHS = (8192, 32768)
 BUDGET = 1024
 
-_NAMED_LAYERS = 3
+_NUM_NAMED = 3
 
 
 def print_summary(plan: KVPlan, output: Path, is_estimate: bool = False) -> None:
@@ -78,12 +79,27 @@ def precision_ranges(precisions: tuple[LayerPrecision, ...]) -> list[str]:
     return lines
 
 
-def budget_line(shares: tuple[float, ...]) -> str:
-    """Layer shares in a line: the largest one by one, the others as a range."""
-    by_size = sorted(range(len(shares)), key=lambda number: -shares[number])
-    named = [number for number in by_size if shares[number] > 1][:_NAMED_LAYERS]
-    parts = [f"layer {number}: {shares[number]:.1f}" for number in named]
-    others = [f"{shares[number]:.1f}" for number in reversed(by_size[len(named) :])]
+def budget_row(plan: KVPlan) -> tuple[str, str]:
+    """Whose budgets the plan tells apart, and shares in a line: by layer where heads are alike.
+
+    The largest one by one, the others as a range.
+    """
+    if any(len(set(layer)) > 1 for layer in plan.head_shares):
+        shares = {
+            f"layer {number} head {head}": share
+            for number, layer in enumerate(plan.head_shares)
+            for head, share in enumerate(layer)
+        }
+        return "Head budgets", _largest_first(shares)
+    shares = {f"layer {number}": share for number, share in enumerate(plan.layer_shares)}
+    return "Layer budgets", _largest_first(shares)
+
+
+def _largest_first(shares: dict[str, float]) -> str:
+    by_size = sorted(shares, key=lambda name: -shares[name])
+    named = [name for name in by_size if shares[name] > 1][:_NUM_NAMED]
+    parts = [f"{name}: {shares[name]:.1f}" for name in named]
+    others = [f"{shares[name]:.1f}" for name in reversed(by_size[len(named) :])]
     if others:
         parts.append("others: " + "–".join(dict.fromkeys((others[0], others[-1]))))
     return f"{', '.join(parts)} (1 is an even share)"
@@ -138,8 +154,8 @@ def _rows(plan: KVPlan, output: Path) -> list[tuple[str, str]]:
     ]
     if plan.value_basis:
         rows.append(("Value basis", basis_line(plan.value_basis)))
-    if plan.layer_shares:
-        rows.append(("Layer budgets", budget_line(plan.layer_shares)))
+    if plan.head_shares:
+        rows.append(budget_row(plan))
     if plan.gate_measurement:
         rows.append(("Gate", gate_line(plan.gate_measurement, gate_bytes(plan, output))))
     seconds = sum(m.seconds for m in (plan.share_measurement, plan.gate_measurement) if m)

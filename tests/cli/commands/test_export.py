@@ -32,8 +32,8 @@ def test_a_whole_export(model: Path, tmp_path: Path) -> None:
         "[2/6] Export to OpenVINO",
         "[3/6] Compress weights to int8",
         "[4/6] Set the KV cache to u4/u4 and try it",
-        "[5/6] Measure which layers look back",
-        "note: no layer was found to look back: all get the same part of a budget",
+        "[5/6] Measure which heads look back",
+        "note: no head was found to look back: all get the same part of a budget",
         "[6/6] Fit the gate",
     ]
     summary = json.loads(process.stdout)

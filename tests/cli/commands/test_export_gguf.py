@@ -85,7 +85,7 @@ def test_it_is_calibrated_as_any_other_export(
     model = write_gguf(tmp_path / "model.gguf")
     process = without_extras("export", "-m", str(model), str(tmp_path / "output"))
     assert process.returncode == 0, process.stderr
-    assert "[5/6] Measure which layers look back" in process.stderr
+    assert "[5/6] Measure which heads look back" in process.stderr
 
 
 def test_precisions_from_a_file_and_by_calibration(tmp_path: Path) -> None:

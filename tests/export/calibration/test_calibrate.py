@@ -115,7 +115,7 @@ def test_a_folder_without_a_plan_gets_plan_and_gate(folder: Path) -> None:
     assert gate.about["texts"] == list(measured.texts)
     assert progress.steps == [
         "1/3 Compile the model",
-        "2/3 Measure which layers look back",
+        "2/3 Measure which heads look back",
         "3/3 Fit the gate",
     ]
     assert progress.shares == sorted(progress.shares)

@@ -20,7 +20,8 @@ from ov_kvcrush.export.checkpoint.estimate import estimate_layers
 from ov_kvcrush.export.kv_plan.sensitivity import EXACT, read_output
 from ov_kvcrush.export.value_balance.balance import find_balance, write_balanced
 from ov_kvcrush.export.value_balance.projections import ValueProjections
-from ov_kvcrush.plan import KVPlan, ValueBasis
+from ov_kvcrush.plan import KVPlan
+from ov_kvcrush.plan_records import ValueBasis
 from tests.support.model_factory import ARCHITECTURES, make_model
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # the tracer's
