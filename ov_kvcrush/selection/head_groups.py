@@ -19,7 +19,7 @@ Doubles = NDArray[np.float64]
 MOST_GROUPS = 4
 """Groups of a layer: what another one wins in budget, more attention nodes cost in time."""
 
-MOST_MISPLACED = 0.02
+MOST_MISPLACED = 0.05
 """Part of a budget that groups may leave with the wrong heads."""
 
 # Heads whose shares differ by less, as a part of the larger one, are one to a budget.
