@@ -162,6 +162,11 @@ def _read_prefix(model: LoadedModel, stored: StoredSession, path: Path) -> Cache
     text, system_message = (stored.about.get(name) for name in ("text", "system_message"))
     if not (isinstance(text, str) and text and isinstance(system_message, str)):
         raise unusable_session(path, "it does not say which text it is of")
+    if stored.lost:
+        raise SessionError(
+            f"the cache in {path} cannot be gone on from: {stored.lost}",
+            "Load the model with the head budgets and KV plan of then, or crush the text again.",
+        )
     if stored.state is None or stored.state.num_cached != len(stored.token_ids):
         raise unusable_session(path, "its cache has not read all of its text")
     encoder, close_session = model.reader.encoder, model.close_session

@@ -188,15 +188,24 @@ class PagedEngine(Engine):
         settings = self.config.to_dict()
         memories = self.model.memories
         write_session(
-            path, about, session.sequence, memories, self._identity, settings, self._gate_digest
+            path,
+            about,
+            session.sequence,
+            memories,
+            self._identity,
+            self.model.cache_layers,
+            settings,
+            self._gate_digest,
         )
 
     def open_session(self, path: Path) -> AbstractContextManager[StoredSession]:
         """The session in the file at ``path``, proved to be one of this model."""
-        return open_session(path, self.model.memories, self._identity)
+        model = self.model
+        return open_session(path, model.memories, self._identity, model.cache_layers)
 
     def load_session(self, stored: StoredSession, session: Session) -> None:
         """Let ``session``, which has nothing cached, hold what was ``stored``."""
+        session.lost = stored.lost
         if stored.state is not None:
             sequence = self._intake.new_sequence(stored.token_ids, session.owner)
             load_into(sequence, stored, self.cache, self._gate_digest)

@@ -23,7 +23,7 @@ from ov_kvcrush.runtime.eviction.layer_threads import LayerThreads
 from ov_kvcrush.runtime.eviction.peaks import PeakMeter
 from ov_kvcrush.runtime.interface import EngineLimits
 from ov_kvcrush.runtime.model.paged_model import PagedModel, require_cpu
-from ov_kvcrush.runtime.pages.cache_layer import HeadGrouping, undivided
+from ov_kvcrush.runtime.pages.cache_layer import HeadGrouping, undivided, whole_layers
 from ov_kvcrush.runtime.pages.layout import PAGE_SIZE, pages_for
 from ov_kvcrush.runtime.pages.pool import PagePool
 from ov_kvcrush.runtime.plugin.given_properties import read_properties
@@ -128,7 +128,7 @@ def set_up(
         identity=CacheIdentity(
             plan.fingerprint if plan else fingerprint(folder),
             model.vocab_size,
-            model.layers,
+            tuple(layer.geometry for layer in whole_layers(model.cache_layers)),
             model.precisions,
         ),
         gate_digest=gate.digest if gate is not None else "",

@@ -40,7 +40,7 @@ def cache_layers(layers: Sequence[LayerGeometry], groups: HeadGroups) -> tuple[C
         groups: of their KV heads.
     """
     return tuple(
-        CacheLayer(number, tuple(heads), _part_of(layer, len(heads)))
+        CacheLayer(number, tuple(heads), part_of(layer, len(heads)))
         for number, (layer, members) in enumerate(zip(layers, groups, strict=True))
         for heads in members
     )
@@ -61,6 +61,19 @@ def each_head(layers: Sequence[LayerGeometry]) -> HeadGroups:
     ]
 
 
-def _part_of(layer: LayerGeometry, num_kv_heads: int) -> LayerGeometry:
+def whole_layers(layers: Sequence[CacheLayer]) -> tuple[CacheLayer, ...]:
+    """The layers of the model that ``layers`` are of, undivided."""
+    heads: dict[int, int] = {}
+    for part in layers:
+        heads[part.layer] = heads.get(part.layer, 0) + len(part.heads)
+    geometry = {part.layer: part.geometry for part in layers}
+    return tuple(
+        CacheLayer(number, tuple(range(count)), part_of(geometry[number], count))
+        for number, count in heads.items()
+    )
+
+
+def part_of(layer: LayerGeometry, num_kv_heads: int) -> LayerGeometry:
+    """``layer`` with so many of its KV heads, and the query heads that look at them."""
     num_query_heads = layer.num_query_heads // layer.num_kv_heads * num_kv_heads
     return replace(layer, num_kv_heads=num_kv_heads, num_query_heads=num_query_heads)

@@ -88,6 +88,8 @@ class Intake:
                 if not _goes_on(self._cache, kept, prompt, metrics):
                     self._cache.release(kept)
                     kept = None
+        elif session is not None:
+            metrics.restarted, session.lost = session.lost, ""
         owner = owner if session is None else session.owner
         sequence = kept or self.new_sequence(prompt, owner)
         is_prefix = session is not None and session.is_prefix

@@ -21,6 +21,8 @@ class Session:
     Attributes:
         sequence: tokens and cache of the last request, None before the first and after the engine
             needed the pages for others.
+        lost: why what it had cached before cannot be gone on from, which its next request tells;
+            empty where it can, or nothing was cached.
         busy: whether a request is running on it.
         is_closed: what the running request leaves is not to be kept.
         pinned: the engine may not take its pages for others.
@@ -37,6 +39,7 @@ class Session:
         thorough: bool = False,
     ) -> None:
         self.sequence: Sequence | None = None
+        self.lost = ""
         self.busy = False
         self.is_closed = False
         self.pinned = pinned

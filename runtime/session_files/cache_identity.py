@@ -20,8 +20,8 @@ class CacheIdentity:
     Attributes:
         model: fingerprint of the IR.
         vocab_size: token ids of the model.
-        layers: geometry by layer.
-        precisions: what the cache stores, by layer.
+        layers: geometry by layer of the model, whatever heads share a cache.
+        precisions: what the cache stores, by layer of the model.
     """
 
     model: str

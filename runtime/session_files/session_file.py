@@ -15,11 +15,20 @@ import numpy as np
 
 from ov_kvcrush.errors import SessionError
 from ov_kvcrush.files import replacing
+from ov_kvcrush.runtime.pages.cache_layer import CacheLayer, whole_layers
 from ov_kvcrush.runtime.pages.layout import pages_for
 from ov_kvcrush.runtime.pages.memory import CacheMemory
 from ov_kvcrush.runtime.sequences.kv_cache import KVCache
 from ov_kvcrush.runtime.sequences.sequence import Sequence
 from ov_kvcrush.runtime.session_files.cache_identity import CacheIdentity
+from ov_kvcrush.runtime.session_files.regrouping import (
+    Regrouping,
+    RegroupingError,
+    groups_to_json,
+    read_groups,
+    regrouped,
+    regrouping,
+)
 from ov_kvcrush.runtime.session_files.sequence_state import SequenceState, StateError
 from ov_kvcrush.runtime.session_files.tensor_file import (
     ArraySource,
@@ -30,9 +39,9 @@ from ov_kvcrush.runtime.session_files.tensor_file import (
 )
 
 FORMAT = "ov-kvcrush-session"
-VERSION = 2
-# Files of version 1 know of no gate.
-_READABLE_VERSIONS = ("1", str(VERSION))
+VERSION = 3
+# Files of version 1 know of no gate, those of version 2 of no heads with a cache of their own.
+_READABLE_VERSIONS = ("1", "2", str(VERSION))
 
 
 class StoredSession:
@@ -40,17 +49,27 @@ class StoredSession:
 
     Attributes:
         about: what was saved with the cache, as JSON values.
-        state: tokens, positions and so on; None where no cache was saved.
+        state: tokens, positions and so on, by the engine's cache layers; None where no cache was
+            saved.
         gate: digest of the gate that scored the tokens; empty for none.
+        lost: why the cache that was saved cannot be gone on from here; ``state`` is None then.
     """
 
     def __init__(
-        self, file: TensorFile, about: dict[str, Any], state: SequenceState | None, gate: str
+        self,
+        file: TensorFile,
+        about: dict[str, Any],
+        state: SequenceState | None,
+        gate: str,
+        heads: Regrouping,
+        lost: str = "",
     ) -> None:
         self._file = file
         self.about = about
         self.state = state
         self.gate = gate
+        self._heads = heads
+        self.lost = lost
 
     @property
     def digest(self) -> str:
@@ -69,30 +88,11 @@ class StoredSession:
 
     def fill(self, sequence: Sequence, memories: SequenceOf[CacheMemory]) -> None:
         """Write the stored keys and values to the pages that ``sequence`` has."""
-        for number, (layer, memory) in enumerate(zip(sequence.layers, memories, strict=True)):
-            memory.keys[layer.pages] = self._file.read(_pages_name(number, "keys"))
-            memory.values[layer.pages] = self._file.read(_pages_name(number, "values"))
-
-    def check(self, memories: SequenceOf[CacheMemory]) -> None:
-        """Prove that every page is there as ``memories`` have them, and nothing else is.
-
-        Raises:
-            StateError, DamagedFileError: it is not so.
-        """
-        wanted = set() if self.state is None else {*self.state.arrays()}
-        for number, count in enumerate(self.layer_pages):
-            for side in ("keys", "values"):
-                name = _pages_name(number, side)
-                shape = (count, *getattr(memories[number], side).shape[1:])
-                found = self._file.type_and_shape(name)
-                if found != ("uint8", shape):
-                    raise StateError(
-                        f"{name} is {found[0]} {list(found[1])}, not uint8 {list(shape)}"
-                    )
-                wanted.add(name)
-        foreign = sorted({*self._file.names} - wanted)
-        if foreign:
-            raise StateError(f"it has a tensor {foreign[0]} that does not belong to it")
+        for layer, memory, heads in zip(sequence.layers, memories, self._heads, strict=True):
+            for place, head in enumerate(heads):
+                for side in (memory.keys, memory.values):
+                    name = _pages_name(head.layer, "keys" if side is memory.keys else "values")
+                    side[layer.pages, place] = self._file.read(name)[:, head.place]
 
 
 def write_session(
@@ -101,6 +101,7 @@ def write_session(
     sequence: Sequence | None,
     memories: SequenceOf[CacheMemory],
     identity: CacheIdentity,
+    layers: SequenceOf[CacheLayer],
     settings: Mapping[str, Any],
     gate: str = "",
 ) -> None:
@@ -110,8 +111,9 @@ def write_session(
         path: replaced if it is there.
         about: what else is saved, as JSON values.
         sequence: parked, with something cached; None saves ``about`` alone.
-        memories: the pages, by layer.
+        memories: the pages, by cache layer.
         identity: of the cache.
+        layers: cache layers of the engine.
         settings: of the cache, to be found again by who reads the file.
         gate: digest of the gate that scored the tokens; empty for none.
 
@@ -122,7 +124,7 @@ def write_session(
     sources: dict[str, ArraySource] = {}
     if state is not None and sequence is not None:
         try:
-            state.check(identity.layers, identity.vocab_size)
+            state.check([layer.geometry for layer in layers], identity.vocab_size)
         except StateError as error:
             raise SessionError(
                 f"the cache was broken off in an inference and is not saved: {error}",
@@ -137,6 +139,7 @@ def write_session(
     content = {
         "about": dict(about),
         "identity": identity.to_dict(),
+        "cache_layers": groups_to_json(layers),
         "state": None if state is None else state.values(),
         "kv_cache_config": dict(settings),
         "gate": gate,
@@ -152,9 +155,18 @@ def write_session(
 
 @contextmanager
 def open_session(
-    path: Path, memories: SequenceOf[CacheMemory], identity: CacheIdentity
+    path: Path,
+    memories: SequenceOf[CacheMemory],
+    identity: CacheIdentity,
+    layers: SequenceOf[CacheLayer],
 ) -> Iterator[StoredSession]:
     """The session in the file at ``path``, of which everything has been checked.
+
+    Args:
+        path: read, never changed.
+        memories: the engine's pages, by cache layer.
+        identity: whose cache it has to be.
+        layers: the engine's cache layers.
 
     Raises:
         SessionError: the file is damaged, of another model, precision or format, or not a session.
@@ -164,14 +176,23 @@ def open_session(
             content = _read_content(path, file)
             file.prove()
             identity.require(content.get("identity"), path)
+            undivided = whole_layers(layers)
+            saved = read_groups(content.get("cache_layers"), layers, undivided)
+            heads = regrouping(saved, layers)
             state = None
             if content.get("state") is not None:
-                state = SequenceState.read(content["state"], file.read, len(identity.layers))
-                state.check(identity.layers, identity.vocab_size)
-            gate = content.get("gate", "")
-            stored = StoredSession(file, content.get("about", {}), state, str(gate))
-            stored.check(memories)
-            yield stored
+                state = SequenceState.read(content["state"], file.read, len(saved))
+                state.check([layer.geometry for layer in saved], identity.vocab_size)
+            _check_pages(file, state, saved, _page_shapes(memories, layers))
+            gate, lost = str(content.get("gate", "")), ""
+            try:
+                state = state and regrouped(state, heads, layers)
+            except RegroupingError as error:
+                state = None
+                lost = (
+                    f"it was saved with other budgets for KV heads: {error}, and share a cache here"
+                )
+            yield StoredSession(file, content.get("about", {}), state, gate, heads, lost)
     except OSError as error:
         raise SessionError(f"cannot read {path}: {error.strerror}") from error
     except (DamagedFileError, StateError) as error:
@@ -249,6 +270,48 @@ def _read_content(path: Path, file: TensorFile) -> dict[str, Any]:
 def unusable_session(path: Path, reason: str) -> SessionError:
     """The error that says why the file at ``path`` cannot be gone on from."""
     return SessionError(f"{path} is not a usable session: {reason}", "Use another copy of it.")
+
+
+def _check_pages(
+    file: TensorFile,
+    state: SequenceState | None,
+    saved: SequenceOf[CacheLayer],
+    page_shapes: Mapping[tuple[int, str], tuple[int, ...]],
+) -> None:
+    """Prove that every page of ``state`` is there, and nothing else is.
+
+    Args:
+        file: proved to be whole.
+        state: by cache layer of the file.
+        saved: those cache layers.
+        page_shapes: by layer of the model and side, what one head has of a page.
+
+    Raises:
+        StateError, DamagedFileError: it is not so.
+    """
+    wanted = set() if state is None else {*state.arrays()}
+    for number, kept in enumerate(() if state is None else state.layers):
+        heads = len(saved[number].heads)
+        for side in ("keys", "values"):
+            name = _pages_name(number, side)
+            shape = (pages_for(kept.length), heads, *page_shapes[saved[number].layer, side])
+            found = file.type_and_shape(name)
+            if found != ("uint8", shape):
+                raise StateError(f"{name} is {found[0]} {list(found[1])}, not uint8 {list(shape)}")
+            wanted.add(name)
+    foreign = sorted({*file.names} - wanted)
+    if foreign:
+        raise StateError(f"it has a tensor {foreign[0]} that does not belong to it")
+
+
+def _page_shapes(
+    memories: SequenceOf[CacheMemory], layers: SequenceOf[CacheLayer]
+) -> dict[tuple[int, str], tuple[int, ...]]:
+    return {
+        (layer.layer, side): getattr(memory, side).shape[2:]
+        for layer, memory in zip(layers, memories, strict=True)
+        for side in ("keys", "values")
+    }
 
 
 def _pages_name(number: int, side: str) -> str:
