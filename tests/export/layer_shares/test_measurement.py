@@ -9,13 +9,16 @@ import numpy as np
 import pytest
 
 from ov_kvcrush.export import ExportOptions, export_model
-from ov_kvcrush.export.layer_shares import measure_head_shares
+from ov_kvcrush.export.layer_shares import measure_head_shares, measurement
 from ov_kvcrush.export.layer_shares.measurement import HeadShares
+from ov_kvcrush.export.subject import compile_subject
 from ov_kvcrush.plan import KVPlan
 from ov_kvcrush.runtime.model.paged_graph import read_geometry
 from ov_kvcrush.runtime.model.paged_model import PagedModel
 from ov_kvcrush.runtime.pages.cache_layer import each_head
 from tests.support.model_factory import make_model
+
+MIXED = ["sliding_attention", "full_attention"] * 2
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # the tracer's
 
@@ -92,6 +95,30 @@ def test_layers_with_a_window_have_no_budget_to_divide(tmp_path: Path) -> None:
     plan = export_model(ExportOptions(model=str(source), output=tmp_path / "model"), progress)
     assert plan.head_shares == ()
     assert not any("look back" in note for note in progress.notes)
+
+
+def test_a_layer_with_a_window_is_measured_with_nothing_of_it_divided(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = make_model(tmp_path / "source", "Gemma3", num_hidden_layers=4, layer_types=MIXED)
+    folder = tmp_path / "model"
+    export_model(ExportOptions(model=str(source), output=folder, calibrate=False), Notes())
+    model = compile_subject(folder).divided()
+    assert [(part.layer, tuple(part.heads)) for part in model.cache_layers] == [
+        (0, (0, 1)),
+        (1, (0,)),
+        (1, (1,)),
+        (2, (0, 1)),
+        (3, (0,)),
+        (3, (1,)),
+    ]
+    # Random weights copy nothing, which would end the measurement.
+    monkeypatch.setattr(measurement, "looks_back", lambda *_: True)
+    shares = np.array(measure(model, folder, 512, Notes()))
+    assert shares.shape == (4, 2)
+    np.testing.assert_array_equal(shares[[0, 2]], 1)
+    assert shares[[1, 3]].mean() == pytest.approx(1, abs=1e-3)
+    assert len(set(shares[[1, 3]].ravel())) > 1
 
 
 def test_a_short_context_is_told(needle_int8_dir: Path) -> None:
