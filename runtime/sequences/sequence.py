@@ -104,8 +104,10 @@ class Sequence:
 
     @property
     def num_kept(self) -> int:
-        """Tokens a layer holds, on average."""
-        return round(sum(self.lengths) / len(self.layers))
+        """Tokens a KV head holds, on average."""
+        heads = [layer.num_kv_heads for layer in self._geometry]
+        held = zip(self.lengths, heads, strict=True)
+        return round(sum(length * count for length, count in held) / sum(heads))
 
     @property
     def page_tables(self) -> list[list[int]]:
