@@ -22,9 +22,9 @@ class Batch:
         input_ids: ``[tokens]`` int64.
         position_ids: ``[tokens]`` int64, true positions.
         subsequence_begins: ``[seqs + 1]`` first token of each sequence.
-        past_lens: by layer ``[seqs]``, tokens in the cache.
+        past_lens: ``[layers, seqs]``, tokens in the cache.
         block_indices: by layer ``[pages]``, page tables one after the other.
-        block_indices_begins: by layer ``[seqs + 1]``, first page of each sequence.
+        block_indices_begins: ``[layers, seqs + 1]``, first page of each sequence.
         sampled_rows: ``[rows]`` tokens whose logits are wanted.
         window_rows: ``[rows]`` tokens whose queries are wanted.
         chunks: what is computed, in order.
@@ -33,9 +33,9 @@ class Batch:
     input_ids: NDArray[np.int64]
     position_ids: NDArray[np.int64]
     subsequence_begins: Ints
-    past_lens: list[Ints]
+    past_lens: Ints
     block_indices: list[Ints]
-    block_indices_begins: list[Ints]
+    block_indices_begins: Ints
     sampled_rows: Ints
     window_rows: Ints
     chunks: tuple[Chunk, ...] = ()
@@ -76,25 +76,26 @@ def build_batch(chunks: SequenceOf[Chunk]) -> Batch:
         if chunk.ends:
             sampled_rows.append(len(input_ids) - 1)
         window_rows += range(len(input_ids) - chunk.num_query_rows, len(input_ids))
-    tables = [
-        [chunk.sequence.layers[n].pages for chunk in chunks]
-        for n in range(len(chunks[0].sequence.layers))
-    ]
+    ledgers = [chunk.sequence.ledger for chunk in chunks]
+    num_pages = np.array([ledger.num_pages for ledger in ledgers]).T
+    # All tables in one operation, of which each layer's are a part.
+    most = int(num_pages.max())
+    tables = np.zeros((*num_pages.shape, most), np.int32)
+    for place, ledger in enumerate(ledgers):
+        held = ledger.tables[:, :most]
+        tables[:, place, : held.shape[1]] = held
+    pages = tables[np.arange(most) < num_pages[:, :, None]]
+    ends = num_pages.sum(axis=1).cumsum().tolist()
+    table_begins = np.zeros((len(num_pages), len(chunks) + 1), np.int32)
+    num_pages.cumsum(axis=1, out=table_begins[:, 1:])
     return Batch(
         chunks=tuple(chunks),
         input_ids=np.array(input_ids, np.int64),
         position_ids=np.concatenate(positions),
         subsequence_begins=np.array(begins, np.int32),
-        past_lens=[
-            np.array([chunk.sequence.layers[n].length for chunk in chunks], np.int32)
-            for n in range(len(tables))
-        ],
-        block_indices=[
-            np.array([p for table in layer for p in table], np.int32) for layer in tables
-        ],
-        block_indices_begins=[
-            np.cumsum([0, *(len(table) for table in layer)], dtype=np.int32) for layer in tables
-        ],
+        past_lens=np.array([ledger.lengths for ledger in ledgers], np.int32).T,
+        block_indices=[pages[begin:end] for begin, end in pairwise([0, *ends])],
+        block_indices_begins=table_begins,
         sampled_rows=np.array(sampled_rows, np.int32),
         window_rows=np.array(window_rows, np.int32),
     )

@@ -50,7 +50,7 @@ class CompiledPart:
         for number, layout in zip(self.layers, self.layouts, strict=True):
             self._check_layout(number, layout)
         self._request = self._compiled.create_infer_request()
-        self._known = {name for port in self._compiled.inputs for name in port.get_names()}
+        self._known = {name: port for port in self._compiled.inputs for name in port.get_names()}
         # By port: to find a tensor by its name takes ten times as long, for every layer and step.
         self._outputs = {name: port for port in self._compiled.outputs for name in port.get_names()}
         self._inputs: dict[str, NDArray[np.integer]] = {}
@@ -100,13 +100,14 @@ class CompiledPart:
         self._give("subsequence_begins", batch.subsequence_begins)
         self._give("sampled_rows", batch.sampled_rows)
         self._give("window_rows", batch.window_rows)
-        new = np.diff(batch.subsequence_begins)
+        own = slice(self.layers.start, self.layers.stop)
+        past = batch.past_lens[own]
+        self._give_rows("past_lens", past)
+        longest = (past + np.diff(batch.subsequence_begins)).max(axis=1)
+        self._give_rows("max_context_len", longest.astype(np.int32))
+        self._give_rows("block_indices_begins", batch.block_indices_begins[own])
         for layer in self.layers:
-            past = batch.past_lens[layer]
-            self._give(f"past_lens.{layer}", past)
-            self._give(f"max_context_len.{layer}", np.array((past + new).max(), np.int32))
             self._give(f"block_indices.{layer}", batch.block_indices[layer])
-            self._give(f"block_indices_begins.{layer}", batch.block_indices_begins[layer])
         if hidden_states is not None:
             self._request.set_tensor(HIDDEN_STATES, hidden_states)
         self._request.infer()
@@ -128,7 +129,24 @@ class CompiledPart:
             bound[...] = value
         elif name in self._known:
             bound = self._inputs[name] = value.copy()
-            self._request.set_tensor(name, ov.Tensor(bound, shared_memory=True))
+            self._request.set_tensor(self._known[name], ov.Tensor(bound, shared_memory=True))
+
+    def _give_rows(self, name: str, values: NDArray[np.integer]) -> None:
+        """Make row n of ``values`` the input called ``name`` of the n-th of its layers.
+
+        All of them lie in one array, which is filled at once as long as its shape stays.
+        """
+        bound = self._inputs.get(name)
+        if bound is not None and bound.shape == values.shape:
+            bound[...] = values
+            return
+        self._inputs.pop(name, None)  # what is bound by half is to be bound again
+        bound = np.array(values, order="C")
+        for row, layer in enumerate(self.layers):
+            if f"{name}.{layer}" in self._known:
+                tensor = ov.Tensor(bound[row, ...], shared_memory=True)
+                self._request.set_tensor(self._known[f"{name}.{layer}"], tensor)
+        self._inputs[name] = bound
 
     def _compiled_precision(self) -> LayerPrecision:
         key, value = (self._stored_type(side) for side in ("key", "value"))

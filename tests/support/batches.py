@@ -17,9 +17,9 @@ def batch(model: PagedModel, tokens: list[int], past: int, rows: list[int]) -> B
         input_ids=np.array(tokens, np.int64),
         position_ids=np.arange(past, past + len(tokens)),
         subsequence_begins=np.array([0, len(tokens)], np.int32),
-        past_lens=[np.array([past], np.int32)] * layers,
+        past_lens=np.full((layers, 1), past, np.int32),
         block_indices=[pages] * layers,
-        block_indices_begins=[np.array([0, len(pages)], np.int32)] * layers,
+        block_indices_begins=np.array([[0, len(pages)]] * layers, np.int32),
         sampled_rows=np.array(rows, np.int32),
         window_rows=np.array(rows, np.int32),
     )
