@@ -14,15 +14,13 @@ import time
 from pathlib import Path
 from statistics import median
 
-import numpy as np
 import psutil
 
+from harness.gates import any_gate
 from harness.models import SHAPES, model_folder
 from harness.report import LoadMeter
 from harness.workload import tokens
-from ov_kvcrush.gate import Gate
 from ov_kvcrush.runtime.model.batch import Batch, build_batch
-from ov_kvcrush.runtime.model.paged_graph import read_paged_graph, require_key_states
 from ov_kvcrush.runtime.model.paged_model import PagedModel
 from ov_kvcrush.runtime.pages.layout import pages_for
 from ov_kvcrush.runtime.sequences.sequence import Chunk, sequence_on_pages
@@ -62,23 +60,6 @@ def main() -> None:
         without, with_gate = (1e3 * median(seconds[name, has_gate]) for has_gate in (False, True))
         print(f"{about:<20}{without:>10.2f}{with_gate:>10.2f}{with_gate / without:>8.3f}")
     print(f"other processes took {load.others_percent():.0f} % of all processors meanwhile")
-
-
-def any_gate(folder: Path) -> Gate:
-    """A gate for the model: what it says makes no difference to what it costs."""
-    graph = read_paged_graph(folder)
-    rng = np.random.default_rng(0)
-    sizes = [
-        (state.get_partial_shape()[2].get_length(), layer.num_kv_heads)
-        for state, layer in zip(
-            require_key_states(graph.model, graph.cache_layers), graph.layers, strict=True
-        )
-    ]
-    return Gate(
-        tuple(rng.normal(size=size).astype(np.float32) for size in sizes),
-        tuple(np.zeros(heads, np.float32) for _, heads in sizes),
-        fingerprint="",
-    )
 
 
 def batches(model: PagedModel) -> dict[str, Batch]:

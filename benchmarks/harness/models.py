@@ -42,14 +42,27 @@ SHAPES = {
 
 def model_folder(name: str) -> Path:
     """The exported model called ``name`` in ``SHAPES``, made if it is not there yet."""
+    return _made(name, SHAPES[name])
+
+
+def model_of_layers(count: int) -> Path:
+    """A model of ``count`` narrow layers: what a step costs beside its inferences is what counts.
+
+    It is exported without a calibration, which would take minutes and tell nothing.
+    """
+    shape = Shape(count, 64, 4, 2, 64, TOKENIZER_VOCAB)
+    return _made(f"layers-{count}", shape, calibrate=False)
+
+
+def _made(name: str, shape: Shape, calibrate: bool = True) -> Path:
     folder = CACHE / name
     if folder.exists():
         return folder
     print(f"making the model {name!r} in {folder} (once)", flush=True)
     CACHE.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=CACHE) as checkpoint:
-        _save_checkpoint(SHAPES[name], Path(checkpoint))
-        _export(Path(checkpoint), folder)
+        _save_checkpoint(shape, Path(checkpoint))
+        _export(Path(checkpoint), folder, calibrate)
     return folder
 
 
@@ -80,7 +93,11 @@ def _save_checkpoint(shape: Shape, folder: Path) -> None:
         shutil.copy(TOKENIZER / name, folder)
 
 
-def _export(checkpoint: Path, folder: Path) -> None:
+def _export(checkpoint: Path, folder: Path, calibrate: bool) -> None:
     from ov_kvcrush.export import ExportOptions, export_model
 
-    export_model(ExportOptions(model=str(checkpoint), output=folder, weight_format="int8"))
+    export_model(
+        ExportOptions(
+            model=str(checkpoint), output=folder, weight_format="int8", calibrate=calibrate
+        )
+    )

@@ -121,7 +121,7 @@ class CopyTrial:
         for number, layer in enumerate(sequence.layers):
             seen = near if number in blind else self._text_pages
             layer.pages = seen + passage.pages
-            layer.length = len(seen) * PAGE_SIZE
+            layer.append(0, len(seen) * PAGE_SIZE)
         return sequence
 
 

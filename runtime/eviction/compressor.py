@@ -78,6 +78,9 @@ class Compressor(Eviction):
         self._layers = layers
         self._scales = scales
         self._memories = memories
+        # A layer without a window has one that nothing ever leaves.
+        never = np.iinfo(np.int32).max
+        self._windows = np.array([layer.sliding_window or never for layer in layers], np.int64)
         self._config = config
         self._budgets = budgets
         self._planner = planner
@@ -152,14 +155,15 @@ class Compressor(Eviction):
 
     def _slide(self, sequence: Sequence, cache: KVCache) -> None:
         """Free the pages that have left the window of the layers that have one."""
-        for number in self._budgets.sliding:
-            window = self._layers[number].sliding_window
+        if not self._budgets.sliding:
+            return
+        behind = (sequence.ledger.lengths - self._windows) // PAGE_SIZE
+        for number in np.flatnonzero(behind > 0).tolist():
             layer = sequence.layers[number]
-            behind = (layer.length - window) // PAGE_SIZE
-            if behind > 0:
-                cache.free(number, layer.drop_front_pages(behind))
-                held_from = int(layer.positions[0, 0])
-                sequence.rewind_floor = max(sequence.rewind_floor, held_from + window)
+            cache.free(number, layer.drop_front_pages(int(behind[number])))
+            held_from = int(layer.positions[0, 0])
+            window = self._layers[number].sliding_window
+            sequence.rewind_floor = max(sequence.rewind_floor, held_from + window)
 
     def _choose(
         self,
@@ -177,7 +181,7 @@ class Compressor(Eviction):
         distinctiveness = None
         if selector.needs_distinctiveness:
             kind = key_codec.KEY_KINDS[memory.layout.key_type]
-            table = np.array(layer.pages, np.int32)
+            table = layer.table
             size = memory.layout.key_head_size
             distinctiveness = layer.in_order(
                 key_distinctiveness(memory.keys, kind, table, layer.length, size)
@@ -198,7 +202,7 @@ class Compressor(Eviction):
             key_codec.KEY_KINDS[memory.layout.key_type],
             memory.values,
             np.array(tables[move.layer], np.int32),
-            np.array(layer.pages, np.int32),
+            layer.table,
             move.sources,
             memory.layout.key_head_size,
         )
@@ -235,7 +239,7 @@ class Compressor(Eviction):
     ) -> NDArray[np.float32]:
         layer, memory = sequence.layers[number], self._memories[number]
         kind = key_codec.KEY_KINDS[memory.layout.key_type]
-        table = np.array(layer.pages, np.int32)
+        table = layer.table
         mass: NDArray[np.float32] = attention_mass(
             queries, self._scales[number], memory.keys, kind, table, length
         )

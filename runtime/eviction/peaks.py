@@ -99,7 +99,7 @@ class PeakMeter:
                 self._scales[n],
                 memory.keys,
                 key_codec.KEY_KINDS[memory.layout.key_type],
-                np.array(layer.pages, np.int32),
+                layer.table,
                 layer.length,
                 np.zeros(len(queries[n]), np.float32),
                 peaks[n],

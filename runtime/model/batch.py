@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence as SequenceOf
 from dataclasses import dataclass
-from itertools import accumulate, chain, pairwise
+from itertools import accumulate, pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,9 +23,8 @@ class Batch:
         position_ids: ``[tokens]`` int64, true positions.
         subsequence_begins: ``[seqs + 1]`` first token of each sequence.
         past_lens: ``[layers, seqs]``, tokens in the cache.
-        block_indices: ``[pages]``, the page tables of all sequences, of each one layer by layer.
-        block_indices_begins: ``[layers, seqs + 1]``, where in it a sequence's table of a layer
-            begins. The plugin counts on from there: it does not look where the next one begins.
+        block_indices: ``[pages]``, the page tables of all layers, in each of all sequences.
+        block_indices_begins: ``[layers, seqs + 1]``, where in it each of them begins.
         sampled_rows: ``[rows]`` tokens whose logits are wanted.
         window_rows: ``[rows]`` tokens whose queries are wanted.
         chunks: what is computed, in order.
@@ -77,18 +76,26 @@ def build_batch(chunks: SequenceOf[Chunk]) -> Batch:
         if chunk.ends:
             sampled_rows.append(len(input_ids) - 1)
         window_rows += range(len(input_ids) - chunk.num_query_rows, len(input_ids))
-    tables = [table for chunk in chunks for table in chunk.sequence.page_tables]
-    ends = np.cumsum([0, *map(len, tables)], dtype=np.int32)
+    ledgers = [chunk.sequence.ledger for chunk in chunks]
+    num_pages = np.array([ledger.num_pages for ledger in ledgers]).T
+    # All tables in one operation, of which each layer's are a part.
+    most = int(num_pages.max())
+    tables = np.zeros((*num_pages.shape, most), np.int32)
+    for place, ledger in enumerate(ledgers):
+        held = ledger.tables[:, :most]
+        tables[:, place, : held.shape[1]] = held
+    pages = tables[np.arange(most) < num_pages[:, :, None]]
+    table_begins = np.zeros((len(num_pages), len(chunks) + 1), np.int32)
+    num_pages.cumsum(axis=1, out=table_begins[:, 1:])
+    table_begins[1:] += table_begins[:-1, -1:].cumsum(axis=0)
     return Batch(
         chunks=tuple(chunks),
         input_ids=np.array(input_ids, np.int64),
         position_ids=np.concatenate(positions),
         subsequence_begins=np.array(begins, np.int32),
-        past_lens=np.array([chunk.sequence.lengths for chunk in chunks], np.int32).T,
-        block_indices=np.array(list(chain.from_iterable(tables)), np.int32),
-        block_indices_begins=np.vstack(
-            [ends[:-1].reshape(len(chunks), -1), np.full(len(tables) // len(chunks), ends[-1])]
-        ).T.astype(np.int32),
+        past_lens=np.array([ledger.lengths for ledger in ledgers], np.int32).T,
+        block_indices=pages,
+        block_indices_begins=table_begins,
         sampled_rows=np.array(sampled_rows, np.int32),
         window_rows=np.array(window_rows, np.int32),
     )

@@ -52,7 +52,7 @@ class CompiledPart:
         for number, layout in zip(self.layers, self.layouts, strict=True):
             self._check_layout(number, layout)
         self._request = self._compiled.create_infer_request()
-        self._known = {name for port in self._compiled.inputs for name in port.get_names()}
+        self._known = {name: port for port in self._compiled.inputs for name in port.get_names()}
         # By port: to find a tensor by its name takes ten times as long, for every layer and step.
         self._outputs = {name: port for port in self._compiled.outputs for name in port.get_names()}
         self._inputs: dict[str, NDArray[np.integer]] = {}
@@ -130,7 +130,7 @@ class CompiledPart:
             bound[...] = value
         elif name in self._known:
             bound = self._inputs[name] = value.copy()
-            self._request.set_tensor(name, ov.Tensor(bound, shared_memory=True))
+            self._request.set_tensor(self._known[name], ov.Tensor(bound, shared_memory=True))
 
     def _compiled_precision(self) -> LayerPrecision:
         key, value = (self._stored_type(side) for side in ("key", "value"))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from ov_kvcrush.runtime.eviction.interface import Eviction
 from ov_kvcrush.runtime.model.batch import Batch
 from ov_kvcrush.runtime.model.compiled_graph import Forward
@@ -15,11 +17,12 @@ def store(batch: Batch, told: Forward, eviction: Eviction) -> None:
         told: by the model.
         eviction: sums up attention for the sequences that accumulate it.
     """
+    # Layers side by side: what a sequence has to keep of all of them is one array.
+    scores = np.concatenate(told.gates, axis=1) if told.gates else None
     for chunk, tokens, rows in zip(batch.chunks, batch.token_rows, batch.query_rows, strict=True):
         sequence = chunk.sequence
-        sequence.append(chunk.count, [layer[tokens] for layer in told.gates])
-        newest = [layer[rows] for layer in told.queries]
+        sequence.append(chunk.count, None if scores is None else scores[tokens])
         if sequence.accumulates:
-            eviction.accumulate(sequence, newest)
+            eviction.accumulate(sequence, [layer[rows] for layer in told.queries])
         if sequence.window is not None:
-            sequence.window.push(newest)
+            sequence.window.push(told.queries, rows)

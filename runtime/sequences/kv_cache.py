@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from collections.abc import Sequence as SequenceOf
 from contextlib import contextmanager
-from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
 
 from ov_kvcrush.runtime.pages.layout import PAGE_SIZE, pages_for
 from ov_kvcrush.runtime.pages.memory import CacheMemory
-from ov_kvcrush.runtime.pages.pool import PagePool
+from ov_kvcrush.runtime.pages.pool import Counts, PagePool
+from ov_kvcrush.runtime.sequences.parking import Parking
 from ov_kvcrush.runtime.sequences.sequence import Sequence
 from ov_kvcrush.runtime.sequences.session import Session
-
-
-@dataclass(frozen=True, eq=False)
-class _Parked:
-    """A sequence between two requests, and who may come back for it: nobody once that is gone."""
-
-    sequence: Sequence
-    session: weakref.ref[Session]
 
 
 class KVCache:
@@ -39,16 +33,18 @@ class KVCache:
     def __init__(self, pool: PagePool, memories: SequenceOf[CacheMemory]) -> None:
         self.pool = pool
         self.memories = memories
-        self._parked: list[_Parked] = []
+        self._parking = Parking()
 
     def extend(self, sequence: Sequence, count: int) -> bool:
         """Give ``sequence`` the pages for ``count`` more tokens; False if they cannot be had.
 
-        A last page that is not full and is shared is copied: it is to be written to.
+        Pages that are shared and to be written to are copied: a last one that is not full.
         """
+        if sequence.ledger.room(self.pool.num_shares) >= count:
+            return True
 
-        def lacking() -> list[int]:
-            wanted = sequence.pages_wanted(count)
+        def lacking() -> NDArray[np.int64]:
+            wanted = sequence.ledger.pages_wanted(count)
             for number, _ in self._shared_open_pages(sequence):
                 wanted[number] += 1
             return wanted
@@ -57,9 +53,10 @@ class KVCache:
             return False
         for number, place in list(self._shared_open_pages(sequence)):
             self._copy_page(sequence, number, place)
-        for number, wanted in enumerate(sequence.pages_wanted(count)):
-            if wanted:
-                sequence.layers[number].pages += self.pool.allocate(number, wanted)
+        sequence.ledger.note_alone(self.pool.num_shares)
+        lacks = sequence.ledger.pages_wanted(count)
+        for number in np.flatnonzero(lacks).tolist():
+            self._add_pages(sequence, number, int(lacks[number]))
         return True
 
     @contextmanager
@@ -105,8 +102,8 @@ class KVCache:
 
     def trim(self, sequence: Sequence) -> None:
         """Take back the pages behind the last used slot of each layer."""
-        for number, layer in enumerate(sequence.layers):
-            self.free(number, layer.surplus_pages())
+        for number in np.flatnonzero(sequence.ledger.num_surplus() > 0).tolist():
+            self.free(number, sequence.layers[number].surplus_pages())
 
     def release(self, sequence: Sequence) -> None:
         """Take back all pages; the sequence holds nothing afterwards."""
@@ -140,8 +137,7 @@ class KVCache:
         with self.released_on_failure(target):
             for number, layer in enumerate(source.layers):
                 pages = layer.pages[: pages_for(layer.length)]
-                self.pool.share(number, pages)
-                target.layers[number].pages = pages
+                self._share_pages(target, number, pages)
             source.clone_into(target)
 
     def lend(self, source: Sequence, target: Sequence, count: int, layers: Container[int]) -> None:
@@ -158,8 +154,7 @@ class KVCache:
                 pages = layer.pages[: pages_for(layer.length)]
                 hidden = max(0, (layer.length - count) // PAGE_SIZE - 1) if number in layers else 0
                 pages = pages[:1] + pages[1 + hidden :]
-                self.pool.share(number, pages)
-                target.layers[number].pages = pages
+                self._share_pages(target, number, pages)
                 target.layers[number].append(0, layer.length - hidden * PAGE_SIZE)
             target.num_cached = source.num_cached
 
@@ -169,8 +164,7 @@ class KVCache:
     def parked(self) -> SequenceOf[Session]:
         """Those that are parked, the one used longest ago first."""
         self._release_forgotten()
-        sessions = (parked.session() for parked in self._parked)
-        return tuple(session for session in sessions if session is not None)
+        return self._parking.sessions
 
     def park(self, session: Session, sequence: Sequence) -> None:
         """Leave ``sequence`` with ``session``, which may come back for it, if it holds anything.
@@ -184,24 +178,19 @@ class KVCache:
             self.release(sequence)
             return
         session.sequence = sequence
-        self._parked.append(_Parked(sequence, weakref.ref(session)))
+        self._parking.put(session, sequence)
 
     def unpark(self, session: Session) -> Sequence | None:
         """Take the sequence of ``session`` back, if it still has one."""
         self._release_forgotten()
-        parked = self._place_of(session)
-        if parked is None:
-            return None
-        self._parked.remove(parked)
-        session.sequence = None
-        return parked.sequence
+        sequence = self._parking.take(session)
+        if sequence is not None:
+            session.sequence = None
+        return sequence
 
     def touch(self, session: Session) -> None:
         """Note that a parked ``session`` was used just now."""
-        parked = self._place_of(session)
-        if parked is not None:
-            self._parked.remove(parked)
-            self._parked.append(parked)
+        self._parking.touch(session)
 
     def drop(self, session: Session) -> None:
         """Free what ``session`` has parked, if anything."""
@@ -209,29 +198,26 @@ class KVCache:
         if sequence is not None:
             self.release(sequence)
 
-    def _place_of(self, session: Session) -> _Parked | None:
-        return next((p for p in self._parked if p.session() is session), None)
-
     def _release_forgotten(self) -> bool:
         """Free what sessions have parked that nobody holds any more; whether there was any.
 
         Not when they go: that may happen anywhere, also in the middle of a step.
         """
-        forgotten = [parked for parked in self._parked if parked.session() is None]
-        for parked in forgotten:
-            self._parked.remove(parked)
-            self.release(parked.sequence)
-        return bool(forgotten)
+        found = False
+        while (forgotten := self._parking.take_forgotten()) is not None:
+            found = True
+            self.release(forgotten)
+        return found
 
     # ------------------------------------------------------------- figures
 
     def bytes_of(self, sequence: Sequence) -> int:
         """Bytes of the pages ``sequence`` holds, shared or not."""
-        return self.bytes_of_pages([len(layer.pages) for layer in sequence.layers])
+        return self.pool.bytes_of(sequence.ledger.num_pages)
 
     def bytes_of_pages(self, pages: SequenceOf[int]) -> int:
         """Bytes of so many pages of each layer."""
-        return sum(n * page for n, page in zip(pages, self.pool.page_bytes, strict=True))
+        return self.pool.bytes_of(pages)
 
     @property
     def pinned_bytes(self) -> int:
@@ -270,10 +256,10 @@ class KVCache:
         Raises:
             RuntimeError: it is not so.
         """
-        parked = [parked.sequence.page_tables for parked in self._parked]
+        parked = [sequence.page_tables for sequence in self._parking.sequences]
         self.pool.check_integrity([*(s.page_tables for s in running), *parked])
 
-    def _make_room(self, lacking: Callable[[], list[int]]) -> bool:
+    def _make_room(self, lacking: Callable[[], Counts]) -> bool:
         """Drop parked caches until the pages ``lacking``, by layer, can be had; False if never.
 
         It is asked again each time: what is dropped may have been what pages were shared with.
@@ -289,20 +275,40 @@ class KVCache:
 
     def _copy_page(self, sequence: Sequence, number: int, place: int) -> None:
         """Put a copy of its own in place of a shared page of ``sequence``."""
+        layer = sequence.layers[number]
+        shared = layer.pages[place]
         (copy,) = self.pool.allocate(number, 1)
-        table = sequence.layers[number].pages
-        shared = table[place]
         try:
             self.memories[number].copy_page(shared, copy)
+            layer.pages = [*layer.pages[:place], copy, *layer.pages[place + 1 :]]
         except BaseException:
             self.free(number, [copy])
             raise
-        table[place] = copy
         self.free(number, [shared])
 
+    def _add_pages(self, sequence: Sequence, number: int, count: int) -> None:
+        pages = self.pool.allocate(number, count)
+        try:
+            sequence.layers[number].add_pages(pages)
+        except BaseException:
+            self.free(number, pages)
+            raise
+
+    def _share_pages(self, target: Sequence, number: int, pages: list[int]) -> None:
+        """Put ``pages``, which others own, on an empty table of ``target``."""
+        self.pool.share(number, pages)
+        try:
+            target.layers[number].pages = pages
+        except BaseException:
+            self.free(number, pages)
+            raise
+
     def _shared_open_pages(self, sequence: Sequence) -> Iterator[tuple[int, int]]:
-        """(layer, place in its table) of shared pages into which the next token goes."""
+        """(layer, place in its table) of shared pages into which the next tokens go."""
+        if sequence.ledger.is_alone(self.pool.num_shares):
+            return
         for number, layer in enumerate(sequence.layers):
-            place = layer.length // PAGE_SIZE
-            if place < len(layer.pages) and self.pool.is_shared(number, layer.pages[place]):
-                yield number, place
+            pages = layer.pages
+            for place in range(layer.length // PAGE_SIZE, len(pages)):
+                if self.pool.is_shared(number, pages[place]):
+                    yield number, place

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ov_kvcrush.runtime.pages.layout import PAGE_SIZE, pages_for
+from ov_kvcrush.runtime.sequences.ledger import Ledger
 
 # Stands for a score that a second reading is still to give: finite, as all that is saved has to be.
 NOT_AGAIN = np.finfo(np.float32).min
@@ -16,8 +17,13 @@ NOT_AGAIN = np.finfo(np.float32).min
 class LayerCache:
     """What one layer holds of one sequence: pages in order, and the positions in their slots.
 
+    What all layers of the sequence take in at once is written into its arrays when they are asked
+    for; ``length`` counts it at once.
+
     Attributes:
-        pages: page numbers; slot ``s`` lies in ``pages[s // 32]``.
+        pages: page numbers; slot ``s`` lies in ``pages[s // 32]``. The list stays as it is: other
+            pages are another list.
+        table: the same as an int32 array.
         length: slots in use, the same for every KV head.
         positions: ``[H, length]`` true positions of the tokens each head holds, ascending in each
             row: in the order of the text.
@@ -30,15 +36,65 @@ class LayerCache:
         has_gate: whether ``gate`` is kept.
     """
 
-    def __init__(self, num_kv_heads: int, num_query_heads: int = 0, has_gate: bool = False) -> None:
-        """``num_query_heads`` 0: attention is not accumulated."""
-        self.pages: list[int] = []
-        self.length = 0
+    def __init__(
+        self,
+        ledger: Ledger,
+        number: int,
+        heads: slice,
+        num_query_heads: int = 0,
+        has_gate: bool = False,
+    ) -> None:
+        """Layer ``number`` of those that ``ledger`` counts.
+
+        ``heads``: its KV heads among those of all layers. ``num_query_heads`` 0: attention is not
+        accumulated.
+        """
+        num_kv_heads = heads.stop - heads.start
+        self._ledger = ledger
+        self._tail = ledger.tail
+        self._number = number
+        self._heads = heads
+        self._beyond = 0  # what the ledger knows of it
+        self._num_written = 0
+        self._set_length(0)
+        self.pages = []
         self._positions = np.empty((num_kv_heads, 0), np.int32)
         self._slots = np.empty((num_kv_heads, 0), np.int32)
         self._attention = np.empty((num_query_heads, 0), np.float32) if num_query_heads else None
         self.has_gate = has_gate
         self._gate = self._no_scores()
+
+    @property
+    def pages(self) -> list[int]:
+        """Page numbers, in the order of the slots."""
+        return self._pages
+
+    @pages.setter
+    def pages(self, pages: list[int]) -> None:
+        self._ledger.set_pages(self._number, pages)
+        self._pages = pages
+
+    def add_pages(self, pages: list[int]) -> None:
+        """Put ``pages``, which nobody else owns, at the end of the table."""
+        longer = [*self._pages, *pages]
+        self._ledger.add_pages(self._number, pages)
+        self._pages = longer
+
+    @property
+    def table(self) -> NDArray[np.int32]:
+        """``[pages]`` page numbers; a view that changes with them."""
+        return self._ledger.tables[self._number, : len(self._pages)]
+
+    @property
+    def length(self) -> int:
+        """Slots in use."""
+        return self._beyond + self._tail.count
+
+    def _set_length(self, length: int) -> None:
+        """Hold so many tokens, all of them written out."""
+        self._num_written = length
+        self._beyond = length - self._tail.count
+        self._ledger.set_beyond(self._number, self._beyond)
 
     def keep_gate(self) -> None:
         """Keep scores from the first token on; it holds none yet."""
@@ -48,18 +104,20 @@ class LayerCache:
     def take_pages(self) -> list[int]:
         """Hold nothing any more; the pages that were on the table."""
         pages, self.pages = self.pages, []
-        self.length = 0
+        self._set_length(0)
         self._gate = self._no_scores()  # what is read again is scored again
         return pages
 
     @property
     def positions(self) -> NDArray[np.int32]:
         """``[H, length]`` true positions, ascending in each row."""
+        self.settle()
         return self._positions[:, : self.length]
 
     @property
     def slots(self) -> NDArray[np.int32]:
         """``[H, length]`` slots of the tokens in the order of the text."""
+        self.settle()
         return self._slots[:, : self.length]
 
     def in_order(self, by_slot: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -74,11 +132,13 @@ class LayerCache:
     @property
     def attention(self) -> NDArray[np.float32] | None:
         """``[Hq, length]`` accumulated attention; a view to be added to."""
+        self.settle()
         return None if self._attention is None else self._attention[:, : self.length]
 
     @property
     def gate(self) -> NDArray[np.float32] | None:
         """``[H, length]`` scores of the gate, or of a second reading."""
+        self.settle()
         return None if self._gate is None else self._gate[:, : self.length]
 
     @property
@@ -98,9 +158,10 @@ class LayerCache:
     @property
     def num_not_again(self) -> int:
         """How many of the newest tokens were not read again."""
-        if self._gate is None:
+        gate = self.gate
+        if gate is None:
             return self.length
-        again = np.flatnonzero(self._gate[0, : self.length] != NOT_AGAIN)
+        again = np.flatnonzero(gate[0] != NOT_AGAIN)
         return self.length - int(again[-1]) - 1 if len(again) else self.length
 
     def score_newest(self, scores: NDArray[np.float32]) -> None:
@@ -108,14 +169,25 @@ class LayerCache:
         if self.gate is not None:
             self.gate[:, -scores.shape[1] :] = scores
 
+    def settle(self) -> None:
+        """Write out what all layers of the sequence have taken in since this one last did."""
+        count = self.length - self._num_written
+        if count:
+            self._write(self._tail.positions(count), self._tail.scores(count, self._heads))
+
     def append(self, first: int, count: int, gate: NDArray[np.float32] | None = None) -> None:
-        """Take in ``count`` new tokens at true positions ``first``, ``first + 1``, …
+        """Take in ``count`` tokens, this layer alone, at true positions ``first``, ``first + 1``, …
 
         ``gate``: ``[count, H]`` scores of them; without, the gate has said nothing of some.
         """
-        begin, end = self.length, self.length + count
+        self.settle()
+        self._write(np.arange(first, first + count, dtype=np.int32), gate)
+        self._set_length(self._num_written)
+
+    def _write(self, positions: NDArray[np.int32], gate: NDArray[np.float32] | None) -> None:
+        begin, end = self._num_written, self._num_written + len(positions)
         self._positions = _with_room(self._positions, begin, end)
-        self._positions[:, begin:end] = np.arange(first, first + count, dtype=np.int32)
+        self._positions[:, begin:end] = positions
         self._slots = _with_room(self._slots, begin, end)
         self._slots[:, begin:end] = np.arange(begin, end, dtype=np.int32)
         if self._attention is not None:
@@ -126,7 +198,7 @@ class LayerCache:
         elif self._gate is not None:
             self._gate = _with_room(self._gate, begin, end)
             self._gate[:, begin:end] = gate.T
-        self.length = end
+        self._num_written = end
 
     def hold(
         self,
@@ -139,7 +211,7 @@ class LayerCache:
         self._positions, self._slots = positions.copy(), slots.copy()
         self._attention = None if attention is None else attention.copy()
         self._gate = gate.copy() if gate is not None and self.has_gate else None
-        self.length = positions.shape[1]
+        self._set_length(positions.shape[1])
 
     def keep(self, chosen: NDArray[np.int32], slots: NDArray[np.int32]) -> None:
         """Hold only the tokens ``chosen [H, K]``, which the kernels have moved to ``slots [H, K]``.
@@ -153,7 +225,7 @@ class LayerCache:
         gate = None if self.gate is None else np.take_along_axis(self.gate, chosen, axis=1)
         self._positions, self._slots, self._attention = positions, slots, attention
         self._gate = gate
-        self.length = chosen.shape[1]
+        self._set_length(chosen.shape[1])
 
     def drop_front_pages(self, count: int) -> list[int]:
         """Forget the first ``count`` full pages of a layer that was never cut; returns them."""
@@ -164,13 +236,18 @@ class LayerCache:
         # All is made before anything changes: what fails above has dropped nothing.
         self._positions, self._slots, self._attention = positions, slots, attention
         self._gate = gate
-        self.length -= first
+        self._set_length(self._num_written - first)
         dropped, self.pages = self.pages[:count], self.pages[count:]
         return dropped
 
     def rewind(self, count: int) -> None:
-        """Forget the last ``count`` tokens. The attention they paid stays counted."""
-        self.length -= count
+        """Forget the last ``count`` tokens of this layer alone, as ``follow_rewind``."""
+        self.settle()
+        self._set_length(self._num_written - count)
+
+    def follow_rewind(self) -> None:
+        """Forget what the tail has taken back. The attention it paid stays counted."""
+        self._num_written = min(self._num_written, self.length)
 
     def _no_scores(self) -> NDArray[np.float32] | None:
         return np.empty((len(self._positions), 0), np.float32) if self.has_gate else None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import accumulate
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -20,20 +22,30 @@ class QueryWindow:
         self.size = size
         self.count = 0
         self._next = 0
-        self._rings = [
-            np.empty((size, layer.num_query_heads, layer.key_head_size), np.float32)
-            for layer in layers
-        ]
+        self._shapes = [(layer.num_query_heads, layer.key_head_size) for layer in layers]
+        # Layers side by side: a token's queries of all of them are one row.
+        self._ends = list(accumulate((heads * width for heads, width in self._shapes), initial=0))
+        self._ring = np.empty((size, self._ends[-1]), np.float32)
 
-    def push(self, queries: list[NDArray[np.float32]]) -> None:
-        """Take in the newest tokens' queries: by layer ``[n, Hq * D]``; the last ``size`` count."""
-        queries = [rows[-self.size :] for rows in queries]
-        count = len(queries[0])
-        places = (self._next + np.arange(count)) % self.size
-        for ring, rows in zip(self._rings, queries, strict=True):
-            ring[places] = rows.reshape(count, *ring.shape[1:])
-        self._next = int(self._next + count) % self.size
+    def push(self, queries: list[NDArray[np.float32]], rows: slice = slice(None)) -> None:
+        """Take in the newest tokens' queries, of which the last ``size`` count.
+
+        Args:
+            queries: by layer ``[n, Hq * D]``.
+            rows: which of the n are the tokens.
+        """
+        begin, end, _ = rows.indices(len(queries[0]))
+        begin = max(begin, end - self.size)
+        count = end - begin
+        middle = min(end, begin + self.size - self._next)  # the ring ends there
+        self._write(self._next, [layer[begin:middle] for layer in queries])
+        if middle < end:
+            self._write(0, [layer[middle:end] for layer in queries])
+        self._next = (self._next + count) % self.size
         self.count = min(self.size, self.count + count)
+
+    def _write(self, place: int, queries: list[NDArray[np.float32]]) -> None:
+        np.concatenate(queries, axis=1, out=self._ring[place : place + len(queries[0])])
 
     def rewind(self, count: int) -> None:
         """Forget the newest ``count`` tokens."""
@@ -42,12 +54,17 @@ class QueryWindow:
 
     def queries(self, layer: int) -> NDArray[np.float32]:
         """``[count, Hq, D]`` of ``layer``, oldest first."""
-        places = (self._next - self.count + np.arange(self.count)) % self.size
-        return self._rings[layer][places]
+        columns = self._ring[:, self._ends[layer] : self._ends[layer + 1]]
+        return columns.take(self._places, axis=0).reshape(self.count, *self._shapes[layer])
 
     def copy_from(self, other: QueryWindow) -> None:
         """Take over what ``other``, of the same layers, holds; the newest where this is smaller."""
         self.count = min(self.size, other.count)
         self._next = self.count % self.size
-        for number, ring in enumerate(self._rings):
-            ring[: self.count] = other.queries(number)[other.count - self.count :]
+        self._ring[: self.count] = other._ring[other._places[other.count - self.count :]]
+
+    @property
+    def _places(self) -> NDArray[np.int64]:
+        """Rows of the ring that hold something, oldest first."""
+        places: NDArray[np.int64] = (self._next - self.count + np.arange(self.count)) % self.size
+        return places

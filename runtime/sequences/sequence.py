@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from collections.abc import Sequence as SequenceOf
 from dataclasses import dataclass
+from itertools import accumulate
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +12,11 @@ from numpy.typing import NDArray
 from ov_kvcrush.plan import LayerGeometry
 from ov_kvcrush.runtime.pages.layout import pages_for
 from ov_kvcrush.runtime.sequences.layer_cache import NOT_AGAIN, LayerCache
+from ov_kvcrush.runtime.sequences.ledger import Ledger
 from ov_kvcrush.runtime.sequences.query_window import QueryWindow
+
+# Tokens that layers may have to write out later: what is kept for them takes memory.
+_MOST_UNSETTLED = 128
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,7 @@ class Sequence:
         tokens: prompt and generated token ids.
         num_cached: how many of ``tokens`` the caches have read.
         layers: the cache of each layer.
+        ledger: how much all of them hold.
         window: queries of the last cached tokens, or None where nothing is ever evicted.
         rewind_floor: the cache can be taken back to this many tokens and no further: what lies
             before has been chosen from, or has slid out of a window.
@@ -65,10 +70,19 @@ class Sequence:
         self.tokens = tokens
         self._geometry = layers
         self.num_cached = 0
+        self.ledger = Ledger(len(layers))
+        ends = list(accumulate((layer.num_kv_heads for layer in layers), initial=0))
         self.layers = [
-            LayerCache(layer.num_kv_heads, layer.num_query_heads if accumulates else 0, has_gate)
-            for layer in layers
+            LayerCache(
+                self.ledger,
+                number,
+                slice(ends[number], ends[number + 1]),
+                layer.num_query_heads if accumulates else 0,
+                has_gate,
+            )
+            for number, layer in enumerate(layers)
         ]
+        self._num_heads = ends[-1]
         self.window = None if window_size is None else QueryWindow(layers, window_size)
         self.accumulates = accumulates
         self.rewind_floor = 0
@@ -100,41 +114,50 @@ class Sequence:
     @property
     def lengths(self) -> list[int]:
         """Tokens each layer holds."""
-        return [layer.length for layer in self.layers]
+        lengths: list[int] = self.ledger.lengths.tolist()
+        return lengths
 
     @property
     def num_kept(self) -> int:
         """Tokens a KV head holds, on average."""
-        heads = [layer.num_kv_heads for layer in self._geometry]
-        held = zip(self.lengths, heads, strict=True)
-        return round(sum(length * count for length, count in held) / sum(heads))
+        heads = np.array([layer.num_kv_heads for layer in self._geometry])
+        return round(int(self.ledger.lengths @ heads) / int(heads.sum()))
 
     @property
     def page_tables(self) -> list[list[int]]:
         """Page table of each layer."""
         return [layer.pages for layer in self.layers]
 
-    def pages_wanted(self, count: int) -> list[int]:
-        """Pages each layer lacks to take ``count`` more tokens."""
-        return [max(0, pages_for(c.length + count) - len(c.pages)) for c in self.layers]
-
     @property
     def is_scored(self) -> bool:
         """Whether the gate, or a second reading, has a score for every token that is cached."""
         return all(layer.gate is not None for layer in self.layers)
 
-    def append(self, count: int, gates: SequenceOf[NDArray[np.float32]] = ()) -> None:
+    def append(self, count: int, scores: NDArray[np.float32] | None = None) -> None:
         """Note that the next ``count`` tokens are in the cache now.
 
-        ``gates``: by layer ``[count, H]``, what the gate says of them; empty without one. It has no
-        say where a second reading has.
+        ``scores``: ``[count, heads]`` what the gate says of them, for the KV heads of all layers
+        side by side; None without one. It has no say where a second reading has.
         """
-        for number, layer in enumerate(self.layers):
-            gate = gates[number] if gates else None
-            if self.thorough:
-                gate = np.full((count, len(layer.positions)), NOT_AGAIN)
-            layer.append(self.num_cached, count, gate)
+        tail = self.ledger.tail
+        if self.thorough:
+            scores = np.full((count, self._num_heads), NOT_AGAIN)
+        elif not self.has_gate:
+            scores = None
+        # Layers whose scores end here have to know it, whatever is taken back later.
+        ends_scores = self.has_gate and scores is None
+        if ends_scores or not tail.goes_on_at(self.num_cached):
+            self.settle()
+        tail.push(self.num_cached, count, scores)
         self.num_cached += count
+        if ends_scores or tail.num_kept >= _MOST_UNSETTLED:
+            self.settle()
+
+    def settle(self) -> None:
+        """Let every layer write out its newest tokens."""
+        for layer in self.layers:
+            layer.settle()
+        self.ledger.tail.forget()
 
     def become_thorough(self) -> None:
         """Be scored by second readings from the first token on; nothing has been read yet."""
@@ -177,8 +200,10 @@ class Sequence:
         if not self.can_rewind_to(num_cached):
             raise RuntimeError(f"cannot rewind from {self.num_cached} to {num_cached} tokens")
         count = self.num_cached - num_cached
+        self.ledger.tail.rewind(count)
+        self.ledger.note_change()
         for layer in self.layers:
-            layer.rewind(count)
+            layer.follow_rewind()
         if self.window is not None:
             self.window.rewind(count)
         self.num_cached = num_cached
@@ -217,6 +242,7 @@ class Sequence:
         """
         if self.window is not None:
             self.window.rewind(self.num_cached)
+        self.ledger.tail.forget()
         self.num_cached = 0
         self.rewind_floor = 0
         made = sorted([*self.cuts, *self.passed_cuts], key=lambda cut: cut.num_cached)

@@ -34,10 +34,12 @@ from ov_kvcrush.runtime.scheduling.intake import Intake
 from ov_kvcrush.runtime.scheduling.scheduler import Scheduler
 from ov_kvcrush.runtime.sequences.kv_cache import KVCache
 from ov_kvcrush.runtime.sequences.layer_cache import LayerCache
+from ov_kvcrush.runtime.sequences.ledger import Ledger
 from ov_kvcrush.runtime.sequences.prefixes import Prefixes
 from ov_kvcrush.runtime.sequences.query_window import QueryWindow
 from ov_kvcrush.runtime.sequences.sequence import Sequence
 from ov_kvcrush.runtime.sequences.session import Session
+from ov_kvcrush.runtime.sequences.tail import Tail
 from ov_kvcrush.runtime.session_files import session_file
 from ov_kvcrush.runtime.session_files.sequence_state import SequenceState
 from ov_kvcrush.runtime.session_files.session_file import StoredSession
@@ -65,7 +67,12 @@ PLACES: dict[str, tuple[Any, str]] = {
     "scheduling: a shared page is copied": (CacheMemory, "copy_page"),
     "step: the batch is made": (paged_engine, "build_batch"),
     "step: the inference": (PagedModel, "forward"),
-    "step: a layer takes the tokens": (LayerCache, "append"),
+    "step: the tokens are noted": (Sequence, "append"),
+    "step: all layers take the tokens": (Tail, "push"),
+    "step: the layers write them out": (Sequence, "settle"),
+    "step: a layer writes them out": (LayerCache, "_write"),
+    "step: pages are put on a table": (LayerCache, "add_pages"),
+    "step: tables get room for more": (Ledger, "_widen"),
     "step: attention is accumulated": (Compressor, "_accumulate"),
     "step: the queries are kept": (QueryWindow, "push"),
     "step: a token is sampled": (Sampler, "sample"),
@@ -83,6 +90,7 @@ PLACES: dict[str, tuple[Any, str]] = {
     "cut: pages behind are given back": (KVCache, "trim"),
     "again: pages are lent": (KVCache, "lend"),
     "again: its tokens are counted": (Sequence, "bare_twin"),
+    "again: a layer takes what it sees": (LayerCache, "append"),
     "again: what it looks at": (PeakMeter, "measure"),
     "again: a layer takes its scores": (LayerCache, "score_newest"),
     "end: pages are off the table": (LayerCache, "surplus_pages"),

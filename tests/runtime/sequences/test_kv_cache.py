@@ -89,6 +89,15 @@ class CacheMachine(RuleBasedStateMachine):
             self.cache.trim(sequence)
 
     @precondition(lambda self: self.sequences)
+    @rule(data=st.data(), count=st.integers(0, 2 * PAGE_SIZE), trims=st.booleans())
+    def rewind(self, data: st.DataObject, count: int, trims: bool) -> None:
+        """Take tokens back; the pages behind them may stay on the table, shared or not."""
+        sequence = self.one(data)
+        sequence.rewind_to(max(sequence.rewind_floor, sequence.num_cached - count))
+        if trims:
+            self.cache.trim(sequence)
+
+    @precondition(lambda self: self.sequences)
     @rule(data=st.data())
     def release(self, data: st.DataObject) -> None:
         sequence = self.one(data)
@@ -116,6 +125,30 @@ class CacheMachine(RuleBasedStateMachine):
     @invariant()
     def every_page_has_its_owners(self) -> None:
         self.cache.check_integrity(self.sequences)
+
+    @invariant()
+    def what_is_counted_is_so(self) -> None:
+        pool = self.cache.pool
+        for sequence in self.sequences:
+            tables = sequence.page_tables
+            assert sequence.ledger.num_pages.tolist() == [len(pages) for pages in tables]
+            assert sequence.lengths == [layer.length for layer in sequence.layers]
+            assert [layer.table.tolist() for layer in sequence.layers] == tables
+            assert self.cache.bytes_of(sequence) == sum(
+                len(pages) * size for pages, size in zip(tables, pool.page_bytes, strict=True)
+            )
+
+    @invariant()
+    def where_there_is_room_nothing_is_lacking_or_shared(self) -> None:
+        pool = self.cache.pool
+        for sequence in self.sequences:
+            room = sequence.ledger.room(pool.num_shares)
+            if room <= 0:
+                continue
+            for number, layer in enumerate(sequence.layers):
+                assert layer.length + room <= len(layer.pages) * PAGE_SIZE
+                behind = layer.pages[layer.length // PAGE_SIZE :]
+                assert not any(pool.is_shared(number, page) for page in behind)
 
     @invariant()
     def everybody_sees_its_own_tokens(self) -> None:
@@ -167,3 +200,33 @@ def test_pages_that_were_rewritten_come_back_whatever_happens() -> None:
     cache.release(other)
     cache.release(sequence)
     assert cache.used_bytes == 0
+
+
+def test_room_is_known_until_a_page_is_full_or_shared() -> None:
+    cache = small_cache(8, [10])
+    sequence, other = (Sequence([], LAYERS[:1], None) for _ in range(2))
+
+    def room() -> int:
+        return sequence.ledger.room(cache.pool.num_shares)
+
+    assert room() == -1
+    assert cache.extend(sequence, 5)
+    assert room() == PAGE_SIZE
+    sequence.append(5)
+    assert room() == PAGE_SIZE - 5
+    cache.fork(sequence, other)
+    assert room() == -1
+    assert cache.extend(sequence, 1)
+    assert sequence.page_tables != other.page_tables
+    assert room() == PAGE_SIZE - 5
+    cache.check_integrity([sequence, other])
+
+
+def test_what_is_held_already_gets_its_pages_without_a_new_token() -> None:
+    cache = small_cache(8, [10])
+    sequence, other = (Sequence([], LAYERS[:1], None) for _ in range(2))
+    assert cache.extend(sequence, 40)
+    sequence.append(40)
+    sequence.clone_into(other)
+    assert cache.extend(other, 0)
+    assert other.ledger.num_pages.tolist() == [2]
