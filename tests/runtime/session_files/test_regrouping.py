@@ -1,0 +1,168 @@
+"""Caches saved with some groups of KV heads, gone on from with others."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ov_kvcrush.plan import LayerGeometry
+from ov_kvcrush.runtime.paged.engine import PagedEngine
+from ov_kvcrush.runtime.pages.cache_layer import (
+    CacheLayer,
+    cache_layers,
+    each_head,
+    undivided,
+    whole_layers,
+)
+from ov_kvcrush.runtime.sequences.session import Session
+from ov_kvcrush.runtime.session_files.regrouping import (
+    RegroupingError,
+    groups_to_json,
+    read_groups,
+    regrouped,
+    regrouping,
+)
+from ov_kvcrush.runtime.session_files.sequence_state import LayerState, SequenceState, StateError
+from tests.support.engines import bare_engine, prompt_of
+from tests.support.session_process import ABOUT, CUT_OFTEN, ask, load
+
+LAYERS = (LayerGeometry(8, 4, 4, 4), LayerGeometry(6, 3, 4, 4))
+
+
+@st.composite
+def groups(draw: st.DrawFn) -> tuple[CacheLayer, ...]:
+    """Any cache layers of the model: heads in any order, in any groups."""
+    found = []
+    for layer in LAYERS:
+        order = draw(st.permutations(range(layer.num_kv_heads)))
+        cuts = sorted(draw(st.sets(st.integers(1, layer.num_kv_heads - 1))))
+        bounds = [0, *cuts, layer.num_kv_heads]
+        found.append([order[a:b] for a, b in itertools.pairwise(bounds)])
+    return cache_layers(LAYERS, found)
+
+
+def state_of(layers: Sequence[CacheLayer], lengths: Sequence[int]) -> SequenceState:
+    """A state in which every number tells layer, head and place."""
+    states = []
+    for layer in layers:
+        length = lengths[layer.layer]
+        heads = np.array([1000 * layer.layer + 100 * head for head in layer.heads], np.float32)
+        of_queries = np.repeat(heads, 2) + np.tile([0.0, 0.5], len(heads))
+        by_slot = heads[:, None] + np.arange(length)
+        states.append(
+            LayerState(
+                by_slot.astype(np.int32),
+                by_slot.astype(np.int32) + 1,
+                (of_queries[:, None] + np.arange(length)).astype(np.float32),
+                np.tile(of_queries[None, :, None], (2, 1, 4)).astype(np.float32),
+                by_slot.astype(np.float32),
+            )
+        )
+    return SequenceState(np.arange(9), 9, 9, (), tuple(states))
+
+
+def same(one: SequenceState, other: SequenceState) -> bool:
+    pairs = zip(one.layers, other.layers, strict=True)
+    return all(
+        np.array_equal(getattr(mine, name), getattr(its, name))
+        for mine, its in pairs
+        for name in ("positions", "slots", "attention", "queries", "gate")
+    )
+
+
+@given(groups(), groups())
+def test_any_groups_of_equal_lengths_become_any_others(
+    saved: tuple[CacheLayer, ...], wanted: tuple[CacheLayer, ...]
+) -> None:
+    state = state_of(saved, [5, 7])
+    found = regrouped(state, regrouping(saved, wanted), wanted)
+    assert same(found, state_of(wanted, [5, 7]))
+    assert same(regrouped(found, regrouping(wanted, saved), saved), state)
+
+
+@given(groups())
+def test_a_file_says_which_heads_it_holds(saved: tuple[CacheLayer, ...]) -> None:
+    whole = cache_layers(LAYERS, undivided(LAYERS))
+    assert whole_layers(saved) == whole
+    assert read_groups(groups_to_json(saved), whole, whole) == saved
+    assert read_groups(None, saved, whole) == whole
+
+
+@pytest.mark.parametrize(
+    "stored", [7, [[0]], [[0, [0, 1, 2, 3]]], [[0, [0, 1, 2, 3]], [1, [0, 1, 1]]], [[0, "x"]]]
+)
+def test_groups_that_are_not_all_heads_once_are_refused(stored: Any) -> None:
+    whole = cache_layers(LAYERS, undivided(LAYERS))
+    with pytest.raises(StateError, match="groups of KV heads"):
+        read_groups(stored, whole, whole)
+
+
+def test_heads_of_different_lengths_cannot_share_a_cache() -> None:
+    apart, whole = (cache_layers(LAYERS, make(LAYERS)) for make in (each_head, undivided))
+    state = state_of(apart, [5, 7])
+    longer = LayerState(
+        *(np.zeros((1, 9), np.int32),) * 2, None, np.zeros((2, 2, 4), np.float32), None
+    )
+    state = SequenceState(state.tokens, 9, 9, (), (longer, *state.layers[1:]))
+    with pytest.raises(RegroupingError, match="heads 0, 1, 2, 3 of layer 0 hold 5 to 9 tokens"):
+        regrouped(state, regrouping(apart, whole), whole)
+
+
+# ------------------------------------------------------------------ engines
+
+
+def saved_by(engine: PagedEngine, path: Path, turns: int = 2) -> Session:
+    session = Session()
+    for turn in range(turns):
+        ask(engine, session, prompt_of(300, turn))
+    engine.save_session(session, path, ABOUT)
+    return session
+
+
+def by_head(engine: PagedEngine, session: Session) -> dict[tuple[int, int], list[int]]:
+    assert session.sequence is not None
+    return {
+        (layer.layer, head): row.tolist()
+        for layer, held in zip(engine.model.cache_layers, session.sequence.layers, strict=True)
+        for head, row in zip(layer.heads, held.positions, strict=True)
+    }
+
+
+def test_a_cache_of_whole_layers_goes_on_in_groups_as_it_would_have(
+    needle_int8_dir: Path, tmp_path: Path
+) -> None:
+    """Nothing was evicted yet, so all heads hold as much; the groups are cut from then on."""
+    whole = bare_engine(needle_int8_dir)
+    apart = bare_engine(needle_int8_dir, **CUT_OFTEN)
+    assert len(apart.model.layers) > len(whole.model.layers)
+    session = saved_by(whole, tmp_path / "chat.safetensors", turns=1)
+    here = load(apart, tmp_path / "chat.safetensors")
+    assert by_head(apart, here) == by_head(whole, session)
+    assert len(ask(apart, here, prompt_of(300, 5))) == 40
+    assert here.sequence is not None
+    assert here.sequence.cuts
+    apart.check_integrity()
+
+
+def test_a_cache_of_groups_is_read_again_where_layers_are_whole(
+    needle_int8_dir: Path, tmp_path: Path
+) -> None:
+    apart = bare_engine(needle_int8_dir, **CUT_OFTEN)
+    session = saved_by(apart, tmp_path / "chat.safetensors")
+    tokens = list(session.token_ids)
+    whole = bare_engine(needle_int8_dir, **CUT_OFTEN, head_budgets="off")
+    here = load(whole, tmp_path / "chat.safetensors")
+    assert here.sequence is None
+    assert "KV heads" in here.lost
+    assert len(ask(whole, here, prompt_of(300, 5))) == 40
+    assert not here.lost
+    again = load(apart, tmp_path / "chat.safetensors")
+    assert list(again.token_ids) == tokens
+    assert by_head(apart, again) == by_head(apart, session)
