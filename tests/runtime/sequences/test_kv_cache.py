@@ -230,3 +230,19 @@ def test_what_is_held_already_gets_its_pages_without_a_new_token() -> None:
     sequence.clone_into(other)
     assert cache.extend(other, 0)
     assert other.ledger.num_pages.tolist() == [2]
+
+
+def test_tokens_taken_back_into_a_shared_page_are_not_written_over() -> None:
+    cache = small_cache(8, [10])
+    sequence, other = (Sequence([], LAYERS[:1], None) for _ in range(2))
+    sequence.tokens = list(range(40))
+    assert cache.extend(sequence, 40)
+    sequence.append(40)
+    cache.fork(sequence, other)
+    assert cache.extend(sequence, 1)  # the open page is its own now, the first one is not
+    assert sequence.ledger.room(cache.pool.num_shares) == 2 * PAGE_SIZE - 40
+    sequence.rewind_to(20)
+    assert sequence.ledger.room(cache.pool.num_shares) == -1
+    assert cache.extend(sequence, 1)
+    assert sequence.page_tables[0][0] != other.page_tables[0][0]
+    cache.check_integrity([sequence, other])
