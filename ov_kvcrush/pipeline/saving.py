@@ -35,7 +35,7 @@ class SessionSummary:
     Attributes:
         kind: ``chat`` or ``prefix``.
         num_tokens: that its cache has read; 0 where the cache had been given up.
-        num_kept: that each layer holds of them, on average.
+        num_kept: that a KV head holds of them, on average.
         file_bytes: size of the file.
     """
 

@@ -156,8 +156,8 @@ IN_CONTENT: dict[str, tuple[Damage, str]] = {
     ),
     "no metadata": (signed(lambda metadata, _, __: metadata.clear()), "not a saved session"),
     "a newer version": (
-        signed(lambda metadata, _, __: metadata.update(version="3")),
-        "has format version 3; this release reads 2",
+        signed(lambda metadata, _, __: metadata.update(version="4")),
+        "has format version 4; this release reads 3",
     ),
     "metadata that is no JSON": (
         signed(lambda metadata, _, __: metadata.update(content="[")),
@@ -212,8 +212,8 @@ IN_CONTENT: dict[str, tuple[Damage, str]] = {
         "a tensor x that does not belong",
     ),
     "a layer too many": (
-        signed(lambda _, __, t: t.update({"layers.8.keys": t["layers.7.keys"]})),
-        "a tensor layers.8.keys that does not belong",
+        signed(lambda _, __, t: t.update({"layers.99.keys": t["layers.7.keys"]})),
+        "a tensor layers.99.keys that does not belong",
     ),
     "a page too few": (
         _tensor("layers.4.keys", lambda a: a[:-1].copy()),
