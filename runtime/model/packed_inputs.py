@@ -11,9 +11,12 @@ import numpy as np
 import openvino as ov
 from openvino import opset13 as ops
 
-# Of these every layer has its own, of equal size; the others' one serves all layers.
-SPLIT_INPUTS = ("past_lens", "block_indices_begins")
-SHARED_INPUTS = ("block_indices", "max_context_len")
+# Of these every layer has its own, of equal size; of the others one serves all layers.
+_SPLIT_INPUTS = ("past_lens", "block_indices_begins")
+_SHARED_INPUTS = {"block_indices": [-1], "max_context_len": list[int]()}
+
+PER_LAYER_INPUTS = (*_SPLIT_INPUTS, *_SHARED_INPUTS)
+"""What a graph takes for each of its layers until they are packed."""
 
 
 def pack_inputs(model: ov.Model, layers: range) -> None:
@@ -28,16 +31,17 @@ def pack_inputs(model: ov.Model, layers: range) -> None:
         layers: its cache layers.
     """
     parameters = {p.output(0).get_any_name(): p for p in model.get_parameters()}
-    for name in SPLIT_INPUTS:
-        packed = _input(model, name, [-1])
+    for name in _SPLIT_INPUTS:
+        packed = add_input(model, name, [-1])
         parts = ops.split(packed, np.int64(0), len(layers)).outputs()
         _replace(model, parameters, {f"{name}.{n}": o for n, o in zip(layers, parts, strict=True)})
-    for name, shape in zip(SHARED_INPUTS, ([-1], []), strict=True):
-        shared = _input(model, name, shape).output(0)
+    for name, shape in _SHARED_INPUTS.items():
+        shared = add_input(model, name, shape).output(0)
         _replace(model, parameters, {f"{name}.{n}": shared for n in layers})
 
 
-def _input(model: ov.Model, name: str, shape: list[int]) -> ov.Node:
+def add_input(model: ov.Model, name: str, shape: list[int]) -> ov.Node:
+    """A new int32 input of ``model`` called ``name``; -1 in ``shape`` is any size."""
     node = ops.parameter(shape, np.int32, name=name)
     node.output(0).set_names({name})
     model.add_parameters([node])

@@ -26,12 +26,12 @@ from ov_kvcrush.plan import LayerGeometry
 from ov_kvcrush.runtime.model.head_groups import divide_attentions, is_divisible
 from ov_kvcrush.runtime.model.key_state import find_key_states
 from ov_kvcrush.runtime.model.output_projection import find_output_projection
+from ov_kvcrush.runtime.model.packed_inputs import PER_LAYER_INPUTS, add_input
 from ov_kvcrush.runtime.model.residual_state import find_residual_state
 from ov_kvcrush.runtime.pages.cache_layer import CacheLayer, HeadGrouping, cache_layers, undivided
 from ov_kvcrush.runtime.plugin.core import core
 from ov_kvcrush.runtime.plugin.properties import ENABLE_MMAP
 
-PER_LAYER_INPUTS = ("past_lens", "block_indices_begins", "max_context_len", "block_indices")
 LAYER_OUTPUTS = ("queries", "states", "residual_norms")
 
 _SHARED_INPUTS = {"input_ids", "position_ids", "subsequence_begins"}
@@ -234,12 +234,10 @@ def _give_each_cache_its_lengths(model: ov.Model, attentions: list[ov.Node]) -> 
     shared = {_PAST_LENS: "past_lens", _BLOCK_BEGINS: "block_indices_begins"}
     for number, attention in enumerate(attentions):
         for position, name in shared.items():
-            own = _parameter(f"{name}.{number}", [-1])
+            own = add_input(model, f"{name}.{number}", [-1])
             attention.input(position).replace_source_output(own.output(0))
-            model.add_parameters([own])
-        longest = _parameter(f"max_context_len.{number}", [])
+        longest = add_input(model, f"max_context_len.{number}", [])
         attention.input(_MAX_CONTEXT).replace_source_output(longest.output(0))
-        model.add_parameters([longest])
     for name in ("past_lens", "block_indices_begins", "max_context_len"):
         (node,) = (p for p in model.get_parameters() if name in p.output(0).get_names())
         if not node.output(0).get_target_inputs():
@@ -248,8 +246,7 @@ def _give_each_cache_its_lengths(model: ov.Model, attentions: list[ov.Node]) -> 
 
 def _add_query_outputs(model: ov.Model, queries: list[ov.Output]) -> ov.Node:
     """Returns the new input of row numbers."""
-    rows = _parameter("window_rows", [-1])
-    model.add_parameters([rows])
+    rows = add_input(model, "window_rows", [-1])
     for number, layer in enumerate(queries):
         shown = ops.convert(ops.gather(layer, rows, ops.constant(np.int32(0))), "f32")
         shown.output(0).set_names({f"queries.{number}"})
@@ -291,16 +288,9 @@ def _compute_logits_of_sampled_rows_only(folder: str | Path, model: ov.Model) ->
         if not node.inputs():
             raise _not_pageable(folder, "its logits do not come from a MatMul")
         node = node.input_value(0).get_node()
-    rows = _parameter("sampled_rows", [-1])
-    model.add_parameters([rows])
+    rows = add_input(model, "sampled_rows", [-1])
     gather = ops.gather(node.input_value(0), rows, ops.constant(np.int32(0)))
     node.input(0).replace_source_output(gather.output(0))
-
-
-def _parameter(name: str, shape: list[int]) -> ov.Node:
-    node = ops.parameter(shape, np.int32, name=name)
-    node.output(0).set_names({name})
-    return node
 
 
 def _refuse_unknown_inputs(folder: str | Path, model: ov.Model) -> None:
