@@ -19,7 +19,7 @@ from ov_kvcrush.export.layer_shares.count import highest_scores
 from ov_kvcrush.export.layer_shares.induction import attention_on_copied
 from ov_kvcrush.export.layer_shares.surprise import added_surprise, looks_back
 from ov_kvcrush.export.texts.passages import read_tokens
-from ov_kvcrush.model_folder import load_tokenizer
+from ov_kvcrush.export.texts.tokens import TextReader
 from ov_kvcrush.plan import LayerGeometry
 from ov_kvcrush.progress import Progress
 from ov_kvcrush.runtime.eviction.peaks import INSTRUCTION
@@ -69,7 +69,7 @@ def measure_head_shares(
     if sum(layer.num_kv_heads for layer in layers if not layer.sliding_window) < 2:
         return ()  # nothing to divide: a layer with a sliding window has no budget
     try:
-        instruction = _instruction(folder)
+        instruction = TextReader(folder).tokens(INSTRUCTION)
         # Half of the context: where RoPE is at its end, a model copies badly with any cache.
         room = (context_length - len(instruction)) // 2 if context_length else _TEXT_TOKENS
         text = read_tokens(folder)[: min(_TEXT_TOKENS, max(0, room))]
@@ -129,11 +129,6 @@ def _measured(
         if n in shares
         for head, share in zip(cached.heads, shares[n], strict=True)
     }
-
-
-def _instruction(folder: Path) -> list[int]:
-    encoded = load_tokenizer(folder).encode(INSTRUCTION, add_special_tokens=False)
-    return [int(token) for token in encoded.input_ids.data[0]]
 
 
 def _not_measured(progress: Progress, reason: str) -> HeadShares:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence as SequenceOf
+from itertools import groupby
 from statistics import fmean
 
 import numpy as np
@@ -68,9 +69,8 @@ class CacheBudgets:
         self._by_head = planned_shares if goes_by_heads(config, planned_shares) else ()
         # Which of ``budgeted`` get a part together: each its own, or all of a layer of the model.
         whose = [n if self._by_head else layers[n].layer for n in self.budgeted]
-        self._shared = [
-            [place for place, own in enumerate(whose) if own == one] for one in dict.fromkeys(whose)
-        ]
+        places = range(len(whose))
+        self._shared = [list(one) for _, one in groupby(places, lambda place: whose[place])]
         # Where the heads of a layer hold as many tokens a page that is not full is one of a layer;
         # apart, each of them would have one.
         divided = len({layer.layer for layer in layers}) < len(layers)
@@ -107,9 +107,9 @@ class CacheBudgets:
 
     def largest_shares(self) -> list[float]:
         """By cache layer, how many times an even part of the budget it may get, 1 at least."""
-        if not self._config.evicts or not self.budgeted:
-            return [1.0] * len(self._layers)
         largest = [1.0] * len(self._layers)
+        if not self._config.evicts:
+            return largest
         for n, share in zip(self.budgeted, self.shares(), strict=True):
             largest[n] = _LARGEST_MEASURED_SHARE if self.needs_attention else max(1.0, share)
         return largest
@@ -151,10 +151,8 @@ class CacheBudgets:
             recent_size=self._config.recent_size + self._page_size - 1,
             unit=self._unit,
         )
-        tokens = dict[int, int]()
-        for part, places in zip(parts, self._shared, strict=True):
-            tokens |= dict.fromkeys(places, part)
-        return [tokens[n] for n in range(len(self.budgeted))]
+        # Their places follow one another, as cache layers follow the model's.
+        return [part for part, places in zip(parts, self._shared, strict=True) for _ in places]
 
     def _shares_unmeasured(self) -> list[float]:
         if self.needs_attention:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from itertools import accumulate
 
 import numpy as np
 from numpy.typing import NDArray
@@ -71,7 +70,8 @@ class Sequence:
         self._geometry = layers
         self.num_cached = 0
         self.ledger = Ledger(len(layers))
-        ends = list(accumulate((layer.num_kv_heads for layer in layers), initial=0))
+        self._heads = np.array([layer.num_kv_heads for layer in layers], np.int64)
+        ends = [0, *self._heads.cumsum().tolist()]
         self.layers = [
             LayerCache(
                 self.ledger,
@@ -82,7 +82,6 @@ class Sequence:
             )
             for number, layer in enumerate(layers)
         ]
-        self._num_heads = ends[-1]
         self.window = None if window_size is None else QueryWindow(layers, window_size)
         self.accumulates = accumulates
         self.rewind_floor = 0
@@ -120,8 +119,7 @@ class Sequence:
     @property
     def mean_length(self) -> float:
         """Tokens a KV head holds, on average."""
-        heads = np.array([layer.num_kv_heads for layer in self._geometry])
-        return int(self.ledger.lengths @ heads) / int(heads.sum())
+        return int(self.ledger.lengths @ self._heads) / int(self._heads.sum())
 
     @property
     def num_kept(self) -> int:
@@ -146,7 +144,7 @@ class Sequence:
         """
         tail = self.ledger.tail
         if self.thorough:
-            scores = np.full((count, self._num_heads), NOT_AGAIN)
+            scores = np.full((count, self._heads.sum()), NOT_AGAIN)
         elif not self.has_gate:
             scores = None
         # Layers whose scores end here have to know it, whatever is taken back later.
