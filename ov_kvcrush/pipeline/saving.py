@@ -11,12 +11,9 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 from ov_kvcrush.errors import ConfigError, OVKVCrushError, SessionError
 from ov_kvcrush.pipeline.cached_prefix import CachedPrefix
 from ov_kvcrush.pipeline.chat import Chat
-from ov_kvcrush.runtime.session_files.session_file import (
-    StoredSession,
-    read_about,
-    unusable_session,
-)
+from ov_kvcrush.runtime.session_files.session_file import read_about, unusable_session
 from ov_kvcrush.runtime.session_files.session_lock import session_lock
+from ov_kvcrush.runtime.session_files.stored_session import StoredSession
 
 if TYPE_CHECKING:
     from ov_kvcrush.pipeline.loaded_model import LoadedModel
@@ -35,7 +32,7 @@ class SessionSummary:
     Attributes:
         kind: ``chat`` or ``prefix``.
         num_tokens: that its cache has read; 0 where the cache had been given up.
-        num_kept: that each layer holds of them, on average.
+        num_kept: that a KV head holds of them, on average.
         file_bytes: size of the file.
     """
 
