@@ -118,10 +118,15 @@ class Sequence:
         return lengths
 
     @property
-    def num_kept(self) -> int:
+    def mean_kept(self) -> float:
         """Tokens a KV head holds, on average."""
         heads = np.array([layer.num_kv_heads for layer in self._geometry])
-        return round(int(self.ledger.lengths @ heads) / int(heads.sum()))
+        return int(self.ledger.lengths @ heads) / int(heads.sum())
+
+    @property
+    def num_kept(self) -> int:
+        """The same as a whole number."""
+        return round(self.mean_kept)
 
     @property
     def page_tables(self) -> list[list[int]]:
