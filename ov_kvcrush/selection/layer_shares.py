@@ -153,8 +153,7 @@ def divide_between_layers(
         held: tokens by layer.
         heads: KV heads by layer, each of which holds as many tokens: the mean is over heads. Empty
             where all layers have as many.
-        unit: of the budgets, tokens: what is left of the total is less than any layer's unit more
-            would take.
+        unit: tokens of which the budgets are multiples, but for one or few that take what is left.
     """
     weights = _in_smallest_terms(heads) if heads else [1] * len(held)
     fixed = start_size + recent_size
@@ -175,11 +174,17 @@ def divide_between_layers(
             for n in hungry:
                 middle[n] = max(0, (fixed + int(wanted[n])) // unit * unit - fixed)
             lost = left - sum(weights[n] * middle[n] for n in hungry)
-            for n in sorted(hungry, key=lambda n: middle[n] - wanted[n]):  # rounded down the most
+            hungry.sort(key=lambda n: middle[n] - wanted[n])  # rounded down the most
+            for n in hungry:
                 more = min(unit - (fixed + middle[n]) % unit, room[n] - middle[n])
                 if weights[n] * more <= lost:
                     middle[n] += more
                     lost -= weights[n] * more
+            # What is left is less than a unit of any of them: the first that can takes it.
+            for n in hungry:
+                more = min(lost // weights[n], room[n] - middle[n])
+                middle[n] += more
+                lost -= weights[n] * more
             break
     return [fixed + tokens for tokens in middle]
 

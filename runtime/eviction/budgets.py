@@ -66,6 +66,11 @@ class CacheBudgets:
             planned=[fmean(layer) for layer in planned_shares],
         )
         self._by_head = planned_shares if goes_by_heads(config, planned_shares) else ()
+        # Which of ``budgeted`` get a part together: each its own, or all of a layer of the model.
+        whose = [n if self._by_head else layers[n].layer for n in self.budgeted]
+        self._shared = [
+            [place for place, own in enumerate(whose) if own == one] for one in dict.fromkeys(whose)
+        ]
         # Where the heads of a layer hold as many tokens a page that is not full is one of a layer;
         # apart, each of them would have one.
         divided = len({layer.layer for layer in layers}) < len(layers)
@@ -129,20 +134,27 @@ class CacheBudgets:
             held: tokens each of them holds.
             attention: of each of them, ``[Hq, S]``, where it was measured.
         """
+        firsts = [places[0] for places in self._shared]
         if self.needs_attention and attention is not None:
-            shares = self._policy.shares(attention, self._config.recent_size)
+            together = [np.concatenate([attention[n] for n in places]) for places in self._shared]
+            shares = self._policy.shares(together, self._config.recent_size)
         else:
-            shares = self._shares_unmeasured()
-        return divide_between_layers(
+            every = self._shares_unmeasured()
+            shares = [every[n] for n in firsts]
+        parts = divide_between_layers(
             cut.budget,
             shares,
-            held,
-            self._heads,
+            [held[n] for n in firsts],
+            [sum(self._heads[n] for n in places) for places in self._shared],
             start_size=self._config.start_size,
             # A page that is not full joins the recent area.
             recent_size=self._config.recent_size + self._page_size - 1,
             unit=self._unit,
         )
+        tokens = dict[int, int]()
+        for part, places in zip(parts, self._shared, strict=True):
+            tokens |= dict.fromkeys(places, part)
+        return [tokens[n] for n in range(len(self.budgeted))]
 
     def _shares_unmeasured(self) -> list[float]:
         if self.needs_attention:

@@ -118,15 +118,15 @@ class Sequence:
         return lengths
 
     @property
-    def mean_kept(self) -> float:
+    def mean_length(self) -> float:
         """Tokens a KV head holds, on average."""
         heads = np.array([layer.num_kv_heads for layer in self._geometry])
         return int(self.ledger.lengths @ heads) / int(heads.sum())
 
     @property
     def num_kept(self) -> int:
-        """The same as a whole number."""
-        return round(self.mean_kept)
+        """The same, as a whole number."""
+        return round(self.mean_length)
 
     @property
     def page_tables(self) -> list[list[int]]:

@@ -135,7 +135,7 @@ class Measurement:
 
     def _scored(self, setting: str, budget: int, cache: Sequence, first: Logits) -> Score:
         scorer, given = self.scorer, self._given
-        kept, kv_bytes = cache.mean_kept, scorer.cache.bytes_of(cache)
+        kept, kv_bytes = cache.mean_length, scorer.cache.bytes_of(cache)
         free: dict[str, Any] = {}
         if self.runs_free and setting == "known":
             with scorer.forked(cache, self.prompt.tokens) as twin:

@@ -123,6 +123,8 @@ CASES: dict[str, tuple[Scenario, dict[str, Any]]] = {
     "whole pages": (a_chat, PAGES),
     "keydiff": (a_chat, {**READING, "importance": "keydiff"}),
     "all attention summed": (a_chat, {**READING, "importance": "h2o"}),
+    "adaptive": (a_chat, {**READING, "layer_budgets": "adaptive"}),
+    "pyramid": (a_chat, {**READING, "layer_budgets": "pyramid"}),
     "query heads": (a_chat, {**READING, "representatives": "distinct", "signature_heads": "query"}),
     "many at once": (many_at_once, EVEN),
     "a pool for two": (many_at_once, {**EVEN, "pool_size": 12 * 32}),
@@ -189,7 +191,7 @@ def test_a_chat_of_three_hundred_turns_stays_within_its_budget(uneven: PagedEngi
         assert not metrics.restarted
         assert metrics.num_reused_tokens == num_cached
         assert session.sequence is not None
-        assert session.sequence.mean_kept <= most
+        assert session.sequence.mean_length <= most
         num_cached = session.sequence.num_cached
         held_bytes.append(uneven.cache.bytes_of(session.sequence))
     assert session.sequence is not None

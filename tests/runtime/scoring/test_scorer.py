@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from ov_kvcrush.config import KVCacheConfig
 from ov_kvcrush.errors import ConfigError
+from ov_kvcrush.runtime.model.paged_model import PagedModel
 from ov_kvcrush.runtime.scoring.cutter import cuts_while_reading
 from ov_kvcrush.runtime.scoring.scorer import Scorer
 from ov_kvcrush.runtime.sequences.sequence import Cut, Sequence
@@ -47,9 +48,14 @@ def scorer(needle_f32_dir: Path) -> Scorer:
     )
 
 
-def held(sequence: Sequence) -> list[NDArray[np.int32]]:
-    """Positions that each layer holds."""
-    return [layer.positions.copy() for layer in sequence.layers]
+def held(model: PagedModel, sequence: Sequence) -> list[NDArray[np.int32]]:
+    """Positions that each KV head holds, in the order of layers and heads."""
+    found = {
+        (layer.layer, head): positions.copy()
+        for layer, cache in zip(model.cache_layers, sequence.layers, strict=True)
+        for head, positions in zip(layer.heads, cache.positions, strict=True)
+    }
+    return [found[key] for key in sorted(found)]
 
 
 def assert_alike(ours: list[NDArray[np.int32]], theirs: list[NDArray[np.int32]]) -> None:
@@ -73,23 +79,23 @@ def test_a_cut_fork_holds_and_says_what_the_engine_does(
         pool_size=4096,
         **settings_of(name),
     )
-    kept = held(read_prompt(engine, PROMPT))
+    kept = held(engine.model, read_prompt(engine, PROMPT))
     request = engine.add_request(PROMPT, greedy(12))
     (wanted,) = finish(engine, request)
     cutter = scorer.cutters[name]
     with scorer.begun(PROMPT) as base:
         first = int(scorer.read(base, len(PROMPT)).argmax())
-        uncut = held(base)
+        uncut = held(scorer._model, base)
         with scorer.forked(base, PROMPT, cutter) as cut:
             cutter.cut(cut, scorer.cache, Cut(len(PROMPT), 96))
-            assert_alike(held(cut), kept)
+            assert_alike(held(scorer._model, cut), kept)
             with scorer.forked(cut, PROMPT) as twin:
                 assert scorer.continue_greedily(twin, first, 12, ()) == wanted
             cut.tokens += wanted[:-1]
             (logits,) = scorer.logits((cut, 11))
             assert logits.argmax(axis=1).tolist() == wanted[1:]
         # What was done with forks has not changed what they were forked from.
-        assert_alike(held(base), uncut)
+        assert_alike(held(scorer._model, base), uncut)
         with scorer.forked(base, PROMPT) as twin:
             full = scorer.continue_greedily(twin, first, 12, ())
         with scorer.begun(PROMPT) as other:
@@ -109,7 +115,7 @@ def test_a_prompt_is_cut_while_it_is_read_as_the_engine_does(
         pool_size=4096,
         **settings_of(name, prefill_budget=144),
     )
-    kept = held(read_prompt(engine, PROMPT))
+    kept = held(engine.model, read_prompt(engine, PROMPT))
     request = engine.add_request(PROMPT, greedy(6))
     (wanted,) = finish(engine, request)
     cutter = scorer.cutters[name]
@@ -120,7 +126,7 @@ def test_a_prompt_is_cut_while_it_is_read_as_the_engine_does(
         scorer.read(base, cuts[0].num_cached)
         with scorer.forked(base, PROMPT, cutter) as cut:
             first = int(scorer.read_cutting(cut, cutter, cuts).argmax())
-            assert_alike(held(cut), kept)
+            assert_alike(held(scorer._model, cut), kept)
             assert scorer.continue_greedily(cut, first, 6, ()) == wanted
     assert_nothing_held(scorer)
 
@@ -143,7 +149,7 @@ def test_a_text_that_goes_on_is_cut_as_a_cached_prefix_is(
         scorer.read(base, len(PROMPT))
         with scorer.forked(base, PROMPT, cutter) as cut:
             cutter.cut(cut, scorer.cache, Cut(len(PROMPT), 96, reads_on=True))
-            assert_alike(held(cut), held(session.sequence))
+            assert_alike(held(scorer._model, cut), held(engine.model, session.sequence))
 
 
 def test_the_models_gate_chooses_as_in_the_engine(needle_f32_dir: Path, tmp_path: Path) -> None:
@@ -155,7 +161,7 @@ def test_the_models_gate_chooses_as_in_the_engine(needle_f32_dir: Path, tmp_path
         pool_size=4096,
         **settings_of("default", prefill_budget=144),
     )
-    kept = held(read_prompt(engine, PROMPT))
+    kept = held(engine.model, read_prompt(engine, PROMPT))
     policies = {name: KVCacheConfig(**settings_of(name)) for name in ("snapkv", "default")}
     config = KVCacheConfig(pool_size=4096, prefix_caching=False)
     scorer = Scorer(folder, "CPU", config, policies, F32, CHUNK)
@@ -166,7 +172,7 @@ def test_the_models_gate_chooses_as_in_the_engine(needle_f32_dir: Path, tmp_path
         with scorer.forked(base, PROMPT, cutter) as cut:
             scorer.read_cutting(cut, cutter, cuts)
             assert cut.is_scored
-            assert_alike(held(cut), kept)
+            assert_alike(held(scorer._model, cut), kept)
 
 
 def test_a_gate_that_is_not_there_is_refused(needle_f32_dir: Path, tmp_path: Path) -> None:

@@ -179,7 +179,9 @@ class SettlingMachine(RuleBasedStateMachine):
             lengths = [plain.length for plain in both.layers]
             assert both.sequence.lengths == lengths
             assert [layer.length for layer in both.sequence.layers] == lengths
-            assert both.sequence.num_kept == round(sum(lengths) / len(lengths))
+            heads = [len(layer.held) for layer in both.layers]
+        held = sum(length * count for length, count in zip(lengths, heads, strict=True))
+        assert both.sequence.num_kept == round(held / sum(heads))
 
     def teardown(self) -> None:
         for both in self.all:
