@@ -75,7 +75,7 @@ class EndedSequences:
         num_prompt_tokens: tokens of their prompts.
         num_reused_tokens: those of them that were in the cache already.
         num_generated_tokens: tokens generated.
-        num_kept_tokens: tokens in the cache when they ended, of the average layer.
+        num_kept_tokens: tokens in the cache when they ended, of the average KV head.
         num_evicted_tokens: tokens that were no longer.
         num_preemptions: how often a cache had to be given up and computed again; None where the
             engine does not tell.

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from openvino_genai import GenerationConfig, Tokenizer
 
     from ov_kvcrush.config import KVCacheConfig
-    from ov_kvcrush.runtime.session_files.session_file import StoredSession
+    from ov_kvcrush.runtime.session_files.stored_session import StoredSession
 
 
 @dataclass(frozen=True)

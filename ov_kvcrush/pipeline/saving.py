@@ -11,12 +11,9 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 from ov_kvcrush.errors import ConfigError, OVKVCrushError, SessionError
 from ov_kvcrush.pipeline.cached_prefix import CachedPrefix
 from ov_kvcrush.pipeline.chat import Chat
-from ov_kvcrush.runtime.session_files.session_file import (
-    StoredSession,
-    read_about,
-    unusable_session,
-)
+from ov_kvcrush.runtime.session_files.session_file import read_about, unusable_session
 from ov_kvcrush.runtime.session_files.session_lock import session_lock
+from ov_kvcrush.runtime.session_files.stored_session import StoredSession
 
 if TYPE_CHECKING:
     from ov_kvcrush.pipeline.loaded_model import LoadedModel

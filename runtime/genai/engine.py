@@ -58,7 +58,7 @@ from ov_kvcrush.runtime.sequences.session import Session
 if TYPE_CHECKING:
     from openvino_genai import GenerationConfig, Tokenizer
 
-    from ov_kvcrush.runtime.session_files.session_file import StoredSession
+    from ov_kvcrush.runtime.session_files.stored_session import StoredSession
 
 
 @dataclass(frozen=True)

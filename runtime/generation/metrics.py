@@ -12,7 +12,7 @@ _TIMES = ("arrived", "token_times", "inference_times", "sampling_times", "compre
 class GenerationMetrics:
     """Costs of one generated sequence; filled in by the engine while it runs.
 
-    Times are seconds. KV sizes are of this sequence when it finished: ``kv_tokens`` a layer holds
+    Times are seconds. KV sizes are of this sequence when it finished: ``kv_tokens`` a KV head holds
     on average, ``kv_bytes`` of the pages it holds in all layers, ``kv_bytes_full`` of the pages its
     tokens would take if nothing were evicted; ``kv_bytes_peak`` is the most it ever held.
 
@@ -24,7 +24,7 @@ class GenerationMetrics:
             engine does not tell.
         num_prompt_tokens: tokens of the prompt.
         num_reused_tokens: those whose keys and values were already in the cache.
-        num_evicted_tokens: tokens of which the average layer keeps no key and value.
+        num_evicted_tokens: tokens of which the average KV head keeps no key and value.
         num_preemptions: how often the cache had to be given up and computed again.
         compression_time: spent choosing and moving tokens.
         restarted: why a chat's cache could not be continued; empty if it was, or none was there.

@@ -14,6 +14,7 @@ from ov_kvcrush.plan import LayerGeometry
 from ov_kvcrush.precisions import LayerPrecision
 from ov_kvcrush.runtime.model.batch import Batch
 from ov_kvcrush.runtime.model.graph_parts import HIDDEN_STATES, GraphPart
+from ov_kvcrush.runtime.pages.cache_layer import CacheLayer
 from ov_kvcrush.runtime.pages.layout import CacheLayout
 from ov_kvcrush.runtime.pages.memory import CacheMemory
 from ov_kvcrush.runtime.plugin.core import core, not_compiled
@@ -49,8 +50,8 @@ class CompiledPart:
         self._compiled = _compile(part.model, properties)
         self.precision = self._compiled_precision()
         self.layouts = [CacheLayout.of(geometry[n], self.precision) for n in self.layers]
-        for number, layout in zip(self.layers, self.layouts, strict=True):
-            self._check_layout(number, layout)
+        for number, layer, layout in zip(self.layers, part.cache_layers, self.layouts, strict=True):
+            self._check_layout(number, layer, layout)
         self._request = self._compiled.create_infer_request()
         self._known = {name: port for port in self._compiled.inputs for name in port.get_names()}
         # By port: to find a tensor by its name takes ten times as long, for every layer and step.
@@ -147,7 +148,7 @@ class CompiledPart:
             )
         return _TYPE_NAMES[kind]
 
-    def _check_layout(self, number: int, layout: CacheLayout) -> None:
+    def _check_layout(self, number: int, layer: CacheLayer, layout: CacheLayout) -> None:
         # A plugin that lays pages out otherwise must be refused, not misread.
         for side, ours in (("key", layout.key_page_bytes), ("value", layout.value_page_bytes)):
             port = self._compiled.input(f"{side}_cache.{number}")
@@ -155,7 +156,7 @@ class CompiledPart:
             theirs = int(np.prod(sizes)) * port.element_type.bitwidth // 8
             if theirs != ours:
                 raise UnsupportedError(
-                    f"layer {number}: the plugin's {side} page is {sizes} of "
+                    f"{layer}: the plugin's {side} page is {sizes} of "
                     f"{port.element_type.get_type_name()}, {theirs} bytes; this release expects "
                     f"{ours}",
                     "Install the openvino release that ov-kvcrush names in its dependencies.",

@@ -17,6 +17,7 @@ from openvino import opset13 as ops
 from ov_kvcrush.errors import UnsupportedError
 from ov_kvcrush.runtime.model.packed_inputs import pack_inputs
 from ov_kvcrush.runtime.model.paged_graph import LAYER_OUTPUTS, PagedGraph, attention_nodes
+from ov_kvcrush.runtime.pages.cache_layer import CacheLayer
 
 # Not to be taken for tensors of the model's own.
 HIDDEN_STATES = "kvcrush.hidden_states"
@@ -32,12 +33,14 @@ class GraphPart:
         model: their graph, with the inputs and outputs of the whole that belong to them. All parts
             but the first also take ``HIDDEN_STATES``, all but the last give it as ``passed_on``.
         layers: numbers of the cache layers.
+        cache_layers: what heads these hold.
         model_layers: numbers of the layers that they belong to.
         passed_on: name of the output for the next part; None for the last.
     """
 
     model: ov.Model
     layers: range
+    cache_layers: tuple[CacheLayer, ...]
     model_layers: range
     passed_on: str | None
 
@@ -67,7 +70,7 @@ def _parts(graph: PagedGraph, firsts: Sequence[int], passed_as: ov.Type) -> Iter
     bounds = [0, *firsts, model_layers[-1] + 1]
     cached = [bisect_left(model_layers, bound) for bound in bounds]
     if not firsts:
-        yield GraphPart(graph.model, range(*cached), range(*bounds), None)
+        yield GraphPart(graph.model, range(*cached), graph.cache_layers, range(*bounds), None)
         return
     attentions = attention_nodes(graph.model)
     # All are found before any is made: a joint takes the paths from the graph by which others are.
@@ -96,7 +99,9 @@ def _parts(graph: PagedGraph, firsts: Sequence[int], passed_as: ov.Type) -> Iter
             passed_on = None
             outputs += results[None]
         needed = [n for n in _upstream(outputs) if n.get_type_name() == "Parameter"]
-        yield GraphPart(ov.Model(outputs, needed), range(*layers), range(*own), passed_on)
+        own_layers = graph.cache_layers[slice(*layers)]
+        model = ov.Model(outputs, needed)
+        yield GraphPart(model, range(*layers), own_layers, range(*own), passed_on)
 
 
 def _find_joint(

@@ -27,12 +27,8 @@ from ov_kvcrush.runtime.paged.storing import store
 from ov_kvcrush.runtime.pages.layout import PAGE_SIZE
 from ov_kvcrush.runtime.sequences.sequence import Chunk, Sequence
 from ov_kvcrush.runtime.sequences.session import Session
-from ov_kvcrush.runtime.session_files.session_file import (
-    StoredSession,
-    load_into,
-    open_session,
-    write_session,
-)
+from ov_kvcrush.runtime.session_files.session_file import open_session, write_session
+from ov_kvcrush.runtime.session_files.stored_session import StoredSession, load_into
 
 if TYPE_CHECKING:
     from openvino_genai import GenerationConfig, Tokenizer
@@ -226,7 +222,7 @@ class PagedEngine(Engine):
             max_num_batched_tokens=self._limits.max_num_batched_tokens,
             context_length=self._limits.context_length,
             kv_cache_config=self.config,
-            num_layers=len(model.layers),
+            num_layers=model.num_model_layers,
             inference_precision=model.inference_precision,
             decode_precision=model.decode_precision,
             layer_precisions=precisions["layer_precisions"],

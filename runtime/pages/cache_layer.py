@@ -31,6 +31,15 @@ class CacheLayer:
     heads: tuple[int, ...]
     geometry: LayerGeometry
 
+    def __str__(self) -> str:
+        """As users know it: which KV heads of which layer of the model."""
+        first, last, count = self.heads[0], self.heads[-1], len(self.heads)
+        if count == 1:
+            return f"KV head {first} of layer {self.layer}"
+        in_a_row = self.heads == tuple(range(first, first + count))
+        heads = f"{first} to {last}" if in_a_row else ", ".join(map(str, self.heads))
+        return f"KV heads {heads} of layer {self.layer}"
+
 
 def cache_layers(layers: Sequence[LayerGeometry], groups: HeadGroups) -> tuple[CacheLayer, ...]:
     """The cache layers of a model, in the order of its layers.

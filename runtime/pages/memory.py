@@ -91,7 +91,7 @@ def _reserve(num_bytes: int) -> mmap.mmap:
         return mmap.mmap(-1, num_bytes)
     except (OSError, ValueError, OverflowError) as error:
         raise ConfigError(
-            f"cannot reserve {num_bytes / 1e6:,.0f} MB for a layer of the KV cache: {error}",
+            f"cannot reserve {num_bytes / 1e6:,.0f} MB for a part of the KV cache: {error}",
             "Give a smaller pool_size.",
         ) from error
 

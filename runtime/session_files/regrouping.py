@@ -49,6 +49,32 @@ def regrouping(saved: SequenceOf[CacheLayer], wanted: SequenceOf[CacheLayer]) ->
     return [[places[layer.layer, head] for head in layer.heads] for layer in wanted]
 
 
+@dataclass(frozen=True)
+class Part:
+    """Heads that a cache layer of the engine takes from one of a file.
+
+    Attributes:
+        layer: number of the engine's cache layer.
+        places: of the heads among that one's.
+        saved_places: of the same heads among those of the file's cache layer.
+    """
+
+    layer: int
+    places: list[int]
+    saved_places: list[int]
+
+
+def by_saved_layer(heads: Regrouping) -> dict[int, list[Part]]:
+    """By cache layer of a file, in their order, who takes which of its heads."""
+    found: dict[int, dict[int, Part]] = {}
+    for number, own in enumerate(heads):
+        for place, head in enumerate(own):
+            part = found.setdefault(head.layer, {}).setdefault(number, Part(number, [], []))
+            part.places.append(place)
+            part.saved_places.append(head.place)
+    return {saved: list(found[saved].values()) for saved in sorted(found)}
+
+
 def regrouped(
     state: SequenceState, heads: Regrouping, wanted: SequenceOf[CacheLayer]
 ) -> SequenceState:
@@ -66,10 +92,7 @@ def regrouped(
     for own, layer in zip(heads, wanted, strict=True):
         lengths = sorted({state.layers[head.layer].length for head in own})
         if len(lengths) > 1:
-            raise RegroupingError(
-                f"KV heads {', '.join(map(str, sorted(layer.heads)))} of layer {layer.layer} hold "
-                f"{lengths[0]} to {lengths[-1]} tokens each"
-            )
+            raise RegroupingError(f"{layer} hold {lengths[0]} to {lengths[-1]} tokens each")
         parts = [_part(state.layers[head.layer], head.place) for head in own]
         layers.append(
             LayerState(
@@ -103,7 +126,8 @@ def read_groups(
     except (TypeError, ValueError) as error:
         raise StateError(f"its groups of KV heads are malformed ({error})") from error
     found = sorted((layer, head) for layer, heads in groups for head in heads)
-    if found != sorted((layer.layer, head) for layer in wanted for head in layer.heads):
+    every = sorted((layer.layer, head) for layer in wanted for head in layer.heads)
+    if found != every or not all(heads for _, heads in groups):
         raise StateError("its groups of KV heads are not all heads of the model, each once")
     return tuple(
         CacheLayer(layer, heads, part_of(geometry[layer], len(heads))) for layer, heads in groups

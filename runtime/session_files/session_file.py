@@ -1,4 +1,4 @@
-"""A sequence's kept cache on disk and back."""
+"""Session files: written whole or not at all, and opened once everything has been checked."""
 
 from __future__ import annotations
 
@@ -18,11 +18,9 @@ from ov_kvcrush.files import replacing
 from ov_kvcrush.runtime.pages.cache_layer import CacheLayer, whole_layers
 from ov_kvcrush.runtime.pages.layout import pages_for
 from ov_kvcrush.runtime.pages.memory import CacheMemory
-from ov_kvcrush.runtime.sequences.kv_cache import KVCache
 from ov_kvcrush.runtime.sequences.sequence import Sequence
 from ov_kvcrush.runtime.session_files.cache_identity import CacheIdentity
 from ov_kvcrush.runtime.session_files.regrouping import (
-    Regrouping,
     RegroupingError,
     groups_to_json,
     read_groups,
@@ -30,6 +28,12 @@ from ov_kvcrush.runtime.session_files.regrouping import (
     regrouping,
 )
 from ov_kvcrush.runtime.session_files.sequence_state import SequenceState, StateError
+from ov_kvcrush.runtime.session_files.stored_session import (
+    StoredSession,
+    check_pages,
+    page_shapes,
+    pages_name,
+)
 from ov_kvcrush.runtime.session_files.tensor_file import (
     ArraySource,
     DamagedFileError,
@@ -42,57 +46,6 @@ FORMAT = "ov-kvcrush-session"
 VERSION = 3
 # Files of version 1 know of no gate, those of version 2 of no heads with a cache of their own.
 _READABLE_VERSIONS = ("1", "2", str(VERSION))
-
-
-class StoredSession:
-    """An open session file that was found whole and of this model.
-
-    Attributes:
-        about: what was saved with the cache, as JSON values.
-        state: tokens, positions and so on, by the engine's cache layers; None where no cache was
-            saved.
-        gate: digest of the gate that scored the tokens; empty for none.
-        lost: why the cache that was saved cannot be gone on from here; ``state`` is None then.
-    """
-
-    def __init__(
-        self,
-        file: TensorFile,
-        about: dict[str, Any],
-        state: SequenceState | None,
-        gate: str,
-        heads: Regrouping,
-        lost: str = "",
-    ) -> None:
-        self._file = file
-        self.about = about
-        self.state = state
-        self.gate = gate
-        self._heads = heads
-        self.lost = lost
-
-    @property
-    def digest(self) -> str:
-        """Of all that is stored: another content has another one."""
-        return self._file.digest
-
-    @property
-    def token_ids(self) -> list[int]:
-        """All tokens, the last of which the cache may not have read yet."""
-        return [] if self.state is None else self.state.tokens.tolist()
-
-    @property
-    def layer_pages(self) -> list[int]:
-        """Pages of each layer."""
-        return [] if self.state is None else [pages_for(one.length) for one in self.state.layers]
-
-    def fill(self, sequence: Sequence, memories: SequenceOf[CacheMemory]) -> None:
-        """Write the stored keys and values to the pages that ``sequence`` has."""
-        for layer, memory, heads in zip(sequence.layers, memories, self._heads, strict=True):
-            for place, head in enumerate(heads):
-                for side in (memory.keys, memory.values):
-                    name = _pages_name(head.layer, "keys" if side is memory.keys else "values")
-                    side[layer.pages, place] = self._file.read(name)[:, head.place]
 
 
 def write_session(
@@ -134,8 +87,8 @@ def write_session(
         for number, layer in enumerate(sequence.layers):
             pages = layer.pages[: pages_for(layer.length)]
             memory, length = memories[number], layer.length
-            sources[_pages_name(number, "keys")] = partial(memory.copy_keys, pages, length)
-            sources[_pages_name(number, "values")] = partial(memory.copy_values, pages, length)
+            sources[pages_name(number, "keys")] = partial(memory.copy_keys, pages, length)
+            sources[pages_name(number, "values")] = partial(memory.copy_values, pages, length)
     content = {
         "about": dict(about),
         "identity": identity.to_dict(),
@@ -183,7 +136,7 @@ def open_session(
             if content.get("state") is not None:
                 state = SequenceState.read(content["state"], file.read, len(saved))
                 state.check([layer.geometry for layer in saved], identity.vocab_size)
-            _check_pages(file, state, saved, _page_shapes(memories, layers))
+            check_pages(file, state, saved, page_shapes(memories, layers))
             gate, lost = str(content.get("gate", "")), ""
             try:
                 state = state and regrouped(state, heads, layers)
@@ -197,38 +150,6 @@ def open_session(
         raise SessionError(f"cannot read {path}: {error.strerror}") from error
     except (DamagedFileError, StateError) as error:
         raise unusable_session(path, str(error)) from error
-
-
-def load_into(sequence: Sequence, stored: StoredSession, cache: KVCache, gate: str = "") -> None:
-    """Let ``sequence``, new and of the stored tokens, hold what is ``stored``, on its own pages.
-
-    What another gate than the one with the digest ``gate`` has said is left out, unless a second
-    reading has found it.
-
-    Raises:
-        SessionError: the pool has no room, or the policy of ``sequence`` needs what was not saved;
-            no page is taken then.
-    """
-    state = stored.state
-    if state is None:
-        raise RuntimeError("a session without a cache was to be loaded into one")
-    if sequence.accumulates and not state.is_accumulated:
-        raise SessionError(
-            "the session was saved without the attention that this importance method sums up",
-            "Load the model with the importance method it was saved with, or one with a window.",
-        )
-    with cache.released_on_failure(sequence):
-        is_known = state.is_thorough or stored.gate == gate
-        (state if is_known else state.unscored()).restore(sequence)
-        # Asked first: what is parked would be dropped in vain.
-        if not (cache.pool.could_hold(stored.layer_pages) and cache.extend(sequence, 0)):
-            size = cache.bytes_of_pages(stored.layer_pages)
-            raise SessionError(
-                f"the session's cache takes {size / 1e6:,.1f} MB, and the pool of "
-                f"{cache.max_bytes / 1e6:,.1f} MB has no room for it",
-                "Close chats and cached prefixes, or give a larger pool_size.",
-            )
-        stored.fill(sequence, cache.memories)
 
 
 def read_about(path: Path) -> tuple[dict[str, Any], str]:
@@ -270,49 +191,3 @@ def _read_content(path: Path, file: TensorFile) -> dict[str, Any]:
 def unusable_session(path: Path, reason: str) -> SessionError:
     """The error that says why the file at ``path`` cannot be gone on from."""
     return SessionError(f"{path} is not a usable session: {reason}", "Use another copy of it.")
-
-
-def _check_pages(
-    file: TensorFile,
-    state: SequenceState | None,
-    saved: SequenceOf[CacheLayer],
-    page_shapes: Mapping[tuple[int, str], tuple[int, ...]],
-) -> None:
-    """Prove that every page of ``state`` is there, and nothing else is.
-
-    Args:
-        file: proved to be whole.
-        state: by cache layer of the file.
-        saved: those cache layers.
-        page_shapes: by layer of the model and side, what one head has of a page.
-
-    Raises:
-        StateError, DamagedFileError: it is not so.
-    """
-    wanted = set() if state is None else {*state.arrays()}
-    for number, kept in enumerate(() if state is None else state.layers):
-        heads = len(saved[number].heads)
-        for side in ("keys", "values"):
-            name = _pages_name(number, side)
-            shape = (pages_for(kept.length), heads, *page_shapes[saved[number].layer, side])
-            found = file.type_and_shape(name)
-            if found != ("uint8", shape):
-                raise StateError(f"{name} is {found[0]} {list(found[1])}, not uint8 {list(shape)}")
-            wanted.add(name)
-    foreign = sorted({*file.names} - wanted)
-    if foreign:
-        raise StateError(f"it has a tensor {foreign[0]} that does not belong to it")
-
-
-def _page_shapes(
-    memories: SequenceOf[CacheMemory], layers: SequenceOf[CacheLayer]
-) -> dict[tuple[int, str], tuple[int, ...]]:
-    return {
-        (layer.layer, side): getattr(memory, side).shape[2:]
-        for layer, memory in zip(layers, memories, strict=True)
-        for side in ("keys", "values")
-    }
-
-
-def _pages_name(number: int, side: str) -> str:
-    return f"layers.{number}.{side}"

@@ -83,6 +83,11 @@ def _identity(**changes: Any) -> Damage:
     return signed(lambda _, content, __: content["identity"].update(changes))
 
 
+def _groups(change: Callable[[list[Any]], object]) -> Damage:
+    """Of KV heads, ``[[layer, [heads]], …]`` in the order of the file's tensors."""
+    return signed(lambda _, content, __: change(content["cache_layers"]))
+
+
 def _put(place: Any, value: Any) -> Callable[[NDArray[Any]], NDArray[Any]]:
     def change(array: NDArray[Any]) -> NDArray[Any]:
         array[place] = value
@@ -239,8 +244,8 @@ IN_CONTENT: dict[str, tuple[Damage, str]] = {
         _tensor("layers.1.positions", lambda a: a[:-1].copy()),
         "layers.1.positions is int32",
     ),
-    "a slot twice": (_tensor("layers.3.slots", _put((1, 5), 0)), "each once"),
-    "a slot past the end": (_tensor("layers.3.slots", _put((1, 5), 10**6)), "each once"),
+    "a slot twice": (_tensor("layers.3.slots", _put((-1, [5, 6]), 0)), "each once"),
+    "a slot past the end": (_tensor("layers.3.slots", _put((-1, 5), 10**6)), "each once"),
     "the newest slots out of order": (
         _tensor("layers.3.slots", _reverse),
         "does not hold the last",
@@ -261,6 +266,11 @@ IN_CONTENT: dict[str, tuple[Damage, str]] = {
         _tensor("layers.6.queries", lambda a: a[:-1].copy()),
         "query windows of different sizes",
     ),
+    "a group that is a number": (_groups(lambda groups: groups.append(8)), "heads are malformed"),
+    "a head that is missing": (_groups(lambda groups: groups[0][1].pop()), "not all heads"),
+    "a head twice": (_groups(lambda groups: groups[0][1].append(0)), "not all heads"),
+    "a group without heads": (_groups(lambda groups: groups.append([0, []])), "not all heads"),
+    "heads of a 99th layer": (_groups(lambda groups: groups.append([99, [0]])), "not all heads"),
     "another kind": (
         signed(lambda _, content, __: content["about"].update(kind="movie")),
         "neither a chat nor a prefix",

@@ -64,10 +64,15 @@ def load_chat(pipeline: LLMPipeline, path: Path) -> tuple[Chat, str]:
             "ask about it."
         )
     sequence = loaded.session.sequence
-    cache, anew = "without a KV cache", " The next turn reads the history anew."
+    messages = count_messages(loaded)
     if sequence is not None:
-        cache, anew = f"with {_kv_cache(sequence.num_kept, sequence.num_cached)}", ""
-    return loaded, f"Loaded {count_messages(loaded)} {cache}, from {path}.{anew}"
+        cache = _kv_cache(sequence.num_kept, sequence.num_cached)
+        return loaded, f"Loaded {messages} with {cache}, from {path}."
+    why = f": {loaded.session.lost}" if loaded.session.lost else ""
+    return loaded, (
+        f"Loaded {messages} without a KV cache, from {path}{why}. "
+        "The next turn reads the history anew."
+    )
 
 
 def save_chat(conversation: Conversation, path: Path) -> str:

@@ -19,7 +19,7 @@ class Score:
 
     Attributes:
         budget: tokens that may stay; 0 is all.
-        kept: tokens that a layer held on average when all cuts had been made.
+        kept: tokens that a KV head held on average when all cuts had been made.
         kv_bytes: of the cache then.
         kl: by token of the answer, divergence in nats from the full cache's distribution; only of
             tokens whose distribution depends on a cut.

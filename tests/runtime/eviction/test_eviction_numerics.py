@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from ov_kvcrush.runtime.model.batch import Batch
 from ov_kvcrush.runtime.model.compiled_graph import Forward
 from ov_kvcrush.runtime.paged.engine import PagedEngine
 from tests.support.engines import EVICTING, engine_of, greedy, prompt_of, sequence_of
+from tests.support.head_groups import GROUPINGS, divided
 from tests.support.torch_reference import TorchReference
 
 PROMPT_LENGTH, NUM_NEW = 300, 40
@@ -131,10 +133,12 @@ def test_after_eviction_logits_equal_pytorch_that_drops_the_same_tokens(
     assert recorder.error(reference).max() < 1e-4
 
 
+@pytest.mark.parametrize("grouping", [None, *GROUPINGS])
 def test_heads_of_a_layer_that_hold_different_numbers_of_tokens(
-    needle_f32_dir: Path, reference: TorchReference, prompt: list[int]
+    needle_f32_dir: Path, reference: TorchReference, prompt: list[int], grouping: str | None
 ) -> None:
-    engine = storing(needle_f32_dir, "f32", "f32", **{**EVICTING, "prefill_budget": 96})
+    with divided(GROUPINGS[grouping]) if grouping else nullcontext():
+        engine = storing(needle_f32_dir, "f32", "f32", **{**EVICTING, "prefill_budget": 96})
     recorder = Recorder(engine, prompt)
     numbers = [layer.layer for layer in engine.model.cache_layers]
     for _, held in recorder.cuts:

@@ -9,21 +9,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ov_kvcrush.plan import LayerGeometry
 from ov_kvcrush.precisions import LayerPrecision
 from ov_kvcrush.runtime.model.paged_model import PagedModel
-from ov_kvcrush.runtime.pages.cache_layer import HeadGrouping, HeadGroups, each_head, undivided
+from ov_kvcrush.runtime.pages.cache_layer import HeadGrouping, each_head, undivided
 from tests.support.batches import batch
 from tests.support.engines import F32, prompt_of
 from tests.support.gates import random_gate
+from tests.support.head_groups import mixed
 
 TOKENS = prompt_of(70)
-# Layers of one, two and four groups, heads side by side and not.
-MIXED = [[0, 1, 2, 3]], [[0], [1, 2, 3]], [[3, 1], [0, 2]], [[2], [0], [3], [1]]
-
-
-def mixed(layers: Sequence[LayerGeometry]) -> HeadGroups:
-    return [MIXED[number % len(MIXED)] for number in range(len(layers))]
 
 
 def run(

@@ -19,6 +19,8 @@ from ov_kvcrush.precisions import LayerPrecision
 from ov_kvcrush.runtime.model.paged_graph import read_paged_graph
 from ov_kvcrush.runtime.model.paged_model import PagedModel
 from ov_kvcrush.runtime.paged.engine import PagedEngine
+from ov_kvcrush.runtime.pages.cache_layer import HeadGrouping, undivided
+from ov_kvcrush.runtime.sequences.session import Session
 from tests.support.batches import batch
 from tests.support.engines import (
     EVICTING,
@@ -30,7 +32,9 @@ from tests.support.engines import (
     prompt_of,
     sequence_of,
 )
+from tests.support.head_groups import GROUPINGS, divided, held_by_head, mixed
 from tests.support.model_factory import ARCHITECTURES, SLIDING_WINDOW, make_model
+from tests.support.session_process import ask
 
 MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     **{name: (name, {}) for name in ARCHITECTURES},
@@ -159,6 +163,45 @@ def test_a_part_for_each_layer_gives_the_same_bits(folder: Path, prompt: list[in
     np.testing.assert_array_equal(
         last_logits(apart), last_logits([LayerPrecision("f32", "f32")] * len(apart))
     )
+
+
+@pytest.mark.parametrize("grouping", GROUPINGS)
+def test_divided_heads_give_the_same_bits(folder: Path, prompt: list[int], grouping: str) -> None:
+    def logits(grouping: HeadGrouping) -> list[NDArray[np.float32]]:
+        model = PagedModel(folder, properties=F32, grouping=grouping)
+        if grouping is mixed:  # it divides layers with a window too
+            assert len(model.layers) > model.num_model_layers
+        model.reserve([8] * len(model.layers))
+        told = []
+        for past, end in ((0, 100), (100, len(prompt) - 1), (len(prompt) - 1, len(prompt))):
+            rows = list(range(end - past))
+            told.append(model.forward(batch(model, prompt[past:end], past, rows)).logits.copy())
+        return told
+
+    for ours, wanted in zip(logits(GROUPINGS[grouping]), logits(undivided), strict=True):
+        np.testing.assert_array_equal(ours, wanted)
+
+
+@pytest.mark.parametrize("grouping", GROUPINGS)
+def test_divided_heads_keep_what_layers_keep(
+    folder: Path, prompt: list[int], grouping: str
+) -> None:
+    """With even budgets; windows slide on, also where the heads of a layer with one are divided."""
+
+    def answers(engine: PagedEngine) -> list[Any]:
+        session = Session()
+        told = [ask(engine, session, turn) for turn in (prompt, prompt_of(100, 5))]
+        assert session.sequence is not None
+        held = held_by_head(engine, session.sequence)
+        num_bytes = engine.cache.bytes_of(session.sequence)
+        engine.close_session(session)
+        assert_nothing_held(engine)
+        return [told, held, num_bytes]
+
+    settings = {**EVICTING, "layer_budgets": "uniform", "pool_size": 1024}
+    with divided(GROUPINGS[grouping]):
+        engine = exact_engine(folder, **settings)
+    assert answers(engine) == answers(exact_engine(folder, **settings))
 
 
 def _apart(folder: Path) -> list[LayerPrecision]:

@@ -42,7 +42,7 @@ from ov_kvcrush.runtime.sequences.session import Session
 from ov_kvcrush.runtime.sequences.tail import Tail
 from ov_kvcrush.runtime.session_files import session_file
 from ov_kvcrush.runtime.session_files.sequence_state import SequenceState
-from ov_kvcrush.runtime.session_files.session_file import StoredSession
+from ov_kvcrush.runtime.session_files.stored_session import StoredSession
 from tests.support.engines import EVICTING, EXACT, F32, engine_of, greedy, prompt_of
 from tests.support.failures import InjectedError, counted
 from tests.support.model_factory import make_model

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,10 @@ from openvino_genai import GenerationConfig
 from ov_kvcrush.errors import PromptError, SessionError
 from ov_kvcrush.runtime.generation.request import Request
 from ov_kvcrush.runtime.paged.engine import PagedEngine
+from ov_kvcrush.runtime.pages.cache_layer import each_head
 from ov_kvcrush.runtime.sequences.session import Session
 from tests.support.engines import EVICTING, assert_nothing_held, engine_of, greedy
+from tests.support.head_groups import divided, mixed
 
 NUM_OPERATIONS = 1000
 CASES: dict[str, dict[str, Any]] = {
@@ -24,7 +27,11 @@ CASES: dict[str, dict[str, Any]] = {
         "decode_slack": 32,
     },
     "u8/u8, all attention summed": {**EVICTING, "importance": "h2o"},
+    "u8/u8, heads of a layer together": {**EVICTING, "head_budgets": "off"},
+    "u8/u4, each head alone": {**EVICTING, "prefill_budget": 128},
+    "u4/u4, mixed groups, all attention summed": {**EVICTING, "importance": "h2o"},
 }  # fmt: skip
+DIVIDED = {"u8/u4, each head alone": each_head, "u4/u4, mixed groups, all attention summed": mixed}
 
 
 class Users:
@@ -160,10 +167,11 @@ class Users:
 @pytest.mark.parametrize("case", CASES)
 def test_random_operations_lose_no_page(needle_int8_dir: Path, tmp_path: Path, case: str) -> None:
     key, value = case.partition(",")[0].split("/")
-    engine = engine_of(
-        needle_int8_dir, max_num_batched_tokens=128, max_num_seqs=6, pool_size=1024,
-        key_cache_precision=key, value_cache_precision=value, **CASES[case],
-    )  # fmt: skip
+    with divided(DIVIDED[case]) if case in DIVIDED else nullcontext():
+        engine = engine_of(
+            needle_int8_dir, max_num_batched_tokens=128, max_num_seqs=6, pool_size=1024,
+            key_cache_precision=key, value_cache_precision=value, **CASES[case],
+        )  # fmt: skip
     users = Users(engine, len(case), tmp_path)
     for _ in range(NUM_OPERATIONS):
         users.act()

@@ -12,9 +12,12 @@ from tests.support.engines import bare_engine, prompt_of
 from tests.support.session_process import ABOUT, CUT_OFTEN, ask
 
 
-@pytest.fixture(scope="module")
-def engine(needle_int8_dir: Path) -> PagedEngine:
-    return bare_engine(needle_int8_dir, **CUT_OFTEN)
+@pytest.fixture(scope="module", params=["auto", "off"], ids=["heads apart", "heads together"])
+def engine(request: pytest.FixtureRequest, needle_int8_dir: Path) -> PagedEngine:
+    engine = bare_engine(needle_int8_dir, **CUT_OFTEN, head_budgets=request.param)
+    model = engine.model
+    assert (len(model.layers) > model.num_model_layers) == (request.param == "auto")
+    return engine
 
 
 @pytest.fixture

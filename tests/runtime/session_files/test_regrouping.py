@@ -30,7 +30,9 @@ from ov_kvcrush.runtime.session_files.regrouping import (
     regrouping,
 )
 from ov_kvcrush.runtime.session_files.sequence_state import LayerState, SequenceState, StateError
-from tests.support.engines import bare_engine, prompt_of
+from tests.support.damaged_sessions import signed
+from tests.support.engines import F32, bare_engine, prompt_of
+from tests.support.head_groups import GROUPINGS, divided, held_by_head, listen
 from tests.support.session_process import ABOUT, CUT_OFTEN, ask, load
 
 LAYERS = (LayerGeometry(8, 4, 4, 4), LayerGeometry(6, 3, 4, 4))
@@ -111,7 +113,7 @@ def test_heads_of_different_lengths_cannot_share_a_cache() -> None:
         *(np.zeros((1, 9), np.int32),) * 2, None, np.zeros((2, 2, 4), np.float32), None
     )
     state = SequenceState(state.tokens, 9, 9, (), (longer, *state.layers[1:]))
-    with pytest.raises(RegroupingError, match="heads 0, 1, 2, 3 of layer 0 hold 5 to 9 tokens"):
+    with pytest.raises(RegroupingError, match="heads 0 to 3 of layer 0 hold 5 to 9 tokens"):
         regrouped(state, regrouping(apart, whole), whole)
 
 
@@ -126,13 +128,9 @@ def saved_by(engine: PagedEngine, path: Path, turns: int = 2) -> Session:
     return session
 
 
-def by_head(engine: PagedEngine, session: Session) -> dict[tuple[int, int], list[int]]:
+def by_head(engine: PagedEngine, session: Session) -> dict[tuple[int, int], list[Any]]:
     assert session.sequence is not None
-    return {
-        (layer.layer, head): row.tolist()
-        for layer, held in zip(engine.model.cache_layers, session.sequence.layers, strict=True)
-        for head, row in zip(layer.heads, held.positions, strict=True)
-    }
+    return held_by_head(engine, session.sequence)
 
 
 def test_a_cache_of_whole_layers_goes_on_in_groups_as_it_would_have(
@@ -166,3 +164,86 @@ def test_a_cache_of_groups_is_read_again_where_layers_are_whole(
     again = load(apart, tmp_path / "chat.safetensors")
     assert list(again.token_ids) == tokens
     assert by_head(apart, again) == by_head(apart, session)
+
+
+CHATS: dict[str, dict[str, Any]] = {
+    "u8": {"key_cache_precision": "u8", "value_cache_precision": "u8"},
+    "f32": {"key_cache_precision": "f32", "value_cache_precision": "f32"},
+    "u8/u4, summed": {
+        "key_cache_precision": "u8", "value_cache_precision": "u4", "importance": "h2o",
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", GROUPINGS)
+@pytest.mark.parametrize("chat", CHATS)
+def test_groups_made_of_a_file_go_on_to_the_last_bit(
+    needle_int8_dir: Path, tmp_path: Path, chat: str, name: str
+) -> None:
+    """Where all heads have the same budget it does not matter who shares a cache."""
+    settings = {**CUT_OFTEN, **CHATS[chat], "layer_budgets": "uniform", "properties": F32}
+    whole = bare_engine(needle_int8_dir, **settings)
+    with divided(GROUPINGS[name]):
+        apart = bare_engine(needle_int8_dir, **settings)
+    assert len(apart.model.layers) > len(whole.model.layers)
+    path, logits = tmp_path / "chat.safetensors", [listen(engine) for engine in (whole, apart)]
+    held = []
+    for saving, loading in ((whole, apart), (apart, whole), (apart, apart)):
+        session = saved_by(saving, path)
+        here = load(loading, path)
+        assert by_head(loading, here) == by_head(saving, session)
+        assert here.sequence is not None
+        num_cuts = len(here.sequence.cuts)
+        # As it goes on without the detour, and with it.
+        for engine, one in ((saving, session), (loading, here)):
+            for told in logits:
+                told.clear()
+            for turn in (prompt_of(60, 5), prompt_of(200, 6)):
+                ask(engine, one, turn)
+            assert one.sequence is not None
+            assert len(one.sequence.cuts) > num_cuts
+            held.append((by_head(engine, one), np.concatenate([*logits[0], *logits[1]])))
+            engine.close_session(one)
+    for found, rows in held[1:]:
+        assert found == held[0][0]
+        np.testing.assert_array_equal(rows, held[0][1])
+
+
+def _forget_groups(metadata: dict[str, str], content: dict[str, Any], _: Any) -> None:
+    metadata["version"] = "2"
+    del content["cache_layers"]
+
+
+def test_a_file_from_before_there_were_groups_loads(needle_int8_dir: Path, tmp_path: Path) -> None:
+    path, whole = tmp_path / "chat.safetensors", {**CUT_OFTEN, "head_budgets": "off"}
+    engine = bare_engine(needle_int8_dir, **whole)
+    session = saved_by(engine, path)
+    assert session.sequence is not None
+    assert session.sequence.cuts
+    signed(_forget_groups)(path)
+    for settings in (whole, CUT_OFTEN):
+        other = bare_engine(needle_int8_dir, **settings)
+        here = load(other, path)
+        assert by_head(other, here) == by_head(engine, session)
+        assert len(ask(other, here, prompt_of(200, 5))) == 40
+
+
+def test_every_tensor_of_a_file_is_read_once(
+    needle_int8_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = bare_engine(needle_int8_dir)
+    saved_by(whole, tmp_path / "chat.safetensors", turns=1)
+    with divided(each_head):
+        apart = bare_engine(needle_int8_dir)
+    names: list[str] = []
+    with apart.open_session(tmp_path / "chat.safetensors") as stored:
+        read = stored._file.read
+
+        def listening(name: str) -> Any:
+            names.append(name)
+            return read(name)
+
+        monkeypatch.setattr(stored._file, "read", listening)
+        apart.load_session(stored, Session())
+    sides = ("keys", "values")
+    assert names == [f"layers.{number}.{side}" for number in range(8) for side in sides]

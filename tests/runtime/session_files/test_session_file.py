@@ -21,6 +21,8 @@ from tests.support.session_process import ABOUT, CUT_OFTEN, ask, continue_in_new
 POLICIES: dict[str, dict[str, Any]] = {
     "everything": {},
     "token": {**CUT_OFTEN, "layer_budgets": [2, 1, 1, 1, 1, 1, 4, 1]},
+    "heads": CUT_OFTEN,
+    "heads together": {**CUT_OFTEN, "head_budgets": "off"},
     "page": {**PAGE, "decode_slack": 16},
     "h2o": {**CUT_OFTEN, "importance": "h2o"},
 }
@@ -187,9 +189,10 @@ def test_attention_that_is_not_wanted_is_left_out(
 
 @pytest.mark.parametrize("pool", [64, 192])
 def test_a_pool_without_room_is_one_error_and_leaks_nothing(
-    needle_int8_dir: Path, saved: Path, pool: int
+    needle_int8_dir: Path, engine: PagedEngine, saved: Path, pool: int
 ) -> None:
-    engine = bare_engine(needle_int8_dir, pool_size=pool, **CUT_OFTEN)
+    same = {**CUT_OFTEN, "head_budgets": engine.config.head_budgets}
+    engine = bare_engine(needle_int8_dir, pool_size=pool, **same)
     pinned = Session(pinned=True, is_prefix=True)
     ask(engine, pinned, prompt_of(50), count=1)
     before = engine.cache.used_bytes
