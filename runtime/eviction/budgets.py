@@ -82,15 +82,20 @@ class CacheBudgets:
         return self._policy.needs_attention
 
     def describe(self) -> list[float] | list[list[float]] | str:
-        """Shares by layer of the model, or by its KV heads, 1 on average.
+        """Shares of the model's layers in the budget, or by layer of their KV heads.
 
-        Or that they are measured at each cut.
+        They are 1 on average over heads; or it says that they are measured at each cut.
         """
         if self.needs_attention:
             return "measured at each cut"
-        if self._by_head:
-            return [[round(share, 3) for share in layer] for layer in self._by_head]
-        return [round(share, 3) for share in self._policy.shares(None, self._config.recent_size)]
+        by_layer: dict[int, dict[int, float]] = {}
+        for n, share in zip(self.budgeted, self.shares(), strict=True):
+            layer = self._layers[n]
+            by_layer.setdefault(layer.layer, {}).update(dict.fromkeys(layer.heads, round(share, 3)))
+        by_head = [[heads[head] for head in sorted(heads)] for heads in by_layer.values()]
+        if all(len({*heads}) == 1 for heads in by_head):
+            return [heads[0] for heads in by_head]
+        return by_head
 
     def window(self, number: int) -> int:
         """Tokens in the sliding window of cache layer ``number``."""
@@ -106,12 +111,21 @@ class CacheBudgets:
         return [share * sum(self._heads) / total for share in shares]
 
     def largest_shares(self) -> list[float]:
-        """By cache layer, how many times an even part of the budget it may get, 1 at least."""
+        """By cache layer, how many times an even part of the budget it may get, 1 at least.
+
+        Heads of a layer get as much as the one with the largest share: a saved cache may have been
+        cut by layer, or by other shares.
+        """
         largest = [1.0] * len(self._layers)
         if not self._config.evicts:
             return largest
+        of_layer: dict[int, float] = {}
         for n, share in zip(self.budgeted, self.shares(), strict=True):
-            largest[n] = _LARGEST_MEASURED_SHARE if self.needs_attention else max(1.0, share)
+            layer = self._layers[n].layer
+            of_layer[layer] = max(share, of_layer.get(layer, 1.0))
+        for n in self.budgeted:
+            most = of_layer[self._layers[n].layer]
+            largest[n] = _LARGEST_MEASURED_SHARE if self.needs_attention else most
         return largest
 
     def measures(self, cut: Cut) -> bool:

@@ -43,8 +43,8 @@ class PagedDescription(EngineDescription):
         inference_precision: type that prompts are read in.
         decode_precision: type that decoding computes in.
         layer_precisions: of keys and values by ranges of layers.
-        layer_shares: of the layers in the budget, or by layer of its KV heads, 1 on average, or
-            that they are measured at each cut; None where nothing is evicted.
+        layer_shares: of the layers in the budget, or by layer of its KV heads, 1 on average over
+            heads, or that they are measured at each cut; None where nothing is evicted.
         pool_bytes: of the page pool.
     """
 

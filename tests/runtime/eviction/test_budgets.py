@@ -18,6 +18,7 @@ LAYERS = (LayerGeometry(8, 4, 64, 64),) * 3
 WHOLE, APART = cache_layers(LAYERS, undivided(LAYERS)), cache_layers(LAYERS, each_head(LAYERS))
 MIXED = cache_layers(LAYERS, [[[0, 1, 2, 3]], [[3, 0], [1], [2]], [[1, 2, 3], [0]]])
 SHARES = [[1.0] * 4, [0.5, 3.0, 0.5, 0.5], [2.0, 0.7, 0.7, 1.1]]
+ON_AVERAGE_ONE = np.array(SHARES) / np.mean(SHARES)
 
 
 def config(**settings: object) -> KVCacheConfig:
@@ -94,3 +95,21 @@ def test_a_layer_with_a_window_has_no_budget_and_is_not_counted() -> None:
     assert budgets.sliding == [4]
     assert budgets.mean_held([100] * 4 + [9] + [200] * 4) == 150
     assert budgets.largest_shares()[4] == 1.0
+
+
+def test_heads_of_a_layer_may_hold_as_much_as_the_one_with_the_largest_share() -> None:
+    largest = CacheBudgets(config(), APART, SHARES).largest_shares()
+    for number, shares in enumerate(ON_AVERAGE_ONE):
+        own = [most for most, one in zip(largest, APART, strict=True) if one.layer == number]
+        assert own == pytest.approx([max(1.0, *shares)] * 4)
+
+
+def test_what_is_described_is_what_heads_get() -> None:
+    apart = CacheBudgets(config(), APART, SHARES).describe()
+    np.testing.assert_allclose(np.array(apart), ON_AVERAGE_ONE, atol=1e-3)
+    pairs = cache_layers(LAYERS, [[[0, 3], [1, 2]]] * 3)
+    by_pair = CacheBudgets(config(), pairs, SHARES).describe()
+    wanted = (ON_AVERAGE_ONE + ON_AVERAGE_ONE[:, [3, 2, 1, 0]]) / 2
+    np.testing.assert_allclose(np.array(by_pair), wanted, atol=1e-3)
+    by_layer = CacheBudgets(config(), WHOLE, SHARES).describe()
+    np.testing.assert_allclose(np.array(by_layer), ON_AVERAGE_ONE.mean(axis=1), atol=1e-3)
