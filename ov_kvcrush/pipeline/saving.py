@@ -34,12 +34,14 @@ class SessionSummary:
         num_tokens: that its cache has read; 0 where the cache had been given up.
         num_kept: that a KV head holds of them, on average.
         file_bytes: size of the file.
+        is_as_it_was: the file had the same messages, and may have a KV cache, which was not here.
     """
 
     kind: str
     num_tokens: int
     num_kept: int
     file_bytes: int
+    is_as_it_was: bool = False
 
 
 def save(engine: Engine, path: Path, what: Chat | CachedPrefix, overwrite: bool) -> SessionSummary:
@@ -50,7 +52,9 @@ def save(engine: Engine, path: Path, what: Chat | CachedPrefix, overwrite: bool)
     with session_lock(path), _saving:
         if os.path.exists(path) and not overwrite:
             _require_replaceable(path, what, about["kind"])
-        engine.save_session(what.session, path, about)
+        is_there = isinstance(what, Chat) and _says_as_much(path, what, about)
+        if not is_there:
+            engine.save_session(what.session, path, about)
         if isinstance(what, Chat):
             _, what.files[_real(path)] = read_about(path)
     sequence = what.session.sequence
@@ -59,6 +63,7 @@ def save(engine: Engine, path: Path, what: Chat | CachedPrefix, overwrite: bool)
         0 if sequence is None else sequence.num_cached,
         0 if sequence is None else sequence.num_kept,
         path.stat().st_size,
+        is_there,
     )
 
 
@@ -140,6 +145,20 @@ def _require_replaceable(path: Path, what: Chat | CachedPrefix, kind: str) -> No
             else "holds another chat"
         )
         raise SessionError(f"{path} {reason}", "Choose another name, or overwrite it on purpose.")
+
+
+def _says_as_much(path: Path, chat: Chat, about: dict[str, Any]) -> bool:
+    """Whether the file that is ``chat``'s has its messages, and ``chat`` has no cache to add.
+
+    A cache that could not be gone on from here can be where the chat was saved.
+    """
+    digest = chat.files.get(_real(path))
+    if chat.session.sequence is not None or digest is None or not path.exists():
+        return False
+    try:
+        return read_about(path) == (about, digest)
+    except OVKVCrushError:
+        return False
 
 
 def _real(path: Path) -> Path:

@@ -11,6 +11,7 @@ import pytest
 from ov_kvcrush import KVCacheConfig, LLMPipeline
 from ov_kvcrush.cli.chat.session_file import load_chat
 from ov_kvcrush.errors import SessionError
+from ov_kvcrush.pipeline.cached_prefix import CachedPrefix
 from ov_kvcrush.pipeline.chat import Chat
 from tests.support.pipelines import engine_in
 from tests.support.texts import rooms
@@ -51,6 +52,47 @@ def test_a_chat_cut_by_head_is_read_anew_where_heads_are_together_and_says_why(
     assert again.session.token_ids == chat.session.token_ids
     for one in (chat, again):
         one.close()
+
+
+def test_saving_what_was_loaded_without_its_cache_keeps_the_cache_in_the_file(
+    pipe: LLMPipeline, together: LLMPipeline, tmp_path: Path
+) -> None:
+    path, chat = tmp_path / "chat.safetensors", pipe.chat()
+    chat.ask(TEXT, **ENDLESS)
+    pipe.save_session(path, chat)
+    stored = path.read_bytes()
+    loaded = together.load_session(path)
+    assert isinstance(loaded, Chat)
+    for overwrite in (False, True):
+        assert together.save_session(path, loaded, overwrite=overwrite).is_as_it_was
+        assert path.read_bytes() == stored
+    copy = together.save_session(tmp_path / "copy.safetensors", loaded)
+    assert not copy.is_as_it_was
+    loaded.ask("And room 7?", **ENDLESS)
+    saved = together.save_session(path, loaded)
+    assert not saved.is_as_it_was
+    assert saved.num_kept > 0
+    for one in (chat, loaded):
+        one.close()
+
+
+def test_a_cache_cut_by_layer_fits_a_pool_that_holds_its_bytes(
+    together: LLMPipeline, needle_int8_dir: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "prefix.safetensors"
+    with together.cache_prefix(TEXT) as prefix:
+        kept = together.save_session(path, prefix).num_kept
+        sequence = prefix.session.sequence
+        assert sequence is not None
+        assert max(layer.length for layer in sequence.layers) > kept + 32
+    small = replace(BUDGET, pool_size=kept + 64)
+    pipe = LLMPipeline(needle_int8_dir, kv_cache_config=small)
+    loaded = pipe.load_session(path)
+    assert isinstance(loaded, CachedPrefix)
+    with loaded:
+        assert loaded.session.sequence is not None
+        assert loaded.session.sequence.num_kept == kept
+    assert used_bytes(pipe) == 0
 
 
 def test_a_prefix_cut_by_head_is_refused_where_heads_are_together(

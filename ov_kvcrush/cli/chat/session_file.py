@@ -83,6 +83,8 @@ def save_chat(conversation: Conversation, path: Path) -> str:
     """
     summary = conversation.pipeline.save_session(path, conversation.chat)
     messages = count_messages(conversation.chat)
+    if summary.is_as_it_was:
+        return f"{path} has these {messages} already: it stays as it is."
     if not summary.num_tokens:
         return (
             f"Saved {messages} to {path}, without a KV cache: it had been given up. "

@@ -59,6 +59,7 @@ def test_a_session_without_its_cache_says_so(screen: FakeScreen, tmp_path: Path)
     screen.conversation.chat.close()
     assert "without a KV cache: it had been given up" in screen.do(f"/save {file}")
     assert "The next turn reads the history anew" in screen.do(f"/load {file}")
+    assert "has these 2 messages already: it stays as it is" in screen.do(f"/save {file}")
     assert screen.ask("Go on").metrics[0].num_reused_tokens == 0
 
 
