@@ -105,15 +105,12 @@ def regrouped(
     return dataclasses.replace(state, layers=tuple(layers))
 
 
-def read_groups(
-    stored: Any, wanted: SequenceOf[CacheLayer], undivided: SequenceOf[CacheLayer]
-) -> tuple[CacheLayer, ...]:
+def read_groups(stored: Any, undivided: SequenceOf[CacheLayer]) -> tuple[CacheLayer, ...]:
     """The cache layers that a file says it holds; without a word of them, ``undivided``.
 
     Args:
         stored: ``[[layer, [heads]], …]``, as JSON values.
-        wanted: the engine's, of the same model.
-        undivided: all heads of each layer together.
+        undivided: all heads of each layer of the model together.
 
     Raises:
         StateError: they are not all heads of the model, each once.
@@ -126,7 +123,7 @@ def read_groups(
     except (TypeError, ValueError) as error:
         raise StateError(f"its groups of KV heads are malformed ({error})") from error
     found = sorted((layer, head) for layer, heads in groups for head in heads)
-    every = sorted((layer.layer, head) for layer in wanted for head in layer.heads)
+    every = sorted((layer.layer, head) for layer in undivided for head in layer.heads)
     if found != every or not all(heads for _, heads in groups):
         raise StateError("its groups of KV heads are not all heads of the model, each once")
     return tuple(

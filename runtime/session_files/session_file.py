@@ -129,8 +129,7 @@ def open_session(
             content = _read_content(path, file)
             file.prove()
             identity.require(content.get("identity"), path)
-            undivided = whole_layers(layers)
-            saved = read_groups(content.get("cache_layers"), layers, undivided)
+            saved = read_groups(content.get("cache_layers"), whole_layers(layers))
             heads = regrouping(saved, layers)
             state = None
             if content.get("state") is not None:

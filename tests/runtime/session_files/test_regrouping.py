@@ -93,8 +93,8 @@ def test_any_groups_of_equal_lengths_become_any_others(
 def test_a_file_says_which_heads_it_holds(saved: tuple[CacheLayer, ...]) -> None:
     whole = cache_layers(LAYERS, undivided(LAYERS))
     assert whole_layers(saved) == whole
-    assert read_groups(groups_to_json(saved), whole, whole) == saved
-    assert read_groups(None, saved, whole) == whole
+    assert read_groups(groups_to_json(saved), whole) == saved
+    assert read_groups(None, whole) == whole
 
 
 @pytest.mark.parametrize(
@@ -103,7 +103,7 @@ def test_a_file_says_which_heads_it_holds(saved: tuple[CacheLayer, ...]) -> None
 def test_groups_that_are_not_all_heads_once_are_refused(stored: Any) -> None:
     whole = cache_layers(LAYERS, undivided(LAYERS))
     with pytest.raises(StateError, match="groups of KV heads"):
-        read_groups(stored, whole, whole)
+        read_groups(stored, whole)
 
 
 def test_heads_of_different_lengths_cannot_share_a_cache() -> None:
