@@ -21,6 +21,9 @@ from ov_kvcrush.runtime.plugin.core import core, not_compiled
 
 _TYPE_NAMES = {ov.Type.f32: "f32", ov.Type.bf16: "bf16", ov.Type.u8: "u8", ov.Type.u4: "u4"}
 
+# Tokens of an answer, at least, for which the plugin has kernels once it has read the prompt.
+_AHEAD = 256
+
 
 class CompiledPart:
     """A part of a paged graph on the CPU.
@@ -106,8 +109,7 @@ class CompiledPart:
         own = slice(self.layers.start, self.layers.stop)
         past = batch.past_lens[own]
         self._give("past_lens", past.ravel())
-        longest = (past + np.diff(batch.subsequence_begins)).max()
-        self._give("max_context_len", np.array(longest, np.int32))
+        self._give("max_context_len", _context_lengths(past, np.diff(batch.subsequence_begins)))
         self._give("block_indices", batch.block_indices)
         self._give("block_indices_begins", batch.block_indices_begins[own].ravel())
         if hidden_states is not None:
@@ -161,6 +163,23 @@ class CompiledPart:
                     f"{ours}",
                     "Install the openvino release that ov-kvcrush names in its dependencies.",
                 )
+
+
+def _context_lengths(past: NDArray[np.int32], counts: NDArray[np.int32]) -> NDArray[np.int32]:
+    """Tokens of the longest sequence, by layer, as the plugin is to be told: ``[layers]``.
+
+    Where every sequence reads one token, the plugin deals out that many tokens' pages to its
+    threads, before it looks which of them there are: with the length of a longer layer some would
+    have nothing to do. And whenever it is told of more pages than ever before, it makes its kernels
+    anew, which takes milliseconds: where a text is read, and this number makes no other difference,
+    it is told of more, so that the answer will not be longer.
+
+    Args:
+        past: ``[layers, seqs]``, tokens in the cache.
+        counts: ``[seqs]``, tokens that each sequence reads.
+    """
+    longest: NDArray[np.int32] = (past + counts).max(axis=1)
+    return longest + longest // 4 + _AHEAD if counts.max() > 1 else longest
 
 
 def _compile(model: ov.Model, properties: Mapping[str, Any]) -> ov.CompiledModel:

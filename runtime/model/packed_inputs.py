@@ -11,20 +11,21 @@ import numpy as np
 import openvino as ov
 from openvino import opset13 as ops
 
-# Of these every layer has its own, of equal size; of the others one serves all layers.
-_SPLIT_INPUTS = ("past_lens", "block_indices_begins")
-_SHARED_INPUTS = {"block_indices": [-1], "max_context_len": list[int]()}
+# Of these every layer has its own, of equal size; one table of pages serves all layers.
+_SPLIT_INPUTS = ("past_lens", "block_indices_begins", "max_context_len")
+_SCALARS = ("max_context_len",)
+_SHARED_INPUT = "block_indices"
 
-PER_LAYER_INPUTS = (*_SPLIT_INPUTS, *_SHARED_INPUTS)
+PER_LAYER_INPUTS = (*_SPLIT_INPUTS, _SHARED_INPUT)
 """What a graph takes for each of its layers until they are packed."""
 
 
 def pack_inputs(model: ov.Model, layers: range) -> None:
     """Put the inputs ``NAME.N`` of ``layers`` together as ``NAME``.
 
-    Afterwards ``past_lens [layers * seqs]`` and ``block_indices_begins [layers * (seqs + 1)]`` hold
-    one layer's behind the other's, ``block_indices`` page tables of any layers, in which the begins
-    count, and ``max_context_len []`` the longest of any.
+    Afterwards ``past_lens [layers * seqs]``, ``block_indices_begins [layers * (seqs + 1)]`` and
+    ``max_context_len [layers]`` hold one layer's behind the other's, and ``block_indices`` page
+    tables of any layers, in which the begins count.
 
     Args:
         model: part of a paged graph; changed.
@@ -34,10 +35,11 @@ def pack_inputs(model: ov.Model, layers: range) -> None:
     for name in _SPLIT_INPUTS:
         packed = add_input(model, name, [-1])
         parts = ops.split(packed, np.int64(0), len(layers)).outputs()
+        if name in _SCALARS:
+            parts = [ops.squeeze(part, np.int64(0)).output(0) for part in parts]
         _replace(model, parameters, {f"{name}.{n}": o for n, o in zip(layers, parts, strict=True)})
-    for name, shape in _SHARED_INPUTS.items():
-        shared = add_input(model, name, shape).output(0)
-        _replace(model, parameters, {f"{name}.{n}": shared for n in layers})
+    shared = add_input(model, _SHARED_INPUT, [-1]).output(0)
+    _replace(model, parameters, {f"{_SHARED_INPUT}.{n}": shared for n in layers})
 
 
 def add_input(model: ov.Model, name: str, shape: list[int]) -> ov.Node:

@@ -10,6 +10,7 @@ import pytest
 
 from ov_kvcrush.errors import ConfigError, DeviceError, ModelError
 from ov_kvcrush.precisions import KV_PRECISION_PAIRS, KV_PRECISIONS, LayerPrecision
+from ov_kvcrush.runtime.model import compiled_part
 from ov_kvcrush.runtime.model.paged_graph import read_paged_graph
 from ov_kvcrush.runtime.model.paged_model import PagedModel
 from ov_kvcrush.runtime.pages import key_codec
@@ -100,6 +101,28 @@ def test_a_chunk_after_another_gives_the_logits_of_both_at_once(
     last = parts.forward(batch(parts, tokens[40:], 40, [23]))
     np.testing.assert_allclose(last.logits[0], together[1], atol=1e-4)
     assert [q.shape for q in last.queries] == [(1, 12 * 64)] * 8
+
+
+def test_what_is_read_is_the_same_however_long_the_plugin_is_told(
+    needle_f32_dir: Path, tokens: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for key, value in (("f32", "f32"), ("u8", "u4")):
+        told = []
+        for ahead in (0, 1000):
+            monkeypatch.setattr(compiled_part, "_AHEAD", ahead)
+            model = loaded(needle_f32_dir, key, value)
+            told.append(model.forward(batch(model, tokens[:50], 0, [10, 49])).logits.copy())
+            told[-1] = np.append(
+                told[-1], model.forward(batch(model, tokens[50:51], 50, [0])).logits
+            )
+        np.testing.assert_array_equal(*told)
+
+
+def test_the_plugin_is_told_of_each_layer_s_own_length() -> None:
+    past = np.array([[40, 7], [3, 9]], np.int32)
+    lengths = compiled_part._context_lengths
+    assert lengths(past, np.array([1, 1], np.int32)).tolist() == [41, 10]
+    assert (lengths(past, np.array([1, 5], np.int32)) >= [41 + 256, 14 + 256]).all()
 
 
 def test_describes_what_was_compiled(needle_f32_dir: Path) -> None:
