@@ -23,7 +23,6 @@ from ov_kvcrush.cli.output.errors import Verbose
 from ov_kvcrush.errors import ConfigError, did_you_mean
 from ov_kvcrush.evaluation.configurations import make_configurations, parse_keep, parse_precision
 from ov_kvcrush.evaluation.dataset import SPLITS
-from ov_kvcrush.evaluation.fidelity.longbench import TEMPLATES
 from ov_kvcrush.evaluation.fidelity.results import SETTINGS
 from ov_kvcrush.evaluation.policies import (
     DEFAULT_POLICIES,
@@ -31,6 +30,7 @@ from ov_kvcrush.evaluation.policies import (
     FULL,
     POLICIES,
 )
+from ov_kvcrush.evaluation.suites.longbench.prompts import TEMPLATES
 
 app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
 

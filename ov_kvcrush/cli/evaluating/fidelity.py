@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from ov_kvcrush.cli.evaluating.request import EvalRequest
 from ov_kvcrush.cli.output.console import table_console
 from ov_kvcrush.cli.output.progress import StepProgress
-from ov_kvcrush.evaluation.fidelity.longbench import LongBench
 from ov_kvcrush.evaluation.fidelity.plot import save_fidelity_plot
 from ov_kvcrush.evaluation.fidelity.report import (
     fidelity_difference_table,
@@ -19,6 +18,7 @@ from ov_kvcrush.evaluation.fidelity.report import (
 )
 from ov_kvcrush.evaluation.fidelity.results import Results
 from ov_kvcrush.evaluation.fidelity.texts import in_turn, read_texts
+from ov_kvcrush.evaluation.suites.longbench.prompts import LongBench
 
 if TYPE_CHECKING:
     from ov_kvcrush.evaluation.fidelity.results import PromptScores

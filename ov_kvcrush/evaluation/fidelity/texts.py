@@ -9,7 +9,7 @@ from typing import Any
 
 from ov_kvcrush.errors import ConfigError, OVKVCrushError, did_you_mean
 from ov_kvcrush.evaluation.dataset import half_of, stable_number
-from ov_kvcrush.evaluation.fidelity.longbench import LongBench
+from ov_kvcrush.evaluation.suites.longbench.prompts import LongBench
 from ov_kvcrush.files import parse_json, read_text
 
 _LINES = (".jsonl", ".ndjson")

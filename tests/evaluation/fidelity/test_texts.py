@@ -12,8 +12,8 @@ import pytest
 
 from ov_kvcrush.errors import ConfigError, OVKVCrushError
 from ov_kvcrush.evaluation.dataset import half_of
-from ov_kvcrush.evaluation.fidelity.longbench import LongBench
 from ov_kvcrush.evaluation.fidelity.texts import Text, in_turn, read_texts
+from ov_kvcrush.evaluation.suites.longbench.prompts import LongBench
 from tests.support.paths import ROOT
 
 DATA = ROOT / "samples" / "data"
