@@ -206,8 +206,8 @@ def evaluate(
     scored.
 
     **fidelity** needs no right answers: a text file, or lines that are `{"text": TEXT}`,
-    `{"messages": [...]}` or rows of LongBench, whose prompts lie beside them. The full cache
-    answers, and each cut one is told the same tokens: what it would have said (agreement, KL).
+    `{"messages": [...]}` or rows of LongBench. The full cache answers, and each cut one is told the
+    same tokens: what it would have said (agreement, KL).
 
     After Ctrl+C what was finished is shown. Exit codes: 0 done, 1 unexpected failure, 2 a mistake
     in the input, 130 Ctrl+C.

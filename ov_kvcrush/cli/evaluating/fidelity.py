@@ -41,7 +41,7 @@ class FidelityOptions:
 
 def evaluate_fidelity(request: EvalRequest, options: FidelityOptions) -> None:
     """Measure and show it; errors and Ctrl+C come out when that has been done."""
-    longbench = LongBench(request.data.parent, options.chat_template or "auto")
+    longbench = LongBench(options.chat_template or "auto")
     texts = in_turn(read_texts(request.data, longbench), request.tasks, request.split)
     outputs = request.outputs
     scores: list[PromptScores] = []

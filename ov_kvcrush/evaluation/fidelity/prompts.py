@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from ov_kvcrush.errors import ConfigError, OVKVCrushError, PromptError
 from ov_kvcrush.evaluation.dataset import half_of
 from ov_kvcrush.evaluation.fidelity.texts import Text
+from ov_kvcrush.evaluation.pieces import in_pieces
 from ov_kvcrush.pipeline.prompt_encoder import PromptEncoder
 from ov_kvcrush.pipeline.rendered_text import RenderedText
 
@@ -15,8 +16,6 @@ from ov_kvcrush.pipeline.rendered_text import RenderedText
 _PASSAGE_TOKENS = 4096
 # The end of a passage, which counts as what is not known when the cache is cut before.
 _TAIL_TOKENS = 128
-# Characters. Some tokenizers cut off what has more tokens than their model's context.
-_PIECE = 4096
 
 
 @dataclass(frozen=True)
@@ -144,7 +143,7 @@ class Prompter:
     def _passages(self, text: Text) -> Iterator[Prompt]:
         """``text`` in passages; what follows each in it is its right answer."""
         encoder, plain = self.encoder, self.encoder.plain
-        first, *rest = _pieces(str(text.content))
+        first, *rest = in_pieces(str(text.content))
         whole = encoder.encode(plain(first))
         for piece in rest:
             whole += encoder.encode_rest(plain(piece))
@@ -174,15 +173,6 @@ class Prompter:
     ) -> Prompt:
         num_before = max(1, len(tokens) - _TAIL_TOKENS)
         return Prompt(name, text.task, tokens, num_before, gold, self.num_tokens)
-
-
-def _pieces(text: str) -> list[str]:
-    """``text`` in pieces that any tokenizer reads at once, each but the first from a space on."""
-    begins = [0]
-    while len(text) - begins[-1] > 2 * _PIECE:
-        space = text.find(" ", begins[-1] + _PIECE)
-        begins.append(space if 0 < space < begins[-1] + 2 * _PIECE else begins[-1] + _PIECE)
-    return [text[begin:end] for begin, end in zip(begins, [*begins[1:], len(text)], strict=True)]
 
 
 def _place_of(question: str, content: str, rendered: RenderedText) -> int | None:

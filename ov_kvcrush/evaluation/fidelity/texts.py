@@ -137,7 +137,7 @@ def _from_longbench(row: dict[str, Any], name: str, longbench: LongBench) -> Tex
         prompt.task,
         content,
         question=prompt.question,
-        gold=prompt.gold,
+        gold=prompt.answers[0] if prompt.answers else "",
         most_tokens=prompt.most_tokens,
     )
 

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from ov_kvcrush.cli import run
+from ov_kvcrush.evaluation.suites.longbench.rows import SHIPPED_ROWS
 from tests.support.paths import ROOT
 
 DATA = ROOT / "samples" / "data" / "needle-sample.jsonl"
-ROWS = ROOT / "samples" / "data" / "longbench-rows.jsonl"
 LINES = DATA.read_text(encoding="utf-8").splitlines(keepends=True)
 
 
@@ -163,7 +163,7 @@ def test_fidelity_needs_no_right_answers(
         "--chat-template", "never", "--by-task", "--chunk", "512",
     ]  # fmt: skip
     files = ["--output", str(output), "--plot", str(plot)]
-    code = run(["eval", str(needle_int8_dir), "--data", str(ROWS), *arguments, *files])
+    code = run(["eval", str(needle_int8_dir), "--data", str(SHIPPED_ROWS), *arguments, *files])
     shown = capsys.readouterr()
     assert code == 0
     assert [line[:5] for line in shown.err.splitlines()] == ["[1/2]", "[2/2]"]

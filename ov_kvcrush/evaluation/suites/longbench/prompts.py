@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from ov_kvcrush.errors import ConfigError, OVKVCrushError
-from ov_kvcrush.files import read_json
+from ov_kvcrush.errors import ConfigError
 
-PROMPTS_FILE = "longbench-prompts.json"
-LENGTHS_FILE = "longbench-maxlen.json"
+# Its own files, under its own licence, which lies beside them.
+_FOLDER = Path(__file__).parent
+_TEMPLATES = _FOLDER / "prompts.json"
+_ANSWER_TOKENS = _FOLDER / "answer_tokens.json"
 
 # Examples to be continued, and code: LongBench asks for these without a chat template.
 _CONTINUED = ("trec", "triviaqa", "samsum", "lsht", "lcc", "repobench-p")
@@ -27,26 +30,33 @@ class LongBenchPrompt:
 
     Attributes:
         task: name of its data set.
-        text: all of it.
-        question: what follows the context in it.
-        gold: the first of the right answers.
+        context: the prompt up to the end of what is asked about.
+        question: the rest of the prompt.
+        answers: right ones.
+        classes: labels there are; empty where the task is not to name one.
         is_chat: it is a user's message, not a text to be continued.
-        most_tokens: of an answer; None does not bound it.
+        most_tokens: of an answer.
     """
 
     task: str
-    text: str
+    context: str
     question: str
-    gold: str
+    answers: tuple[str, ...]
+    classes: tuple[str, ...]
     is_chat: bool
-    most_tokens: int | None
+    most_tokens: int
+
+    @property
+    def text(self) -> str:
+        """All of it."""
+        return self.context + self.question
 
 
+@dataclass(frozen=True)
 class LongBench:
-    """Its prompt templates and answer lengths, which lie beside the rows.
+    """Its prompt templates and answer lengths.
 
-    Args:
-        folder: of the rows.
+    Attributes:
         template: which prompts go through the model's chat template: ``"auto"`` is those that
             LongBench puts through it.
 
@@ -54,53 +64,54 @@ class LongBench:
         ConfigError: ``template`` is not one of ``TEMPLATES``.
     """
 
-    def __init__(self, folder: Path, template: str = "auto") -> None:
-        if template not in TEMPLATES:
-            raise ConfigError(f"--chat-template {template!r} is not one of {', '.join(TEMPLATES)}")
-        self.folder = folder
-        self.template = template
-        self._files: dict[str, dict[str, Any]] = {}
+    template: str = "auto"
+
+    def __post_init__(self) -> None:
+        if self.template not in TEMPLATES:
+            raise ConfigError(
+                f"--chat-template {self.template!r} is not one of {', '.join(TEMPLATES)}"
+            )
 
     def prompt(self, row: Mapping[str, Any]) -> LongBenchPrompt:
         """The prompt of ``row``.
 
         Raises:
-            ValueError: it lacks fields, or there is no template for its task.
-            OVKVCrushError: there are no templates beside the rows.
+            ValueError: it lacks fields, or LongBench has no such task.
         """
-        task, context, asked = row["dataset"], row["context"], row.get("input", "")
-        if not all(isinstance(one, str) for one in (task, context, asked)):
+        task, context, asked = row.get("dataset"), row.get("context"), row.get("input", "")
+        if not isinstance(task, str) or not isinstance(context, str) or not isinstance(asked, str):
             raise ValueError("'dataset', 'context' and 'input' are not texts")
-        task = task.removesuffix(_EVEN)
-        template = self._read(PROMPTS_FILE).get(task)
-        if not isinstance(template, str) or "{context}" not in template:
-            raise ValueError(f"{self.folder / PROMPTS_FILE} has no prompt for {task!r}")
+        task = task_of(task)
+        template = _read(_TEMPLATES).get(task)
+        if template is None:
+            raise ValueError(f"{task!r} is not a task of LongBench")
+        # What the texts spell in braces is theirs: nothing is filled in twice.
         before, _, behind = template.partition("{context}")
-        question = behind.replace("{input}", asked)
-        most = self._read(LENGTHS_FILE).get(task)
-        answers = row.get("answers") or [""]
-        is_chat = self.template == "always"
-        if self.template == "auto":
-            is_chat = task not in _CONTINUED
+        is_chat = task not in _CONTINUED if self.template == "auto" else self.template == "always"
         return LongBenchPrompt(
             task=task,
-            text=f"{before}{context}{question}",
-            question=question,
-            gold=str(answers[0]),
+            context=before + context,
+            question=behind.replace("{input}", asked),
+            answers=_texts(row, "answers"),
+            classes=_texts(row, "all_classes"),
             is_chat=is_chat,
-            most_tokens=most if isinstance(most, int) and most > 0 else None,
+            most_tokens=_read(_ANSWER_TOKENS)[task],
         )
 
-    def _read(self, name: str) -> dict[str, Any]:
-        if name not in self._files:
-            path = self.folder / name
-            if not path.exists():
-                raise OVKVCrushError(
-                    f"rows of LongBench need {name} beside them",
-                    f"Put LongBench's own file into {self.folder}.",
-                )
-            content = read_json(path)
-            if not isinstance(content, dict):
-                raise OVKVCrushError(f"{path} is not a JSON object")
-            self._files[name] = content
-        return self._files[name]
+
+def task_of(name: str) -> str:
+    """The task of the data set called ``name``, which may be that of its rows of even lengths."""
+    return name.removesuffix(_EVEN)
+
+
+def _texts(row: Mapping[str, Any], name: str) -> tuple[str, ...]:
+    texts = row.get(name) or []
+    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+        raise ValueError(f"{name!r} is not a list of texts")
+    return tuple(texts)
+
+
+@cache
+def _read(path: Path) -> dict[str, Any]:
+    values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return values
