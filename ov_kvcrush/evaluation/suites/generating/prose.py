@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from functools import cache
 from itertools import islice
@@ -16,8 +16,8 @@ _SHORTEST_WORD = 4
 
 
 @dataclass(frozen=True)
-class Sentence:
-    """One of the prose.
+class Passage:
+    """Sentences between which nothing can stand: one, or those of a speech.
 
     Attributes:
         text: without white space around it.
@@ -31,22 +31,20 @@ class Sentence:
 
 
 @cache
-def sentences() -> tuple[Sentence, ...]:
+def passages() -> tuple[Passage, ...]:
     """All of the package's prose, in order."""
     return tuple(
-        Sentence(line.strip(), number == 0, frozenset(words_of(line)))
+        Passage(passage, number == 0, frozenset(words_of(passage)))
         for text in find_texts().prose
         for paragraph in text.content.split("\n\n")
-        for number, line in enumerate(paragraph.strip().split("\n"))
-        if line.strip()
+        for number, passage in enumerate(_split(paragraph))
     )
 
 
 @cache
 def vocabulary() -> tuple[str, ...]:
     """Words of the prose with four letters or more that are not names, in order of the alphabet."""
-    content = "\n".join(sentence.text for sentence in sentences())
-    found = set(_WORD.findall(content))
+    found = {word for passage in passages() for word in _WORD.findall(passage.text)}
     return tuple(
         sorted(
             word
@@ -62,24 +60,35 @@ def words_of(text: str) -> list[str]:
 
 
 def prose(random: Random, num_words: int, without: Collection[str] = ()) -> list[str]:
-    """Prose from a random place on, as pieces for :func:`place`; it begins anew behind its end.
+    """Prose from a random paragraph on, as pieces for ``place``; behind its end it begins anew.
 
     Args:
-        random: chooses the place, which does not depend on ``num_words``.
-        num_words: of the text; its last sentence is cut off where they end.
-        without: words in small letters; sentences with one of them are left out.
+        random: chooses the paragraph, which does not depend on ``num_words``.
+        num_words: of the text, parted by spaces; its last passage is cut off where they end.
+        without: words in small letters; passages with one of them are left out.
     """
     forbidden = frozenset(without)
-    known = [sentence for sentence in sentences() if not sentence.words & forbidden]
-    number = random.randrange(len(known))
+    known = [passage for passage in passages() if not passage.words & forbidden]
+    number = random.choice([n for n, passage in enumerate(known) if passage.begins_paragraph])
     pieces: list[str] = []
     while num_words > 0:
-        sentence = known[number % len(known)]
-        words = sentence.text.split(" ")
-        text = sentence.text
-        if len(words) > num_words:
-            text = f"{' '.join(islice(words, num_words))} …"
-        pieces.append(f"{chr(10) * 2 if sentence.begins_paragraph else ' '}{text}")
+        passage = known[number % len(known)]
+        words = passage.text.split(" ")
+        cut = f"{' '.join(islice(words, num_words))} …"
+        text = cut if len(words) > num_words else passage.text
+        pieces.append(f"\n\n{text}" if passage.begins_paragraph else f" {text}")
         num_words -= len(words)
         number += 1
     return pieces
+
+
+def _split(paragraph: str) -> Iterator[str]:
+    """The passages of a paragraph with a sentence a line; a speech may go on in the next one."""
+    lines: list[str] = []
+    for line in paragraph.strip().split("\n"):
+        lines.append(line.strip())
+        if sum(text.count('"') for text in lines) % 2 == 0:
+            yield " ".join(lines)
+            lines = []
+    if lines:
+        yield " ".join(lines)

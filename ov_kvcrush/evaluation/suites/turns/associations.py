@@ -51,7 +51,7 @@ ASSOCIATIONS = (
     _travel("{person} walked through the Forbidden City in the snow.", "Beijing"),
     _travel("{person} rode a camel around the pyramids of Giza.", "Egypt"),
     _travel("{person} gazed up at the dome of the Hagia Sophia.", "Istanbul"),
-    _travel("{person} saw two oceans of cloud from Table Mountain.", "Cape Town"),
+    _travel("{person} flew a kite on Table Mountain.", "Cape Town"),
     _travel("{person} spent an afternoon before the Night Watch in the Rijksmuseum.", "Amsterdam"),
     _travel("{person} laughed at the Manneken Pis for being so small.", "Brussels"),
     _travel("{person} got lost in the gardens of Schoenbrunn.", "Vienna"),

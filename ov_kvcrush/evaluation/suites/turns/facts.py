@@ -1,4 +1,7 @@
-"""Facts that a text may state, and what is asked about them."""
+"""Facts that a text may state, and what is asked about them.
+
+Numbers are those of things, not amounts, which a model may write with commas.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +45,7 @@ class Fact:
 
 @dataclass(frozen=True)
 class _Pattern:
-    """Sentence and question with {person} and {value}, which is a number or a title."""
+    """Sentence and question with {person} and {value}, which is a number or a name of two words."""
 
     sentence: str
     question: str
@@ -63,28 +66,28 @@ _PATTERNS = (
         "Which tracking number does the parcel for {person} have?",
     ),
     _Pattern(
-        "{person} put the stone on the scales and wrote down {value} grams.",
-        "How many grams did {person} write down for the stone?",
+        "{person} drew ticket {value} in the raffle.",
+        "Which ticket did {person} draw in the raffle?",
     ),
     _Pattern(
-        "{person}'s house was sold for {value} crowns.",
-        "For how many crowns was {person}'s house sold?",
+        "The library card with the number {value} is {person}'s.",
+        "What is the number of {person}'s library card?",
     ),
     _Pattern(
-        "{person}'s boat is called {value}.", "What is {person}'s boat called?", is_number=False
+        "{person}'s boat is called the {value}.", "What is {person}'s boat called?", is_number=False
     ),
     _Pattern(
-        "{person} has written a novel with the title {value}.",
+        "{person} has written a novel with the title The {value}.",
         "What is the title of {person}'s novel?",
         is_number=False,
     ),
     _Pattern(
-        "{person} won the race on a horse called {value}.",
+        "{person} won the race on a horse called the {value}.",
         "On which horse did {person} win the race?",
         is_number=False,
     ),
     _Pattern(
-        "The inn that {person} keeps is called {value}.",
+        "The inn that {person} keeps is called the {value}.",
         "What is the inn called that {person} keeps?",
         is_number=False,
     ),
@@ -98,7 +101,7 @@ def draw_facts(random: Random, count: int) -> tuple[list[Fact], list[Fact]]:
     """
     patterns = random.sample(_PATTERNS, count)
     people = iter(random.sample(PEOPLE, 2 * count))
-    values = numbers(random, _NUM_DIGITS), _titles(random)
+    values = numbers(random, _NUM_DIGITS), _two_words(random)
     facts, others = (
         [_fill(pattern, next(people), *values) for pattern in patterns] for _ in range(2)
     )
@@ -110,8 +113,8 @@ def draw_people(random: Random, count: int) -> list[str]:
     return random.sample(PEOPLE, count)
 
 
-def _fill(pattern: _Pattern, person: str, values: Iterator[str], titles: Iterator[str]) -> Fact:
-    (value,) = take(values if pattern.is_number else titles, 1)
+def _fill(pattern: _Pattern, person: str, values: Iterator[str], two_words: Iterator[str]) -> Fact:
+    (value,) = take(values if pattern.is_number else two_words, 1)
     return Fact(
         pattern.sentence.format(person=person, value=value),
         pattern.question.format(person=person),
@@ -119,5 +122,5 @@ def _fill(pattern: _Pattern, person: str, values: Iterator[str], titles: Iterato
     )
 
 
-def _titles(random: Random) -> Iterator[str]:
-    return (f"The {name.title()}" for name in names(random, ADJECTIVES, NOUNS, joiner=" "))
+def _two_words(random: Random) -> Iterator[str]:
+    return (name.title() for name in names(random, ADJECTIVES, NOUNS, joiner=" "))
