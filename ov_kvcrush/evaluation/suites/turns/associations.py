@@ -1,7 +1,7 @@
 """What follows from a sentence for who knows the world, without a content word in common.
 
-In NoLiMa's manner (arXiv 2502.05167): a question about ``Who has been to Berlin?`` is answered by
-the one who stood below the Brandenburg Gate.
+In NoLiMa's manner (arXiv 2502.05167): who has been to Berlin? The one who stood below the
+Brandenburg Gate.
 """
 
 from __future__ import annotations
@@ -13,14 +13,26 @@ from ov_kvcrush.evaluation.suites.generating.prose import words_of
 
 @dataclass(frozen=True)
 class Association:
-    """A sentence about a {person}, and a question to which that person alone is the answer."""
+    """A sentence about a {person}, and what is true of that person alone.
+
+    Attributes:
+        sentence: which a text has.
+        predicate: of a question, such as ``has been to Berlin``.
+    """
 
     sentence: str
-    question: str
+    predicate: str
+
+    @property
+    def question(self) -> str:
+        """The question to which that person is the answer."""
+        return f"Which person in the text {self.predicate}?"
 
 
 # Words of questions that say nothing about what is asked.
-_FUNCTION_WORDS = frozenset(["a", "an", "been", "has", "is", "must", "to", "who"])
+_FUNCTION_WORDS = frozenset(
+    ["a", "an", "been", "has", "in", "is", "must", "person", "text", "the", "to", "which"]
+)
 
 
 def content_words(text: str) -> set[str]:
@@ -29,7 +41,7 @@ def content_words(text: str) -> set[str]:
 
 
 def _travel(sentence: str, place: str) -> Association:
-    return Association(sentence, f"Who has been to {place}?")
+    return Association(sentence, f"has been to {place}")
 
 
 ASSOCIATIONS = (
@@ -63,30 +75,63 @@ ASSOCIATIONS = (
     _travel("{person} bathed in hot springs an hour from Reykjavik.", "Iceland"),
     _travel("{person} rowed down a fjord behind Bergen.", "Norway"),
     _travel("{person} swam in the pool on the roof of Marina Bay Sands.", "Singapore"),
-    Association("Bread and pasta make {person} ill.", "Who must avoid gluten?"),
+    Association("Bread and pasta make {person} ill.", "must avoid gluten?"),
     Association(
-        "{person} pays for milk and cheese with a sore stomach.", "Who is lactose intolerant?"
+        "{person} pays for milk and cheese with a sore stomach.",
+        "is lactose intolerant",
     ),
-    Association("{person} has touched neither meat nor fish for years.", "Who is a vegetarian?"),
     Association(
-        "{person} fills cavities and fits crowns in a small practice.", "Who is a dentist?"
+        "{person} has touched neither meat nor fish for years.",
+        "is a vegetarian",
     ),
-    Association("{person} lands an airliner in Toronto every week.", "Who is a pilot?"),
-    Association("{person} performed Chopin on an old Steinway.", "Who is a pianist?"),
-    Association("{person} frees figures from marble with a chisel.", "Who is a sculptor?"),
-    Association("{person} follows comets through a telescope.", "Who is an astronomer?"),
-    Association("{person} collects fines for books that are returned late.", "Who is a librarian?"),
-    Association("{person} lost a rook and both bishops on Thursday.", "Who plays chess?"),
-    Association("{person} gathers honey from four hives.", "Who is a beekeeper?"),
     Association(
-        "{person} ran out at the sight of eight thin legs and a web.", "Who fears spiders?"
+        "{person} fills cavities and fits crowns in a small practice.",
+        "is a dentist",
     ),
-    Association("{person} will not enter lifts or other tiny rooms.", "Who is claustrophobic?"),
-    Association("{person} injects insulin before each meal.", "Who is diabetic?"),
-    Association("{person} ran forty-two kilometers without a rest.", "Who finished a marathon?"),
-    Association("{person} scored from the penalty spot.", "Who is a soccer player?"),
-    Association("{person} presses grapes and fills barrels in autumn.", "Who is a winemaker?"),
-    Association("{person} lifts the baton, and eighty violins begin.", "Who is a conductor?"),
-    Association("{person} hammers horseshoes over glowing coals.", "Who is a blacksmith?"),
-    Association("{person} circled the globe weightless for six months.", "Who is an astronaut?"),
+    Association("{person} lands an airliner in Toronto every week.", "is a pilot?"),
+    Association("{person} performed Chopin on an old Steinway.", "is a pianist?"),
+    Association(
+        "{person} frees figures from marble with a chisel.",
+        "is a sculptor",
+    ),
+    Association("{person} follows comets through a telescope.", "is an astronomer?"),
+    Association(
+        "{person} collects fines for books that are returned late.",
+        "is a librarian",
+    ),
+    Association(
+        "{person} lost a rook and both bishops on Thursday.",
+        "plays chess",
+    ),
+    Association("{person} gathers honey from four hives.", "is a beekeeper?"),
+    Association(
+        "{person} ran out at the sight of eight thin legs and a web.",
+        "fears spiders",
+    ),
+    Association(
+        "{person} will not enter lifts or other tiny rooms.",
+        "is claustrophobic",
+    ),
+    Association("{person} injects insulin before each meal.", "is diabetic?"),
+    Association(
+        "{person} ran forty-two kilometers without a rest.",
+        "finished a marathon",
+    ),
+    Association("{person} scored from the penalty spot.", "is a soccer player?"),
+    Association(
+        "{person} presses grapes and fills barrels in autumn.",
+        "is a winemaker",
+    ),
+    Association(
+        "{person} lifts the baton, and eighty violins begin.",
+        "is a conductor",
+    ),
+    Association(
+        "{person} hammers horseshoes over glowing coals.",
+        "is a blacksmith",
+    ),
+    Association(
+        "{person} circled the globe weightless for six months.",
+        "is an astronaut",
+    ),
 )

@@ -16,51 +16,76 @@ TASK = "code_lookup"
 
 _NUM_BY_BEHAVIOR, _NUM_CONSTANTS = 3, 2
 _MOST_TOKENS = 32
-# A function has about as many tokens as eight of the numbers of a table, which fill up what is
-# left where no further function fits.
-_NUMBERS_A_FUNCTION = 8
+# A function has about as many tokens as ten numbers of a table, which fill up what is left where no
+# further function fits.
+_NUMBERS_A_FUNCTION = 10
 
 
 @dataclass(frozen=True)
 class _Behavior:
-    """What a function does to its argument, in words and in Python, by two numbers a < b."""
+    """What a function does to its argument, by two numbers a < b.
+
+    Attributes:
+        description: in a question about it.
+        docstring: its own.
+        argument, result: their types.
+        value: in Python.
+    """
 
     description: str
+    docstring: str
     argument: str
     result: str
     value: str
 
 
 _BEHAVIORS = (
-    _Behavior("multiplies its argument by {a} and adds {b}", "x: int", "int", "x * {a} + {b}"),
-    _Behavior("keeps its argument between {a} and {b}", "x: int", "int", "max({a}, min(x, {b}))"),
     _Behavior(
-        "divides its argument by {a} and gives what remains of the quotient after division by {b}",
-        "x: int",
+        "multiplies a number by {a} and then adds {b}",
+        "Scale a number by {a} and shift it by {b}.",
+        "int",
+        "int",
+        "x * {a} + {b}",
+    ),
+    _Behavior(
+        "keeps a number between {a} and {b}",
+        "Clamp a number: {a} at least, {b} at most.",
+        "int",
+        "int",
+        "max({a}, min(x, {b}))",
+    ),
+    _Behavior(
+        "divides a number by {a} and takes the quotient modulo {b}",
+        "Give the digit to base {b} that counts units of {a}.",
+        "int",
         "int",
         "x // {a} % {b}",
     ),
     _Behavior(
         "leaves out all items but those above {a} and below {b}",
-        "x: list[int]",
+        "Filter items: more than {a}, less than {b}.",
+        "list[int]",
         "list[int]",
         "[y for y in x if {a} < y < {b}]",
     ),
     _Behavior(
-        "takes one item in {b}, from index {a} on",
-        "x: list[int]",
+        "takes every item whose index is {a} plus a multiple of {b}",
+        "Start at index {a} and go on in steps of {b}.",
+        "list[int]",
         "list[int]",
         "x[{a}::{b}]",
     ),
     _Behavior(
         "shortens a text to {a} characters and puts spaces before it up to {b}",
-        "x: str",
+        "Cut to a width of {a} and align right in {b} columns.",
+        "str",
         "str",
         "x[:{a}].rjust({b})",
     ),
     _Behavior(
         "adds up the last {a} items and divides the sum by {b}",
-        "x: list[int]",
+        "Total the {a} items at the end, in parts of {b}.",
+        "list[int]",
         "float",
         "sum(x[-{a}:]) / {b}",
     ),
@@ -70,7 +95,7 @@ _BEHAVIORS = (
 def code_lookup(random: Random, amount: int) -> Sample:
     """Three functions found by what they do, two returned numbers; one a turn, in random order.
 
-    A unit is a number in the table that the module begins with, and eight are a function.
+    A unit is a number in the table that the module begins with, and ten are a function.
     """
     functions, constants = names(random, VERBS, NOUNS, joiner="_"), numbers(random, 5)
     behaviors = _behaviors(random)
@@ -94,8 +119,8 @@ def code_lookup(random: Random, amount: int) -> Sample:
         [(depth, f"\n\n\n{code}") for depth, (code, _) in zip(depths, asked, strict=True)],
     )
     context = (
-        "Read the following Python module. You will be asked several questions about it. Answer "
-        f"each of them with a name or a number alone.\n\n```python\nTABLE = {table}\n\n\n"
+        "Read the following Python module. You will be asked several questions about it.\n\n"
+        f"```python\nTABLE = {table}\n\n\n"
         f"{module}\n```\n\n"
     )
     return Sample(TASK, TASK, context, tuple(question for _, question in order))
@@ -113,15 +138,19 @@ def _behaviors(random: Random) -> Iterator[tuple[_Behavior, str, str]]:
 
 
 def _by_behavior(name: str, behavior: _Behavior, a: str, b: str) -> tuple[str, Question]:
-    value = behavior.value.format(a=a, b=b)
-    code = f"def {name}({behavior.argument}) -> {behavior.result}:\n    return {value}"
+    docstring, value = (text.format(a=a, b=b) for text in (behavior.docstring, behavior.value))
+    code = (
+        f"def {name}(x: {behavior.argument}) -> {behavior.result}:\n"
+        f'    """{docstring}"""\n'
+        f"    return {value}"
+    )
     description = behavior.description.format(a=a, b=b)
-    return code, _question(f"Which function {description}?", name)
+    return code, _question(f"Which function {description}? Answer with its name.", name)
 
 
 def _constant(name: str, value: str) -> tuple[str, Question]:
-    code = f"def {name}() -> int:\n    return {value}"
-    return code, _question(f"Which number does {name}() return?", value)
+    code = f'def {name}() -> int:\n    """Give a constant."""\n    return {value}'
+    return code, _question(f"Which number does {name}() return? Answer with the number.", value)
 
 
 def _question(text: str, answer: str) -> Question:

@@ -87,11 +87,11 @@ def test_values_are_those_of_their_keys(length: int, seed: int) -> None:
 
 
 BEHAVIORS: dict[str, Callable[[Any, int, int], bool]] = {
-    "multiplies its": lambda f, a, b: f(7) == 7 * a + b,
-    "keeps its": lambda f, a, b: (f(a - 1), f(a + 1), f(b + 9)) == (a, min(a + 1, b), b),
-    "divides its": lambda f, a, b: f(123_456) == (123_456 // a) % b,
+    "multiplies a": lambda f, a, b: f(7) == 7 * a + b,
+    "keeps a": lambda f, a, b: (f(a - 1), f(a + 1), f(b + 9)) == (a, min(a + 1, b), b),
+    "divides a": lambda f, a, b: f(123_456) == (123_456 // a) % b,
     "leaves out": lambda f, a, b: f([a, b, *range(a + 1, b)]) == list(range(a + 1, b)),
-    "takes one": lambda f, a, b: f(list(range(3000))) == list(range(a, 3000, b)),
+    "takes every": lambda f, a, b: f(list(range(3000))) == list(range(a, 3000, b)),
     "shortens a": lambda f, a, b: f("x" * 2000) == " " * (b - a) + "x" * a,
     "adds up": lambda f, a, b: f([5, *[1] * a]) == a / b,
 }
@@ -105,7 +105,7 @@ def test_functions_do_what_is_said_of_them(length: int, seed: int) -> None:
     module: dict[str, Any] = {}
     exec(code, module)
     assert code.count("\ndef ") == sum(callable(value) for value in module.values())
-    by_name = [question for question in sample.questions if question.text.endswith("return?")]
+    by_name = [question for question in sample.questions if " return?" in question.text]
     assert len(by_name) == 2
     for question in sample.questions:
         if question in by_name:
@@ -117,9 +117,8 @@ def test_functions_do_what_is_said_of_them(length: int, seed: int) -> None:
             (holds,) = (check for begin, check in BEHAVIORS.items() if said.startswith(begin))
             a, b = sorted(map(int, re.findall(r"\d+", said)))
             assert holds(module[question.answers[0]], a, b)
-            bodies = [line for line in code.split("\n") if line.startswith("    return")]
-            same = [body for body in bodies if {str(a), str(b)} <= set(re.findall(r"\d+", body))]
-            assert len(same) == 1
+            bodies = [set(re.findall(r"\d+", body)) for body in code.split("\n\n\n")]
+            assert sum({str(a), str(b)} <= numbers for numbers in bodies) == 1
 
 
 @given(length=LENGTHS, seed=SEEDS)
@@ -128,7 +127,7 @@ def test_the_whole_text_has_no_word_of_a_question(length: int, seed: int) -> Non
     sample = sample_of(TASKS, "no_literal_match", length, seed)
     text = sample.context.partition("\n\n")[2]
     for question in sample.questions:
-        assert not content_words(question.text) & set(words_of(text)) - {"new"}
+        assert not content_words(question.text) & set(words_of(text))
 
 
 def stems(text: str) -> list[str]:
