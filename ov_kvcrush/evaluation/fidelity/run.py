@@ -18,6 +18,7 @@ from ov_kvcrush.evaluation.fidelity.budgets import (
     needs_whole_pages,
     policy_config,
 )
+from ov_kvcrush.evaluation.fidelity.cut_forks import CutRule
 from ov_kvcrush.evaluation.fidelity.free_running import GenaiAnswers, end_tokens, tokens_alike
 from ov_kvcrush.evaluation.fidelity.measuring import Given, Measurement
 from ov_kvcrush.evaluation.fidelity.prompts import Prompt, Prompter
@@ -133,8 +134,7 @@ class FidelityRun:
             given,
             settings=tuple(self.settings),
             keeps=tuple({c.keep for c in self.configurations if c.keep is not None}),
-            prefill_factor=self.prefill_factor,
-            whole_pages=needs_whole_pages(self.configurations),
+            rule=CutRule(self.prefill_factor, needs_whole_pages(self.configurations)),
             runs_free=self._runs_free,
         )
 
