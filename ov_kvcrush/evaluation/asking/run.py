@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -102,7 +102,7 @@ class AskingRun:
 
     def run(
         self, samples: Sequence[Sample], progress: Progress, journal: Journal | None = None
-    ) -> Iterator[SampleResult]:
+    ) -> Generator[SampleResult, None, None]:
         """Ask one sample after the other; the result of each once it is there, and written down.
 
         Samples that do not fit the model's context, or are too short for a budget, are left out.
