@@ -1,33 +1,50 @@
-"""Generated samples without a model: tokens counted by a rule, each task read by its own solver."""
+"""Samples that the trained small model answers, and what they are scored by."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
+import numpy as np
 
-from hypothesis import strategies as st
+from ov_kvcrush.evaluation.suites.sample import Question, Sample
 
-from ov_kvcrush.evaluation.suites.generating.fitting import num_tokens
-from ov_kvcrush.evaluation.suites.generating.making import Maker, make_samples
-from ov_kvcrush.evaluation.suites.sample import Sample
-
-LENGTHS = st.integers(2500, 8000)
-SEEDS = st.integers(0, 10**6)
+NUM_FLIGHTS = 24
 
 
-def count(text: str) -> int:
-    """Pieces of at most four letters or digits, and marks: about what tokenizers make of a text."""
-    return len(re.findall(r"\w{1,4}|[^\w\s]", text))
+def gates(seed: int = 0) -> dict[str, str]:
+    """Gates by flight."""
+    generator = np.random.default_rng(seed)
+    numbers = generator.choice(np.arange(1000, 9999), NUM_FLIGHTS, replace=False)
+    return {
+        f"{a}{b}-{number}": f"{gate}{place}"
+        for a, b, number, gate, place in zip(
+            generator.choice(list("KLMNP"), NUM_FLIGHTS),
+            generator.choice(list("ABCDE"), NUM_FLIGHTS),
+            numbers,
+            generator.choice(list("ABCD"), NUM_FLIGHTS),
+            generator.integers(10, 40, NUM_FLIGHTS),
+            strict=True,
+        )
+    }
 
 
-def sample_of(makers: Mapping[str, Maker], task: str, length: int, seed: int) -> Sample:
-    """The first sample of ``task``, whose length is checked."""
-    (sample,) = make_samples(makers, length, count, 1, seed, [task])
-    assert 0.98 * length <= num_tokens(sample, count) <= length
-    assert (sample.task, sample.is_chat) == (task, True)
-    assert all(question.kind == task for question in sample.questions)
-    assert all(question.most_tokens > 0 for question in sample.questions)
-    assert sample.context.endswith("\n\n")
-    (again,) = make_samples(makers, length, count, 1, seed, [task])
-    assert again == sample
-    return sample
+def flights(
+    num_questions: int = 1, seed: int = 0, replies: tuple[str | None, ...] = (None, None, None)
+) -> Sample:
+    """A text of about 500 tokens that says where flights leave, and questions about some."""
+    of_flight = gates(seed)
+    said = "\n".join(f"Flight {flight} leaves from gate {g}." for flight, g in of_flight.items())
+    questions = tuple(
+        Question(
+            f"{'' if number else 'Question: '}From which gate does flight {flight} leave?",
+            (of_flight[flight],),
+            "exact",
+            most_tokens=12,
+            reply=replies[number],
+        )
+        for number, flight in enumerate(list(of_flight)[5 : 5 + 5 * num_questions : 5])
+    )
+    return Sample(f"flights-{seed}", "flights", f"Text:\n{said}\n\n", questions)
+
+
+def exact(text: str, question: Question) -> float:
+    """1 where ``text`` is a right answer, else 0."""
+    return float(text.strip() in question.answers)

@@ -9,7 +9,7 @@ import pytest
 from ov_kvcrush.errors import ConfigError
 from ov_kvcrush.evaluation.suites.generating.making import make_samples
 from ov_kvcrush.evaluation.suites.sample import Question, Sample
-from tests.support.samples import count
+from tests.support.generated_samples import count
 
 
 class Dice:

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from ov_kvcrush.evaluation.suites.generating.making import make_samples
 from ov_kvcrush.evaluation.suites.ruler.tasks import TASKS
 from ov_kvcrush.evaluation.suites.sample import Sample
-from tests.support.samples import LENGTHS, SEEDS, count, sample_of
+from tests.support.generated_samples import LENGTHS, SEEDS, count, sample_of
 
 NEEDLE = re.compile(r"One of the magic (?:number|UUID)s of (\S+) is (\S+)\.(?=\s)")
 

@@ -16,7 +16,7 @@ from ov_kvcrush.evaluation.suites.generating.prose import words_of
 from ov_kvcrush.evaluation.suites.sample import Question, Sample
 from ov_kvcrush.evaluation.suites.turns.associations import ASSOCIATIONS, content_words
 from ov_kvcrush.evaluation.suites.turns.tasks import TASKS
-from tests.support.samples import LENGTHS, SEEDS, count, sample_of
+from tests.support.generated_samples import LENGTHS, SEEDS, count, sample_of
 
 
 def scored(sample: Sample) -> list[Question]:
