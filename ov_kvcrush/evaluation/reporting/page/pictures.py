@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
 from markupsafe import Markup
 
-from ov_kvcrush.evaluation.reporting.page.series import Series, series_of
+from ov_kvcrush.evaluation.reporting.page.series import Series, legend_columns, series_of
 from ov_kvcrush.evaluation.reporting.page.svg import INK, PAPER, RULE, log_ticks, picture, to_svg
 from ov_kvcrush.evaluation.reporting.shown_text import one_line
 from ov_kvcrush.evaluation.reporting.suite_results import SuiteResults
@@ -68,7 +69,8 @@ def _score_picture(
     ends: tuple[float, float],
     name: str,
 ) -> Markup:
-    num_rows = (len(lines) + 1) // 2
+    columns = legend_columns(series for series, _ in lines)
+    num_rows = math.ceil(len(lines) / columns)
     with picture(f"{name}-{setting}", 3.3 + 0.18 * num_rows) as figure:
         axes = figure.subplots()
         full = results.full and results.estimate(setting, results.full, turns)
@@ -82,7 +84,7 @@ def _score_picture(
         axes.set_ylim(ends[0] - room, ends[1] + room)
         axes.set_ylabel("score × 100")
         axes.grid(axis="y")
-        figure.legend(loc="outside lower center", ncols=2, handlelength=3.5)
+        figure.legend(loc="outside lower center", ncols=columns, handlelength=3.5)
         return to_svg(figure, "Score over the KV cache's size, a line a policy")
 
 
@@ -112,7 +114,8 @@ def task_picture(
     if not bars:
         return None
     tasks = results.tasks[:MOST_TASKS]
-    num_rows = (len(bars) + 1) // 2
+    columns = legend_columns(series for series, _ in bars)
+    num_rows = math.ceil(len(bars) / columns)
     height = 0.7 + 0.18 * num_rows + len(tasks) * (len(bars) + 1) * _BAR
     with picture(name, max(2.0, height)) as figure:
         axes = figure.subplots()
@@ -142,7 +145,7 @@ def task_picture(
         axes.set_xlabel("score × 100")
         axes.grid(axis="x")
         axes.set_axisbelow(True)
-        figure.legend(loc="outside upper center", ncols=2)
+        figure.legend(loc="outside upper center", ncols=columns)
         return to_svg(figure, "Bars of scores by task, a colour a policy")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from ov_kvcrush.evaluation.configurations import Configuration
@@ -13,7 +14,9 @@ from ov_kvcrush.evaluation.reporting.suite_results import SuiteResults
 _MARKS = ("o", "s", "^", "D", "v", "P", "X")
 _LINES = ("-", "--", "-.", ":")
 _HATCHES = ("", "////", "xxxx", "||||", "\\\\\\\\")
-_LONGEST = 30
+_LONGEST = 26
+# Characters that half of a picture's width has room for.
+_HALF = 20
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,11 @@ class Series:
     mark: str
     line: str
     hatch: str
+
+
+def legend_columns(series: Iterable[Series]) -> int:
+    """As many as a narrow picture has room for."""
+    return 2 if all(len(one.label) <= _HALF for one in series) else 1
 
 
 def series_of(results: SuiteResults) -> list[Series]:
