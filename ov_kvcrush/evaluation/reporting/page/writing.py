@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib.resources import files
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
+from ov_kvcrush.errors import ConfigError
 from ov_kvcrush.evaluation.reporting import tables
 from ov_kvcrush.evaluation.reporting.differences import INSIDE, comparisons
 from ov_kvcrush.evaluation.reporting.page.kept_map import kept_maps, kept_picture, limits_of
@@ -29,6 +31,8 @@ from ov_kvcrush.files import write_text
 # one that is not a row either is in the journal.
 _MOST_BYTES_OF_SAMPLES = 6_000_000
 _MOST_ROWS = 5_000
+
+_FORMATS = (".html", ".htm")
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,21 @@ class RunFacts:
             ("Date", self.date),
             *self.more.items(),
         ]
+
+
+def require_report(path: Path) -> None:
+    """Refuse before anything runs a report that could not be written in the end.
+
+    Raises:
+        ConfigError: matplotlib is missing, or ``path`` does not end like a page.
+    """
+    if find_spec("matplotlib") is None:
+        raise ConfigError(
+            "the report's pictures need matplotlib, which is not installed",
+            'Install it: pip install "ov-kvcrush[eval]"',
+        )
+    if path.suffix.lower() not in _FORMATS:
+        raise ConfigError(f"{path} is not the name of a page", f"Name it {' or '.join(_FORMATS)}.")
 
 
 def write_report(

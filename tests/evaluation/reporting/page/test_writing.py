@@ -12,7 +12,12 @@ import pytest
 from ov_kvcrush.errors import ConfigError, OVKVCrushError
 from ov_kvcrush.evaluation.configurations import Configuration
 from ov_kvcrush.evaluation.reporting.page import writing
-from ov_kvcrush.evaluation.reporting.page.writing import RunFacts, report_html, write_report
+from ov_kvcrush.evaluation.reporting.page.writing import (
+    RunFacts,
+    report_html,
+    require_report,
+    write_report,
+)
 from ov_kvcrush.evaluation.reporting.suite_results import SuiteResults
 from tests.support.suite_results import (
     FULL,
@@ -210,6 +215,10 @@ def test_little_can_be_shown_too(what: str) -> None:
     assert ("Score over the cache" in html) == (what != "without sizes")
 
 
+def test_nothing_at_all_is_a_page_too() -> None:
+    assert "0 samples" in report_html(SuiteResults.of((FULL, RANK), [], []), FACTS)
+
+
 def test_it_is_written_whole(tmp_path: Path) -> None:
     path = tmp_path / "report.html"
     write_report(path, single_results(), FACTS)
@@ -223,3 +232,20 @@ def test_what_was_not_measured_is_not_compared_with(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="'h2o' was not measured"):
         write_report(path, single_results(), FACTS, compare="h2o")
     assert not path.exists()
+
+
+def test_a_report_that_cannot_be_written_is_refused_early(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    require_report(tmp_path / "report.HTML")
+    with pytest.raises(ConfigError, match="is not the name of a page"):
+        require_report(tmp_path / "report.pdf")
+    monkeypatch.setattr(writing, "find_spec", lambda _: None)
+    with pytest.raises(ConfigError, match=r"pip install .*ov-kvcrush\[eval\]"):
+        require_report(tmp_path / "report.html")
+
+
+def test_an_empty_answer_is_called_that() -> None:
+    sample = make_sample("a", "qa")
+    result = make_result(sample, {("known", FULL): (0,)}, text="\n")
+    assert "(empty)" in report_html(SuiteResults.of((FULL,), [sample], [result]), FACTS)
