@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -19,6 +19,7 @@ from ov_kvcrush.model_folder import (
     require_graph,
 )
 from ov_kvcrush.plan import PLAN_FILE, KVPlan
+from ov_kvcrush.plan_records import Measurement, check_by_layer
 
 _FOREIGN = "Give a model's folder, or the ov_kvcrush.json in it."
 
@@ -85,13 +86,24 @@ def _with_gate(path: Path, folder: Path, plan: KVPlan, has_plan: bool) -> Inspec
     gate = Gate.load(folder)
     return InspectedModel(
         path,
-        plan,
+        _with_measurement(plan, gate) if gate and not plan.gate_measurement else plan,
         has_plan,
         folder,
         gate=gate,
         gate_bytes=(folder / GATE_FILE).stat().st_size if gate else 0,
         plan_written=(folder / PLAN_FILE).stat().st_mtime if has_plan else 0.0,
     )
+
+
+def _with_measurement(plan: KVPlan, gate: Gate) -> KVPlan:
+    """``plan``, which does not tell of its gate, with what the gate says of itself."""
+    about = {name: value for name, value in gate.about.items() if name != "ov-kvcrush"}
+    try:
+        measurement = Measurement.from_dict(about)
+        check_by_layer(len(plan.layers), None, None, measurement)
+    except (KeyError, TypeError, AttributeError):
+        return plan
+    return replace(plan, gate_measurement=measurement)
 
 
 def _unplanned(folder: Path) -> KVPlan:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+
+from ov_kvcrush.errors import OVKVCrushError
+from ov_kvcrush.files import replacing
 
 # Shares below this are drawn as this: what is 0 has no place on a logarithmic scale.
 _LEAST = 0.01
@@ -26,6 +30,9 @@ def save_heat_map(
         path: of the picture, with a suffix that matplotlib knows.
         title: above it.
         label: of the scale.
+
+    Raises:
+        OVKVCrushError: it cannot be written; ``path`` is what it was.
     """
     # Without pyplot no backend is chosen, so that no display is looked for.
     from matplotlib.colors import LogNorm
@@ -51,7 +58,7 @@ def save_heat_map(
     has_windows = any(share is None for layer in shares for share in layer)
     axes.set_xlabel("layer" + (" (grey: a sliding window, no budget)" if has_windows else ""))
     axes.set_ylabel("KV head")
-    axes.set_title(title, fontsize=10)
+    axes.set_title(title, fontsize=10, parse_math=False)
     if min(width, height) >= _CELL_WITH_NUMBER:
         middle = np.sqrt(least * most)
         for (head, column), share in np.ndenumerate(grid):
@@ -64,4 +71,9 @@ def save_heat_map(
     bar.set_ticks(ticks, labels=[f"{tick:g}" for tick in ticks], fontsize=8)
     bar.ax.minorticks_off()
     bar.set_label(label, fontsize=8)
-    figure.savefig(path, dpi=150)
+    try:
+        with replacing(path) as stream, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of characters that the font lacks
+            figure.savefig(stream, format=path.suffix[1:].lower(), dpi=150)
+    except OSError as error:
+        raise OVKVCrushError(f"cannot write {path}: {error.strerror}") from error

@@ -101,7 +101,8 @@ def fit_of(session: InspectedSession, model: InspectedModel) -> Fit:
         own.require(saved.identity.to_dict(), session.path)
         forecast = CacheForecast(config, plan.layers, precisions, plan.head_shares)
     except (SessionError, ConfigError) as error:
-        return Fit(error.message, same_gate)
+        reason = error.message
+        return Fit(reason.replace(f"{session.path} ", "it ", 1), same_gate)
     return Fit(saved.why_not_by(forecast.cache_layers), same_gate)
 
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from ov_kvcrush.config import KVCacheConfig
 from ov_kvcrush.runtime.eviction.budgets import CacheBudgets
-from ov_kvcrush.runtime.pages.layout import PAGE_SIZE, pages_for
+from ov_kvcrush.runtime.pages.layout import pages_for
 from ov_kvcrush.runtime.sequences.sequence import Cut, Sequence
 
 # Shorter ones fill the processor worse: they read 15 % slower than the longest. So do those whose

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -33,7 +34,7 @@ def print_rows(title: str, rows: Sequence[tuple[str, str]]) -> None:
         for name, value in rows:
             print(f"  {name:<{width}}  {value}")
         return
-    table = Table(title=Text(title), title_justify="left", show_header=False)
+    table = Table(title=escape(title), title_justify="left", show_header=False)
     for row in rows:
         table.add_row(*map(Text, row))
     console.print(table)

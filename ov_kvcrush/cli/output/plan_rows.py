@@ -8,7 +8,7 @@ from typing import Any
 
 from ov_kvcrush.config import KVCacheConfig
 from ov_kvcrush.gate import GATE_FILE, MOST_NATS_REPEATING
-from ov_kvcrush.plan import KVPlan
+from ov_kvcrush.plan import KVPlan, LayerGeometry
 from ov_kvcrush.plan_records import Measurement, ValueBasis
 from ov_kvcrush.precisions import LayerPrecision, ranges_of
 from ov_kvcrush.progress import describe_seconds
@@ -95,15 +95,19 @@ def model_line(plan: KVPlan) -> str:
     """Architecture and geometry."""
     parts = [plan.model_type]
     if plan.layers:
-        layer = plan.layers[0]
-        parts += [
-            f"{len(plan.layers)} layers",
-            f"{layer.num_query_heads} query / {layer.num_kv_heads} KV heads of "
-            f"{layer.key_head_size}",
-        ]
+        parts.append(geometry_line(plan.layers))
     if plan.context_length:
         parts.append(f"context {plan.context_length:,}")
     return ", ".join(parts)
+
+
+def geometry_line(layers: Sequence[LayerGeometry]) -> str:
+    """Layers and heads of a model that has some."""
+    kinds = dict.fromkeys(
+        f"{layer.num_query_heads} query / {layer.num_kv_heads} KV heads of {layer.key_head_size}"
+        for layer in layers
+    )
+    return f"{len(layers)} layers, {' and '.join(kinds)}"
 
 
 def weights_line(weights: dict[str, Any]) -> str:
