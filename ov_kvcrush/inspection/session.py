@@ -9,12 +9,11 @@ from typing import Any
 from ov_kvcrush.config import KVCacheConfig
 from ov_kvcrush.errors import ConfigError, SessionError
 from ov_kvcrush.inspection.model import InspectedModel
-from ov_kvcrush.pipeline.saving import CHAT, PREFIX, are_messages
+from ov_kvcrush.pipeline.saving import PREFIX, require_kind, require_read
 from ov_kvcrush.precisions import LayerPrecision
 from ov_kvcrush.runtime.eviction.forecast import CacheForecast
 from ov_kvcrush.runtime.session_files.cache_identity import CacheIdentity
 from ov_kvcrush.runtime.session_files.session_contents import SessionContents, read_session
-from ov_kvcrush.runtime.session_files.session_file import unusable_session
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,14 +73,8 @@ def inspect_session(path: Path) -> InspectedSession:
         SessionError: it is damaged, or not a session.
     """
     contents = read_session(path)
-    about = contents.about
-    kind = about.get("kind")
-    if kind == CHAT and not are_messages(about.get("messages")):
-        raise unusable_session(path, "its messages are not objects of role and content")
-    if kind == PREFIX and not (isinstance(about.get("text"), str) and about["text"]):
-        raise unusable_session(path, "it does not say which text it is of")
-    if kind not in (CHAT, PREFIX):
-        raise unusable_session(path, f"it is neither a chat nor a prefix, but {kind!r}")
+    if require_kind(contents.about, path) == PREFIX:
+        require_read(contents.state, path)
     file = path.stat()
     return InspectedSession(path, contents, file.st_size, file.st_mtime)
 

@@ -411,7 +411,21 @@ class TestNeither:
         assert "no such folder" in told
 
 
-WEIRD = (None, True, -1, 0, 1e300, 10**400, float("nan"), float("inf"), "", "x", [], {}, [None])
+WEIRD: tuple[Any, ...] = (
+    None,
+    True,
+    -1,
+    0,
+    1e300,
+    10**400,
+    float("nan"),
+    float("inf"),
+    "",
+    "x",
+    [],
+    {},
+    [None],
+)
 
 
 def _leaves(value: Any, at: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
