@@ -46,7 +46,7 @@ class Outputs:
         """
         for path in (self.output, self.plot):
             if path is not None:
-                _check_writable(path, data)
+                check_writable(path, data)
         if self.plot is not None:
             require_plot(self.plot)
 
@@ -80,8 +80,12 @@ class Outputs:
                     save_plot(self.plot)
 
 
-def _check_writable(path: Path, data: Path) -> None:
-    """Refuse before anything runs a file that could not, or should not, be written in the end."""
+def check_writable(path: Path, data: Path) -> None:
+    """Refuse before anything runs a file that could not, or should not, be written in the end.
+
+    Raises:
+        ConfigError: it is so, or ``path`` is ``data``, which is read.
+    """
     if os.path.realpath(path) == os.path.realpath(data):
         raise ConfigError(f"{path} is the data itself", "Give the name of another file.")
     folder = Path(os.path.realpath(path)).parent
