@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _PANELS = ("ttft", "tpot", "kv_bytes_peak", "resident_bytes")
-_WIDTH, _ROW_HEIGHT = 15, 3.6
+_WIDTH, _ROW_HEIGHT = 17, 3.6
+_COLORS_OF_PARTS = "Set2"  # of others than the sides'
 
 
 def save_benchmark_plot(report: Report, path: Path) -> None:
@@ -72,13 +73,15 @@ def _draw_parts(axes: Axes, cell: Cell) -> None:
     _stack(axes, shares, shown)
     axes.set_xlabel("where the time goes [%]")
     if shown:
-        axes.legend(fontsize=7, loc="lower right")
+        axes.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
 
 
 def _stack(axes: Axes, shares: Sequence[dict[str, float]], shown: Sequence[str]) -> None:
+    from matplotlib import colormaps
+
     lefts = [0.0] * len(shares)
     for part in shown:
         widths = [100 * parts.get(part, 0.0) for parts in shares]
-        color = f"C{PARTS.index(part)}"
+        color = colormaps[_COLORS_OF_PARTS](PARTS.index(part))
         axes.barh(range(len(shares)), widths, left=lefts, label=part, color=color)
         lefts = [left + width for left, width in zip(lefts, widths, strict=True)]

@@ -6,22 +6,20 @@ Speed depends on a model's shape, not on what it has learnt.
 from __future__ import annotations
 
 import os
-import tempfile
-from dataclasses import dataclass
+import shutil
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from ov_kvcrush.benchmark.random_gate import random_gate
 from ov_kvcrush.errors import ConfigError, ExportError, did_you_mean
-from ov_kvcrush.model_folder import GRAPH_FILE
+from ov_kvcrush.model_folder import GRAPH_FILE, fingerprint
 from ov_kvcrush.progress import Progress
 
-if TYPE_CHECKING:
-    from ov_kvcrush.plan import KVPlan
-
 _SEED = 0
-_TOKENIZER_VOCABULARY = 5120
+VOCABULARY = 5120
+"""Tokens that all of them know."""
 _CONTEXT_LENGTH = 32768
 _SPECIAL_TOKENS = ("<pad>", "<s>", "</s>")
 _PAD, _BEGIN, _END = range(len(_SPECIAL_TOKENS))
@@ -46,7 +44,7 @@ class Shape:
     query_heads: int
     kv_heads: int
     feed_forward: int
-    vocabulary: int = _TOKENIZER_VOCABULARY
+    vocabulary: int = VOCABULARY
     ties_embeddings: bool = False
 
 
@@ -70,8 +68,6 @@ def default_folder() -> Path:
 def make_random_model(name: str, keep_in: Path, progress: Progress, verbose: bool = False) -> Path:
     """The folder of the model called ``name`` in ``SHAPES``, made if it is not there yet.
 
-    Its weights are 8-bit, and it is calibrated as any export is.
-
     Args:
         name: of the shape.
         keep_in: folder for it and others; made if it is not there.
@@ -84,20 +80,16 @@ def make_random_model(name: str, keep_in: Path, progress: Progress, verbose: boo
     """
     if name not in SHAPES:
         raise ConfigError(f"unknown random model {name!r}", did_you_mean(name, SHAPES))
-    return make_model_of_shape(SHAPES[name], keep_in / name, progress, verbose=verbose)
+    return make_model_of_shape(SHAPES[name], keep_in / name, progress, verbose)
 
 
 def make_model_of_shape(
-    shape: Shape, folder: Path, progress: Progress, calibrate: bool = True, verbose: bool = False
+    shape: Shape, folder: Path, progress: Progress, verbose: bool = False
 ) -> Path:
     """Export a model of ``shape`` to ``folder``, unless it is there; as :func:`make_random_model`.
 
-    Args:
-        shape: of the model.
-        folder: appears whole or not at all.
-        progress: is told how far it is.
-        calibrate: whether its heads are measured and a gate is fitted, which takes minutes.
-        verbose: whether the libraries' own output is shown.
+    Its weights are 8-bit. It has a gate, as models that were calibrated have, but one of random
+    weights too: measuring what nothing was learnt of would take minutes and tell nothing.
     """
     if (folder / GRAPH_FILE).exists():
         return folder
@@ -110,23 +102,46 @@ def make_model_of_shape(
                 'Run: pip install "ov-kvcrush[export]"',
             )
     progress.note(f"a model of random weights is made in {folder}, once")
+    folder = Path(os.path.abspath(folder))
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ExportError(f"{folder.parent} cannot be made: {error.strerror}") from error
-    work_in_child(partial(_make, shape, folder, calibrate), progress, verbose, "random model")
+    work_in_child(
+        partial(_make, shape, folder),
+        progress,
+        verbose,
+        "random model",
+        clear_up=partial(_clear_up, folder),
+    )
     return folder
 
 
-def _make(shape: Shape, folder: Path, calibrate: bool, progress: Progress) -> KVPlan:
+def _make(shape: Shape, folder: Path, progress: Progress) -> None:
     from ov_kvcrush.export import ExportOptions, export_model
 
-    with tempfile.TemporaryDirectory(dir=folder.parent) as checkpoint:
-        _save_checkpoint(shape, Path(checkpoint))
-        options = ExportOptions(
-            model=checkpoint, output=folder, weight_format="int8", calibrate=calibrate
-        )
-        return export_model(options, progress)
+    making = _making(folder, os.getpid())
+    checkpoint, model = making / "checkpoint", making / "model"
+    try:
+        checkpoint.mkdir(parents=True)
+    except OSError as error:
+        raise ExportError(f"cannot write in {folder.parent}: {error.strerror}") from error
+    _save_checkpoint(shape, checkpoint)
+    options = ExportOptions(
+        model=str(checkpoint), output=model, weight_format="int8", calibrate=False
+    )
+    export_model(options, progress)
+    replace(random_gate(model), fingerprint=fingerprint(model)).save(model)
+    os.rename(model, folder)  # it appears whole or not at all
+
+
+def _making(folder: Path, process: int) -> Path:
+    return folder.with_name(f".{folder.name}.making-{process}")
+
+
+def _clear_up(folder: Path, process: int) -> None:
+    """Remove what the process has left, however it ended."""
+    shutil.rmtree(_making(folder, process), ignore_errors=True)
 
 
 def _save_checkpoint(shape: Shape, folder: Path) -> None:
@@ -156,7 +171,7 @@ def _save_checkpoint(shape: Shape, folder: Path) -> None:
 
 
 def _save_tokenizer(folder: Path) -> None:
-    """Pieces of the package's own prose, so that calibrating reads texts of ordinary length."""
+    """Its pieces are those of the package's own prose."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -166,7 +181,7 @@ def _save_tokenizer(folder: Path) -> None:
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=_TOKENIZER_VOCABULARY,
+        vocab_size=VOCABULARY,
         special_tokens=list(_SPECIAL_TOKENS),
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,

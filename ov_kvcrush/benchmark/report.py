@@ -138,7 +138,7 @@ def _number(value: float | None, factor: float) -> str:
     if value is None:
         return "–"
     shown = factor * value
-    digits = ",.0f" if shown >= 999.5 else ".1f" if shown >= 99.95 else ".3g"
+    digits = ",.0f" if shown >= 999.5 else ".1f" if shown >= 99.95 else "#.3g"
     return format(shown, digits)
 
 
@@ -146,5 +146,5 @@ def _spread(ratio: Ratio | None, is_counted: bool) -> str:
     if ratio is None:
         return "–"
     if is_counted:
-        return f"{ratio.median:.3g}"
+        return f"{ratio.median:.2f}"
     return f"{ratio.median:.2f} ({ratio.low:.2f}–{ratio.high:.2f})"

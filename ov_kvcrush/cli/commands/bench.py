@@ -22,7 +22,7 @@ from ov_kvcrush.errors import ConfigError, OVKVCrushError
 from ov_kvcrush.evaluation.configurations import AS_EXPORTED, parse_precision
 
 if TYPE_CHECKING:
-    from ov_kvcrush.benchmark.grid import BenchmarkOptions
+    from ov_kvcrush.benchmark.options import BenchmarkOptions
     from ov_kvcrush.benchmark.results import Cell
 
 app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
@@ -224,7 +224,7 @@ def bench(
     outputs.check(model_dir or Path(random_model or ""))
     folder = _model_folder(model_dir, random_model, keep_in, verbose)
     from ov_kvcrush.benchmark.contestants import CONTESTANTS
-    from ov_kvcrush.benchmark.grid import BenchmarkOptions
+    from ov_kvcrush.benchmark.options import BenchmarkOptions
 
     options = BenchmarkOptions(
         model_dir=folder,
