@@ -12,9 +12,10 @@ from statistics import median
 import psutil
 
 from harness.models import SHAPES, model_folder
-from ov_kvcrush.benchmark.contestants import OURS, SideSetup
+from ov_kvcrush.benchmark.contestants import OURS
 from ov_kvcrush.benchmark.machine import LoadMeter
 from ov_kvcrush.benchmark.our_side import OurSide
+from ov_kvcrush.benchmark.side_setup import SideSetup
 from ov_kvcrush.benchmark.workload import Workload
 
 WORKLOAD = Workload(prompt_tokens=4096, answer_tokens=1)

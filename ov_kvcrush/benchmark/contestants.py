@@ -1,20 +1,27 @@
-"""The engines that take turns, and the cache settings that give each of them the same total."""
+"""The engines that can take turns, by name, and the settings of ours that can be compared."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from ov_kvcrush.config import KVCacheConfig
-from ov_kvcrush.errors import ConfigError
-from ov_kvcrush.runtime.pages.layout import PAGE_SIZE
+from ov_kvcrush.errors import ConfigError, did_you_mean
 
 OURS = "paged"
-LEAST_BUDGET = 224
-"""Tokens of the smallest total: below it ours, which may grow by its slack, has nothing to choose
-between the first and the last tokens."""
+
+# What all engines get alike, and the flag that gives it.
+_SHARED = {
+    "max_cache_size": "--max-cache-size",
+    "kv_budget_mb": "--max-cache-size",
+    "key_cache_precision": "--precision",
+    "value_cache_precision": "--precision",
+    "pool_size": "--pool-size",
+    "prefix_caching": "",
+}
 
 
 @dataclass(frozen=True)
@@ -53,81 +60,61 @@ CONTESTANTS = {
 """By the name that the command line has for them."""
 
 
-@dataclass(frozen=True)
-class SideSetup:
-    """What a side is made of; it can be sent to another process.
+def find_contestant(text: str) -> Contestant:
+    """The contestant that ``text`` names: ``NAME``, or ``paged:FIELD=VALUE,...``.
 
-    Attributes:
-        engine: name in ``CONTESTANTS``.
-        model_dir: exported model.
-        device: name of the device.
-        max_cache_size: the most tokens of a sequence that a cache may hold behind its prompt,
-            whoever keeps it; 0 for all.
-        precision: of keys and of values; None is as exported.
-        pool_size: tokens that the page pool holds.
-        num_threads: processors it may run on.
-        max_num_batched_tokens: of one inference.
-        max_num_seqs: sequences that run at once.
-        properties: of the plugin.
-        decode_precision: of our engine, as ``LLMPipeline`` has it.
-    """
-
-    engine: str
-    model_dir: Path
-    device: str
-    max_cache_size: int
-    precision: tuple[str, str] | None
-    pool_size: int
-    num_threads: int
-    max_num_batched_tokens: int
-    max_num_seqs: int
-    properties: Mapping[str, str] = field(default_factory=dict)
-    decode_precision: str | None = None
-
-    @property
-    def evicts(self) -> bool:
-        """Whether its cache is ever cut."""
-        return self.max_cache_size > 0 and self.engine != "genai"
-
-    @property
-    def title(self) -> str:
-        """For people: engine and total."""
-        total = f", {self.max_cache_size:,} tokens" if self.evicts else ""
-        return CONTESTANTS[self.engine].title + total
-
-    def cache_config(self) -> KVCacheConfig:
-        """What its cache may hold."""
-        key, value = self.precision or (None, None)
-        config = KVCacheConfig(
-            pool_size=self.pool_size,
-            # No two prompts begin alike, so that nothing is there to be found.
-            prefix_caching=False,
-            key_cache_precision=key,
-            value_cache_precision=value,
-        )
-        if not self.evicts:
-            return config
-        config = KVCacheConfig.from_dict(
-            config.to_dict()
-            | {"max_cache_size": self.max_cache_size}
-            | dict(CONTESTANTS[self.engine].settings)
-        )
-        if self.engine != OURS:
-            return config
-        # openvino_genai's cache grows by a page past its total before it is cut, ours by its slack.
-        # So ours is cut to less: neither ever holds more than the other may.
-        slack = config.decode_slack - PAGE_SIZE
-        return replace(config, max_cache_size=config.max_cache_size - slack)
-
-
-def require_budget(max_cache_size: int) -> None:
-    """Refuse a total that not every side can keep.
+    Args:
+        text: such as ``paged:prefill_budget=928``. Values are JSON, or text that needs no quotes.
 
     Raises:
-        ConfigError: it is too small, or not whole pages, which openvino_genai evicts.
+        ConfigError: an unknown name or setting, one that all engines share, or settings of
+            openvino_genai.
     """
-    if max_cache_size and (max_cache_size < LEAST_BUDGET or max_cache_size % PAGE_SIZE):
+    name, colon, settings = text.partition(":")
+    contestant = CONTESTANTS.get(name)
+    if contestant is None:
+        raise ConfigError(f"unknown engine {name!r}", did_you_mean(name, CONTESTANTS))
+    if not colon:
+        return contestant
+    if name != OURS:
         raise ConfigError(
-            f"--max-cache-size {max_cache_size} is not a total that every engine can keep to",
-            f"Give a multiple of {PAGE_SIZE} from {LEAST_BUDGET} on, or 0 to evict nothing.",
+            f"engine {text!r}: only ours, {OURS}, takes settings", "Leave them out here."
         )
+    given = dict(_parse_settings(text, settings))
+    try:
+        KVCacheConfig.from_dict(given)
+    except ConfigError as error:
+        raise ConfigError(f"engine {text!r}: {error.message}", error.hint) from error
+    return Contestant(f"{contestant.title} {settings}", contestant.needs_total, given)
+
+
+def is_ours(text: str) -> bool:
+    """Whether the engine that ``text`` names is ours, with whatever settings."""
+    return text.partition(":")[0] == OURS
+
+
+def _parse_settings(text: str, settings: str) -> Iterator[tuple[str, Any]]:
+    # A comma also stands between the numbers of layer_budgets.
+    for part in re.split(r",(?=[a-z_]+=)", settings):
+        name, equals, value = part.partition("=")
+        if not (name and equals and value):
+            raise ConfigError(
+                f"engine {text!r}: {part!r} is not FIELD=VALUE",
+                "For instance: --engine paged:prefill_budget=928,window_size=32",
+            )
+        if name in _SHARED:
+            flag = _SHARED[name]
+            raise ConfigError(
+                f"engine {text!r}: {name} is the same for every engine",
+                f"Give it with {flag}." if flag else "Leave it out.",
+            )
+        yield name, _parse_value(value)
+
+
+def _parse_value(text: str) -> Any:
+    for candidate in (text, f"[{text}]"):
+        try:
+            return json.loads(candidate)
+        except ValueError:
+            continue
+    return text

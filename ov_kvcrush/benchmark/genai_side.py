@@ -10,7 +10,6 @@ import numpy as np
 import openvino as ov
 from openvino_genai import ContinuousBatchingPipeline
 
-from ov_kvcrush.benchmark.contestants import SideSetup
 from ov_kvcrush.benchmark.measurement import Measurement, mean_by_time, times_by_request
 from ov_kvcrush.benchmark.side import (
     VOCABULARY_WHERE_UNKNOWN,
@@ -19,6 +18,7 @@ from ov_kvcrush.benchmark.side import (
     answer_settings,
     require_answers,
 )
+from ov_kvcrush.benchmark.side_setup import SideSetup
 from ov_kvcrush.benchmark.step_clock import INFERENCE, REST, SAMPLING
 from ov_kvcrush.benchmark.workload import Workload
 from ov_kvcrush.errors import ModelError, last_line

@@ -8,9 +8,10 @@ from itertools import product
 
 import psutil
 
-from ov_kvcrush.benchmark.contestants import CONTESTANTS, OURS, SideSetup
+from ov_kvcrush.benchmark.contestants import find_contestant, is_ours
 from ov_kvcrush.benchmark.machine import num_processors
 from ov_kvcrush.benchmark.options import BenchmarkOptions
+from ov_kvcrush.benchmark.side_setup import SideSetup
 from ov_kvcrush.benchmark.workload import Workload
 from ov_kvcrush.errors import ConfigError, ContextError
 from ov_kvcrush.model_folder import WEIGHTS_FILE, require_graph
@@ -82,7 +83,7 @@ def make_grid(options: BenchmarkOptions) -> Grid:
         setups = tuple(
             _setup(options, name, total, precision, workloads, num_threads)
             for name in options.engines
-            if total or not CONTESTANTS[name].needs_total
+            if total or not find_contestant(name).needs_total
         )
         if not setups:
             raise ConfigError(
@@ -132,7 +133,7 @@ def _totals(options: BenchmarkOptions, workloads: Sequence[Workload]) -> tuple[i
     return tuple(
         size
         for size in (0, total)
-        if size or any(not CONTESTANTS[name].needs_total for name in options.engines)
+        if size or any(not find_contestant(name).needs_total for name in options.engines)
     )
 
 
@@ -146,7 +147,7 @@ def _setup(
 ) -> SideSetup:
     needed = max(pages_for(w.most_tokens) * w.num_requests for w in workloads) + _SPARE_PAGES
     longest = max(w.most_tokens if w.next_turn_tokens else w.prompt_tokens for w in workloads)
-    own_chunk = DEFAULT_LIMITS.max_num_batched_tokens if engine == OURS else longest
+    own_chunk = DEFAULT_LIMITS.max_num_batched_tokens if is_ours(engine) else longest
     setup = SideSetup(
         engine=engine,
         model_dir=options.model_dir,
@@ -158,7 +159,7 @@ def _setup(
         max_num_batched_tokens=options.max_num_batched_tokens or own_chunk,
         max_num_seqs=max(DEFAULT_LIMITS.max_num_seqs, *(w.num_requests for w in workloads)),
         properties=options.properties,
-        decode_precision=options.decode_precision if engine == OURS else None,
+        decode_precision=options.decode_precision if is_ours(engine) else None,
     )
     setup.cache_config()  # refuses what does not go together
     for workload in workloads:
@@ -168,7 +169,7 @@ def _setup(
 
 def _require_pool(setup: SideSetup, workload: Workload) -> None:
     """Refuse a pool in which no request could ever be answered; ours may cut while it reads."""
-    if setup.engine == OURS and setup.evicts:
+    if is_ours(setup.engine) and setup.evicts:
         return
     needed = workload.prompt_tokens if setup.evicts else workload.most_tokens
     if pages_for(setup.pool_size) < pages_for(needed):

@@ -6,9 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ov_kvcrush.benchmark.contestants import CONTESTANTS, require_budget
+from ov_kvcrush.benchmark.contestants import CONTESTANTS, find_contestant
 from ov_kvcrush.benchmark.machine import num_processors
-from ov_kvcrush.errors import ConfigError, did_you_mean
+from ov_kvcrush.benchmark.side_setup import require_budget
+from ov_kvcrush.errors import ConfigError
+from ov_kvcrush.precisions import require_precision_pair
 
 _THREADS = "INFERENCE_NUM_THREADS"
 
@@ -20,7 +22,7 @@ class BenchmarkOptions:
     Attributes:
         model_dir: exported model.
         device: name of the device.
-        engines: names in ``CONTESTANTS``, in the order in which they are shown.
+        engines: as ``find_contestant`` takes them, in the order in which they are shown.
         prompt_tokens: lengths of prompts; empty for 4,096, or what the model's context has room
             for.
         answer_tokens: of each answer; None for 64.
@@ -60,8 +62,10 @@ class BenchmarkOptions:
 
     def __post_init__(self) -> None:
         for name in self.engines:
-            if name not in CONTESTANTS:
-                raise ConfigError(f"unknown engine {name!r}", did_you_mean(name, CONTESTANTS))
+            find_contestant(name)
+        for precision in self.precisions:
+            if precision is not None:
+                require_precision_pair(*precision)
         for total in self.max_cache_sizes:
             require_budget(total)
         if _THREADS in self.properties:

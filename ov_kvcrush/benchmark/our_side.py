@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
-from ov_kvcrush.benchmark.contestants import SideSetup
 from ov_kvcrush.benchmark.measurement import Measurement, mean_by_time, times_by_request
 from ov_kvcrush.benchmark.side import (
     VOCABULARY_WHERE_UNKNOWN,
@@ -14,6 +13,7 @@ from ov_kvcrush.benchmark.side import (
     answer_settings,
     require_answers,
 )
+from ov_kvcrush.benchmark.side_setup import SideSetup
 from ov_kvcrush.benchmark.step_clock import StepClock
 from ov_kvcrush.benchmark.workload import Workload
 from ov_kvcrush.model_folder import load_tokenizer

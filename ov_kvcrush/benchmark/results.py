@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from statistics import median
 from typing import Any
 
-from ov_kvcrush.benchmark.contestants import OURS
+from ov_kvcrush.benchmark.contestants import is_ours
 from ov_kvcrush.benchmark.grid import Group
 from ov_kvcrush.benchmark.measurement import Measurement, typical
 from ov_kvcrush.benchmark.roofline import Roofline
@@ -97,7 +97,7 @@ class Cell:
     @property
     def reference(self) -> str:
         """The side that is divided by others: ours where it takes part."""
-        return OURS if OURS in self.turns else self.engines[0]
+        return next(filter(is_ours, self.engines), self.engines[0])
 
     @property
     def title(self) -> str:

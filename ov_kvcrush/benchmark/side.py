@@ -7,9 +7,9 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ov_kvcrush.benchmark.contestants import SideSetup
 from ov_kvcrush.benchmark.measurement import Measurement
 from ov_kvcrush.benchmark.resident_memory import forget_peak, peak_resident_bytes
+from ov_kvcrush.benchmark.side_setup import SideSetup
 from ov_kvcrush.benchmark.workload import Workload
 from ov_kvcrush.errors import ConfigError
 

@@ -13,9 +13,10 @@ from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from typing import Any
 
-from ov_kvcrush.benchmark.contestants import OURS, SideSetup
+from ov_kvcrush.benchmark.contestants import is_ours
 from ov_kvcrush.benchmark.measurement import Measurement
 from ov_kvcrush.benchmark.side import Side
+from ov_kvcrush.benchmark.side_setup import SideSetup
 from ov_kvcrush.benchmark.workload import Workload
 from ov_kvcrush.errors import OVKVCrushError, OVKVCrushWarning
 from ov_kvcrush.progress import Progress
@@ -136,7 +137,7 @@ def _serve(parent: Connection) -> None:
 
 def _make_side(setup: SideSetup) -> Side:
     # Neither side has what only the other needs in its memory.
-    if setup.engine == OURS:
+    if is_ours(setup.engine):
         from ov_kvcrush.benchmark.our_side import OurSide
 
         return OurSide(setup)

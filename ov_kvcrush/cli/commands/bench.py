@@ -139,7 +139,7 @@ def bench(
         list[str] | None,
         _option(
             "paged (ours), genai (openvino_genai without eviction), genai-eviction, genai-kvcrush; "
-            "repeatable (default all).",
+            "repeatable (default all). Other settings of ours: paged:FIELD=VALUE,...",
             _TURNS,
             metavar="ENGINE",
         ),
@@ -217,6 +217,9 @@ def bench(
     - `ov-kvcrush bench qwen3 --precision u8/u8 --precision u8/u4 --engine paged`
 
     - `ov-kvcrush bench qwen3 --concurrency 1 --concurrency 16 --pool-size 16384 --json`
+
+    - `ov-kvcrush bench qwen3 --max-cache-size 1024 --engine paged
+    --engine paged:importance=keydiff`
 
     - `ov-kvcrush bench --random-model gqa --next-turn 32 --max-cache-size 1024`
     """
