@@ -18,7 +18,8 @@ class Measurement:
         seconds: to the last token of the last answer.
         cpu_seconds: of all threads of the side's process meanwhile.
         num_generated: tokens of whole answers.
-        kv_bytes: keys and values that all sequences together hold behind their last token.
+        kv_bytes: keys and values of all sequences, each as it is behind its own last token; more
+            than ever was held at a time where some waited for others.
         kv_bytes_peak: the most they ever hold.
         resident_bytes: the most memory the side's process has resident meanwhile.
         next_ttft: by request, time to first token of its chat's next turn; empty without one.

@@ -98,7 +98,9 @@ def _ratio_table(cell: Cell) -> Table:
     """Median of the turns' own ratios, and the least and the most of them."""
     reference = cell.side_title(cell.reference)
     others = [name for name in cell.engines if name != cell.reference]
-    table = Table(title=f"{reference} / the other, by turn", title_justify="left")
+    table = Table(
+        title=f"{reference} / the other by turn, median (least–most)", title_justify="left"
+    )
     table.add_column("the other")
     ratios = {name: [cell.ratio(other, name) for other in others] for name in METRICS}
     shown = [name for name, found in ratios.items() if any(found) and name != _OF_SEVERAL]

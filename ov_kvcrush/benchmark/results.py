@@ -132,10 +132,16 @@ class Cell:
     def least_tpot(self, engine: str, roofline: Roofline) -> float | None:
         """Seconds a token that reading weights and KV cache alone would take.
 
-        With the cache as it is at the end; of several requests all are decoded together.
+        With each cache as it is at its end, and as many sequences as were computed together: in a
+        small pool some wait for others.
         """
         held = self.typical(engine, "kv_bytes")
-        return None if held is None else roofline.step_seconds(held)
+        if held is None:
+            return None
+        num_requests = self.workload.num_requests
+        known = [one.mean_concurrency for one in self.turns[engine]]
+        together = typical(tuple(n for n in known if n is not None))
+        return roofline.step_seconds(held / num_requests * (together or num_requests))
 
     def of_roofline(self, engine: str, roofline: Roofline) -> float | None:
         """Part of the measured time per token that reading would take: 1 is as fast as can be."""

@@ -75,6 +75,15 @@ def test_the_roofline_counts_weights_and_cache(cell: Cell) -> None:
     assert cell.of_roofline("paged", ROOFLINE) == pytest.approx(0.5)
 
 
+def test_the_roofline_counts_the_sequences_that_were_computed_together() -> None:
+    workload = Workload(100, 11, num_requests=4)
+    # Each holds 20 MB in the end, and two ran at a time.
+    turn = measured(1.0, 0.02, num_requests=4, kv_bytes=80_000_000, mean_concurrency=2.0)
+    group = Group(None, 0, (setup_of("paged", 0),), (workload,))
+    cell = Cell(group, workload, {"paged": [turn]})
+    assert cell.least_tpot("paged", ROOFLINE) == pytest.approx((100e6 + 2 * 20e6) / 10e9)
+
+
 def test_parts_are_shares_of_the_whole(cell: Cell) -> None:
     assert cell.parts("paged") == {"reading": 0.6, "decoding": 0.2, "sampling": 0.2}
     assert cell.parts("genai-kvcrush") == {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -224,7 +225,7 @@ def bench(
     - `ov-kvcrush bench --random-model gqa --next-turn 32 --max-cache-size 1024`
     """
     outputs = Outputs(as_json=as_json, output=output, plot=plot)
-    outputs.check(model_dir or Path(random_model or ""))
+    outputs.check(Path(os.devnull))  # there is no data that a figure could be written over
     folder = _model_folder(model_dir, random_model, keep_in, verbose)
     from ov_kvcrush.benchmark.contestants import CONTESTANTS
     from ov_kvcrush.benchmark.options import BenchmarkOptions
@@ -290,7 +291,9 @@ def _measure(options: BenchmarkOptions, outputs: Outputs) -> None:
     grid = make_grid(options)
     load = LoadMeter()
     cells: list[Cell] = []
-    roofline = Roofline(measure_bandwidth(grid.num_threads), read_weight_bytes(options.model_dir))
+    with StepProgress("Measure the memory's bandwidth"):
+        weight_bytes = read_weight_bytes(options.model_dir)
+        roofline = Roofline(measure_bandwidth(grid.num_threads), weight_bytes)
 
     def report() -> Report:
         return Report(cells, roofline, grid.num_threads, load.others_percent())
@@ -319,7 +322,7 @@ def _measure(options: BenchmarkOptions, outputs: Outputs) -> None:
             print_tables,
             lambda path: save_benchmark_plot(report(), path),
         ),
-        StepProgress("Measure the memory's bandwidth") as progress,
+        StepProgress("Start the engines") as progress,
     ):
         for cell in run_grid(grid, progress):
             cells.append(cell)
