@@ -29,4 +29,9 @@ def one_of_each(documents: Iterable[_Document]) -> list[_Document]:
     for document in sorted(documents, key=lambda one: stable_number(f"draw {one.id}")):
         by_task.setdefault(document.task, []).append(document)
     rounds = max(map(len, by_task.values()), default=0)
-    return [by_task[task][n] for n in range(rounds) for task in sorted(by_task) if n < len(by_task[task])]
+    return [
+        by_task[task][n]
+        for n in range(rounds)
+        for task in sorted(by_task)
+        if n < len(by_task[task])
+    ]

@@ -11,16 +11,19 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import psutil
+
 from ov_kvcrush.cli.evaluating.outputs import check_writable
 from ov_kvcrush.cli.evaluating.request import EvalRequest
 from ov_kvcrush.cli.output.console import table_console
 from ov_kvcrush.cli.output.progress import StepProgress
 from ov_kvcrush.evaluation.reporting.page.writing import RunFacts, require_report, write_report
-from ov_kvcrush.evaluation.reporting.suite_results import SuiteResults, UNSCORED
+from ov_kvcrush.evaluation.reporting.suite_results import UNSCORED, SuiteResults
 from ov_kvcrush.evaluation.reporting.summary import summary, write_csv
 from ov_kvcrush.evaluation.reporting.tables import difference_table, score_tables, task_tables
 from ov_kvcrush.evaluation.suites.catalog import SampleRequest
 from ov_kvcrush.evaluation.suites.metrics import METRICS, require_metrics
+from ov_kvcrush.machine import num_processors, processor_name
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -138,13 +141,12 @@ def _score(text: str, question: Question) -> float:
 
 
 def _facts(request: EvalRequest, options: SuiteOptions) -> RunFacts:
-    from ov_kvcrush.benchmark.machine import describe_machine
-
+    memory = psutil.virtual_memory().total
     return RunFacts(
         title=f"{request.model_dir.resolve().name}: {options.samples.suite}",
         command=shlex.join(["ov-kvcrush", *sys.argv[1:]]),
         model=str(request.model_dir),
-        machine=describe_machine(),
+        machine=f"{processor_name()}, {num_processors()} processors, {memory / 1e9:.0f} GB",
         versions={name: version(name) for name in _PACKAGES},
         date=f"{datetime.now():%Y-%m-%d %H:%M}",
     )

@@ -10,8 +10,12 @@ from ov_kvcrush.gate import Gate
 from ov_kvcrush.runtime.model.paged_graph import read_paged_graph, require_key_states
 
 
-def any_gate(folder: Path) -> Gate:
-    """A gate for the model in ``folder``."""
+def random_gate(folder: Path) -> Gate:
+    """A gate for the model in ``folder``, without the fingerprint that ties it to one.
+
+    Raises:
+        ModelError, UnsupportedError: as the paged engine.
+    """
     graph = read_paged_graph(folder)
     rng = np.random.default_rng(0)
     sizes = [
