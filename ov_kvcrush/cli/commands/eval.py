@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,8 +9,10 @@ import typer
 
 from ov_kvcrush.cli.evaluating.accuracy import evaluate_accuracy
 from ov_kvcrush.cli.evaluating.fidelity import FidelityOptions, evaluate_fidelity
+from ov_kvcrush.cli.evaluating.flags import FIDELITY, NEEDLE, refuse_foreign_flags
 from ov_kvcrush.cli.evaluating.outputs import Outputs
 from ov_kvcrush.cli.evaluating.request import EvalRequest
+from ov_kvcrush.cli.evaluating.suites import SuiteOptions, evaluate_suite
 from ov_kvcrush.cli.options.model import (
     DecodePrecision,
     Device,
@@ -30,13 +31,14 @@ from ov_kvcrush.evaluation.policies import (
     FULL,
     POLICIES,
 )
+from ov_kvcrush.evaluation.suites.catalog import LENGTH, NUM_SAMPLES, SUITES, SampleRequest
 from ov_kvcrush.evaluation.suites.longbench.prompts import TEMPLATES
 
 app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
 
-METRICS = ("accuracy", "fidelity")
+ALL_SUITES = (NEEDLE, FIDELITY, *SUITES)
 
-_CACHE, _DATA, _FIDELITY, _OUTPUT = "KV cache", "Questions", "Fidelity", "Output"
+_CACHE, _DATA, _MADE, _OUTPUT = "KV cache", "Questions", "Generated questions", "Output"
 # Times a budget that nobody's document is long enough for.
 _MOST = 1_000_000
 
@@ -51,21 +53,25 @@ def evaluate(
     model_dir: ModelDir,
     device: Device = "CPU",
     *,
-    data: Annotated[
-        Path,
-        _option(
-            "Conversations, one JSON object a line; for fidelity any text.", _DATA, metavar="FILE"
-        ),
-    ],
-    metric: Annotated[
+    suite: Annotated[
         str,
         _option(
-            "Right answers, or how far a cut cache is from the full one.",
+            "What is asked; see below.",
             _DATA,
-            metavar="|".join(METRICS),
+            metavar="|".join(ALL_SUITES),
             show_default=True,
         ),
-    ] = "accuracy",
+    ] = NEEDLE,
+    data: Annotated[
+        Path | None,
+        _option(
+            "For needle: conversations, one JSON object a line. For fidelity: any text. For "
+            "longbench: its JSONL, a folder of them, or THUDM/LongBench for the hub. The last two "
+            "have 55 rows of LongBench of their own.",
+            _DATA,
+            metavar="FILE",
+        ),
+    ] = None,
     task: Annotated[
         list[str] | None, _option("Only this task; repeatable.", _DATA, metavar="NAME")
     ] = None,
@@ -89,11 +95,35 @@ def evaluate(
     limit: Annotated[
         int | None, _option("N of them, always the same ones.", _DATA, metavar="N", min=1)
     ] = None,
+    length: Annotated[
+        list[int] | None,
+        _option(
+            f"Tokens of a conversation; repeatable (default {LENGTH}). Longer prompts of LongBench "
+            "lose their middle.",
+            _MADE,
+            metavar="TOKENS",
+            min=1,
+            max=2**31 - 1,
+        ),
+    ] = None,
+    samples: Annotated[
+        int | None,
+        _option(
+            f"Conversations of each task and length (default {NUM_SAMPLES}).",
+            _MADE,
+            metavar="N",
+            min=1,
+            max=_MOST,
+        ),
+    ] = None,
+    seed: Annotated[
+        int | None, _option("Of all random choices (default 0).", _MADE, metavar="N")
+    ] = None,
     policy: Annotated[
         list[str] | None,
         _option(
-            f"{', '.join(POLICIES)}; repeatable (default {', '.join(DEFAULT_POLICIES)}; for "
-            f"fidelity {', '.join(FIDELITY_POLICIES)}). "
+            f"{', '.join(POLICIES)}; repeatable (default {', '.join(FIDELITY_POLICIES)}; for "
+            f"needle {', '.join(DEFAULT_POLICIES)}). "
             f"{FULL} is evaluated in any case. Other settings of one: NAME:FIELD=VALUE,...",
             _CACHE,
             metavar="POLICY",
@@ -129,7 +159,7 @@ def evaluate(
     chunk: Annotated[
         int | None,
         _option(
-            "Tokens of a prompt that are read at once (default 2048, for fidelity 1024).",
+            "Tokens of a prompt that are read at once (default 1024, for needle 2048).",
             _CACHE,
             metavar="TOKENS",
             min=1,
@@ -140,16 +170,16 @@ def evaluate(
         list[str] | None,
         _option(
             "When caches are cut: the question is known, or comes later, or all the time while "
-            "reading; repeatable (default all three).",
-            _FIDELITY,
+            "reading; repeatable (default all three; not for needle).",
+            _CACHE,
             metavar="|".join(SETTINGS),
         ),
     ] = None,
     answer_tokens: Annotated[
         int | None,
         _option(
-            "Tokens of the full cache's answer, at most (default 32).",
-            _FIDELITY,
+            "For fidelity: tokens of the full cache's answer, at most (default 32).",
+            _DATA,
             metavar="N",
             min=1,
             max=4096,
@@ -160,7 +190,7 @@ def evaluate(
         _option(
             "Rows of LongBench that go through the model's chat template (default auto: those that "
             "LongBench puts through it).",
-            _FIDELITY,
+            _DATA,
             metavar="|".join(TEMPLATES),
         ),
     ] = None,
@@ -177,9 +207,30 @@ def evaluate(
     output: Annotated[
         Path | None,
         _option(
-            "The same and every answer, written anew after each configuration or text.",
+            "The same and every answer, written anew whenever something is finished.",
             _OUTPUT,
             metavar="FILE.json",
+        ),
+    ] = None,
+    journal: Annotated[
+        Path | None,
+        _option(
+            "For longbench, ruler, turns: a line for each sample; the same command goes on from it "
+            "after a kill.",
+            _OUTPUT,
+            metavar="FILE.jsonl",
+        ),
+    ] = None,
+    table: Annotated[
+        Path | None,
+        _option("For the same: scores by task as CSV.", _OUTPUT, "--csv", metavar="FILE.csv"),
+    ] = None,
+    report: Annotated[
+        Path | None,
+        _option(
+            "For the same: one page with pictures and every answer; needs the eval extra.",
+            _OUTPUT,
+            metavar="FILE.html",
         ),
     ] = None,
     plot: Annotated[
@@ -197,7 +248,7 @@ def evaluate(
 ) -> None:
     """Compare policies, budgets and precisions of the KV cache with the full one.
 
-    **accuracy** counts exactly right answers about long documents. A document is read with its
+    **needle** counts exactly right answers about long documents. A document is read with its
     first question, and the cache is cut once. Later questions are answered from what is left, each
     after the right answers to those before it. The full cache comes first and is the reference.
 
@@ -208,6 +259,10 @@ def evaluate(
     **fidelity** needs no right answers: a text file, or lines that are `{"text": TEXT}`,
     `{"messages": [...]}` or rows of LongBench. The full cache answers, and each cut one is told the
     same tokens: what it would have said (agreement, KL).
+
+    **longbench** asks what LongBench asks, with its prompts, answer lengths and metrics. **ruler**
+    makes RULER's tasks in any length, **turns** conversations of five questions over one text.
+    All three read a text once and cut copies of its cache in every way.
 
     After Ctrl+C what was finished is shown. Exit codes: 0 done, 1 unexpected failure, 2 a mistake
     in the input, 130 Ctrl+C.
@@ -224,7 +279,10 @@ def evaluate(
     - `ov-kvcrush eval qwen3 --data questions.jsonl --policy default
     --policy default:representative_share=0.75,window_size=32`
 
-    - `ov-kvcrush eval qwen3 --data my-texts.jsonl --metric fidelity --limit 20 --compare default`
+    - `ov-kvcrush eval qwen3 --suite fidelity --data my-texts.jsonl --limit 20 --compare default`
+
+    - `ov-kvcrush eval qwen3 --suite ruler --length 4096 --keep 1/4 --keep 1/8 --journal a.jsonl
+    --report a.html`
 
     - `ov-kvcrush eval qwen3 --data questions.jsonl --policy genai-kvcrush --policy default
     --compare genai-kvcrush --json`
@@ -239,17 +297,35 @@ def evaluate(
             f"--prefill-factor {prefill_factor} is neither 0 nor from 1 to {_MOST:,}",
             "Give 1 or more, or 0 to cut nothing while a prompt is read.",
         )
-    if metric not in METRICS:
-        raise ConfigError(f"unknown metric {metric!r}", did_you_mean(metric, METRICS))
-    if split not in SPLITS:
-        raise ConfigError(f"unknown split {split!r}", did_you_mean(split, SPLITS))
-    is_fidelity = metric == "fidelity"
-    options = _fidelity_options(is_fidelity, setting, answer_tokens, chat_template)
-    policies = policy or list(FIDELITY_POLICIES if is_fidelity else DEFAULT_POLICIES)
+    for name, value, known in (("suite", suite, ALL_SUITES), ("split", split, SPLITS)):
+        if value not in known:
+            raise ConfigError(f"unknown {name} {value!r}", did_you_mean(value, known))
+    given = {
+        "--data": data,
+        "--tokens": tokens,
+        "--limit": limit,
+        "--split": None if split == "all" else split,
+        "--length": length,
+        "--samples": samples,
+        "--seed": seed,
+        "--setting": setting,
+        "--answer-tokens": answer_tokens,
+        "--chat-template": chat_template,
+        "--journal": journal,
+        "--csv": table,
+        "--report": report,
+        "--plot": plot,
+    }
+    refuse_foreign_flags(suite, [flag for flag, value in given.items() if value is not None])
+    policies = policy or list(DEFAULT_POLICIES if suite == NEEDLE else FIDELITY_POLICIES)
     if compare is not None and compare not in [FULL, *policies]:
         raise ConfigError(
             f"--compare {compare!r} is not one of the policies", did_you_mean(compare, policies)
         )
+    for name in setting or ():
+        if name not in SETTINGS:
+            raise ConfigError(f"unknown setting {name!r}", did_you_mean(name, SETTINGS))
+    settings = [name for name in SETTINGS if name in (setting or SETTINGS)]
     outputs = Outputs(compare, by_task, as_json, output, plot)
     outputs.check(data)
     request = EvalRequest(
@@ -261,7 +337,7 @@ def evaluate(
             [parse_keep(text) for text in keep or ["1/4"]],
             [parse_precision(text) for text in precision or []],
             # What every cache is told is what our own engine's full cache says.
-            reference="paged" if is_fidelity else None,
+            reference=None if suite == NEEDLE else "paged",
         ),
         outputs=outputs,
         tasks=task or (),
@@ -273,30 +349,20 @@ def evaluate(
         properties=parse_properties(properties or []),
         decode_precision=decode_precision,
     )
-    if is_fidelity:
-        evaluate_fidelity(request, options)
-    else:
+    if suite == NEEDLE:
         evaluate_accuracy(request)
-
-
-def _fidelity_options(
-    is_fidelity: bool,
-    settings: Sequence[str] | None,
-    num_tokens: int | None,
-    chat_template: str | None,
-) -> FidelityOptions:
-    given = {
-        "--setting": settings,
-        "--answer-tokens": num_tokens,
-        "--chat-template": chat_template,
-    }
-    for flag, value in given.items():
-        if value and not is_fidelity:
-            raise ConfigError(
-                f"{flag} is for --metric fidelity", "Leave it out, or give the metric."
-            )
-    for name in settings or ():
-        if name not in SETTINGS:
-            raise ConfigError(f"unknown setting {name!r}", did_you_mean(name, SETTINGS))
-    chosen = [name for name in SETTINGS if name in (settings or SETTINGS)]
-    return FidelityOptions(chosen, num_tokens, chat_template)
+    elif suite == FIDELITY:
+        evaluate_fidelity(request, FidelityOptions(settings, answer_tokens, chat_template))
+    else:
+        wanted = SampleRequest(
+            suite,
+            data,
+            task or (),
+            length or (),
+            samples or NUM_SAMPLES,
+            seed or 0,
+            split,
+            limit,
+            chat_template or "auto",
+        )
+        evaluate_suite(request, SuiteOptions(wanted, settings, journal, table, report))

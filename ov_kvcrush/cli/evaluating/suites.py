@@ -60,7 +60,7 @@ class SuiteOptions:
         """
         for path in (self.journal, self.table, self.report):
             if path is not None:
-                check_writable(path, self.samples.data or path / "data")
+                check_writable(path, self.samples.data)
         if self.report is not None:
             require_report(self.report)
 
@@ -95,15 +95,17 @@ def evaluate_suite(request: EvalRequest, options: SuiteOptions) -> None:
         if outputs.compare is not None:
             console.print(difference_table(shown(), outputs.compare))
 
-    def write(path: Path) -> None:
-        write_report(path, shown(), _facts(request, options), outputs.compare)
+    def write() -> None:
+        if not results:
+            return
+        if options.table is not None:
+            write_csv(options.table, shown())
+        if options.report is not None:
+            write_report(options.report, shown(), _facts(request, options), outputs.compare)
 
     with ExitStack() as stack:
-        if options.report is not None:
-            stack.callback(lambda: results and write(options.report or Path()))
-        if options.table is not None:
-            stack.callback(lambda: results and write_csv(options.table or Path(), shown()))
-        stack.enter_context(outputs.shown(figures, lambda: bool(results), show, write))
+        stack.callback(write)
+        stack.enter_context(outputs.shown(figures, lambda: bool(results), show))
         progress = stack.enter_context(StepProgress("Making samples …"))
 
         from ov_kvcrush.evaluation.asking.journal import open_journal
