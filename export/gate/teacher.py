@@ -31,6 +31,7 @@ _ROWS_AT_ONCE = 512
 _NO_ROWS = np.empty(0, np.int32)
 # The logarithm of a peak before there is one.
 _LEAST = np.float32(-1e30)
+_TINY = np.finfo(np.float32).tiny
 
 
 @dataclass(frozen=True)
@@ -138,7 +139,9 @@ class Teacher:
             queries = np.ascontiguousarray(shown.queries[n])
             log_weights = np.zeros(len(queries), np.float32)
             if self._weighs_values:
-                log_weights -= np.log(shown.residual_norms[n])
+                # A row without a stream, of a token that is embedded as zeros, tells nothing.
+                norms = shown.residual_norms[n]
+                log_weights[:] = np.where(norms > 0, -np.log(np.maximum(norms, _TINY)), _LEAST)
             attention_peaks(
                 queries.reshape(len(queries), layer.num_query_heads, layer.key_head_size),
                 self._model.scales[n],

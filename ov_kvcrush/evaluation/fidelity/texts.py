@@ -45,7 +45,7 @@ def read_texts(path: Path, longbench: LongBench) -> list[Text]:
     """The texts in ``path``: one JSON object a line where its name says so, else one text.
 
     A line is ``{"text": TEXT}``, ``{"messages": [...]}``, a row of LongBench with its own fields,
-    or a conversation as ``--metric accuracy`` takes it. ``id``, ``task`` and ``answer`` may stand
+    or a conversation as ``--suite needle`` takes it. ``id``, ``task`` and ``answer`` may stand
     beside text and messages.
 
     Args:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -73,7 +74,9 @@ def wanted(
         heads, head_size = len(attention), layer.self_attn.head_dim
         if weighs_values:
             residual = told.hidden_states[n][0, size + len(INSTRUCTION) :].double()
-            attention = attention / residual.norm(dim=1)[:, None]
+            sizes = residual.norm(dim=1)
+            # What has no stream tells nothing.
+            attention = attention * torch.where(sizes > 0, 1 / sizes, 0.0)[:, None]
             value = values[n][:size].reshape(size, -1, head_size).repeat_interleave(2, dim=1)
             output = layer.self_attn.o_proj.weight.reshape(-1, heads, head_size)
             added = torch.einsum("thd,ohd->hto", value.double(), output.double()).norm(dim=2)
@@ -98,6 +101,22 @@ def test_scores_are_the_highest_attention_of_a_repetition(
         assert found.shape == score.shape == (2, len(TEXT))
         assert np.std(score) > 0.3
         np.testing.assert_allclose(found, score, atol=1e-3)
+
+
+def test_a_token_that_is_embedded_as_zeros_tells_nothing(source: Path, tmp_path: Path) -> None:
+    model = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32)
+    model.model.embed_tokens.weight.data[TEXT[20]] = 0.0
+    changed, output = tmp_path / "source", tmp_path / "model"
+    shutil.copytree(source, changed)
+    model.save_pretrained(changed)
+    export_model(ExportOptions(str(changed), output, weight_format="fp32", calibrate=False))
+    _, scores = wanted(changed, weighs_values=True)
+    lesson = taught(shown(output))
+    # Its own value adds nothing in the first layer: as good as no score at all.
+    for found, score in zip(lesson.scores, scores, strict=True):
+        assert np.isfinite(found).all()
+        others = np.flatnonzero(np.array(TEXT) != TEXT[20])
+        np.testing.assert_allclose(found[:, others], score[:, others], atol=1e-3)
 
 
 @pytest.mark.parametrize(("kind", "group"), [("u8", 0), ("u8", 8), ("u4", 0)])
