@@ -124,6 +124,13 @@ class Scorer:
         finally:
             self.cache.release(target)
 
+    def kept_by_head(self, sequence: Sequence) -> tuple[tuple[int, ...], ...]:
+        """Tokens that each KV head of ``sequence`` holds, by layer of the model."""
+        held: dict[int, dict[int, int]] = {}
+        for layer, own in zip(self._model.cache_layers, sequence.layers, strict=True):
+            held.setdefault(layer.layer, {}).update(dict.fromkeys(layer.heads, own.length))
+        return tuple(tuple(heads[head] for head in sorted(heads)) for heads in held.values())
+
     def read(self, sequence: Sequence, end: int) -> Logits:
         """Read the tokens up to ``end``, nothing cut: logits ``[vocab]`` behind the last, a copy.
 

@@ -3,24 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from fractions import Fraction
 
 from ov_kvcrush.evaluation.asking.results import Cell, SampleResult, Scored
 from ov_kvcrush.evaluation.configurations import Configuration, make_configurations
 from ov_kvcrush.evaluation.reporting.suite_results import SuiteResults
-from ov_kvcrush.evaluation.suites.sample import Question, Sample
+from ov_kvcrush.evaluation.suites.sample import UNSCORED, Question, Sample
 
 FULL, RANK, SNAPKV = make_configurations(["rank", "snapkv"], [Fraction(1, 4)], [])
 
 Scores = Mapping[tuple[str, Configuration], Sequence[float]]
-
-
-@dataclass(frozen=True)
-class MappedCell(Cell):
-    """A cell that tells what each head kept."""
-
-    kept_by_head: tuple[tuple[float, ...], ...] = ()
 
 
 def make_sample(
@@ -41,7 +33,7 @@ def make_result(
     scores: Scores,
     *,
     text: str | None = None,
-    kept_by_head: tuple[tuple[float, ...], ...] = (),
+    kept_by_head: tuple[tuple[int, ...], ...] = (),
 ) -> SampleResult:
     """Answers of ``text``, or of what their score is, after 4,000 tokens; a quarter stays."""
     cells = []
@@ -50,7 +42,7 @@ def make_result(
         answers = tuple(Scored(text or f"scores {score:g}", score) for score in by_turn)
         kept, kv_bytes = (1000.0, 5_000_000) if is_cut else (4000.0, 20_000_000)
         cells.append(
-            MappedCell(
+            Cell(
                 setting,
                 configuration.name,
                 1000 if is_cut else 0,
@@ -68,7 +60,7 @@ def turns_results() -> SuiteResults:
     samples = [
         make_sample("a", "needles", ("f1", "f1", "f1")),
         make_sample("b", "needles", ("f1", "f1", "f1")),
-        make_sample("c", "summary", ("unscored", "f1")),
+        make_sample("c", "summary", (UNSCORED, "f1")),
     ]
     known: list[Scores] = [
         {

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -13,6 +12,35 @@ from ov_kvcrush.cli.evaluating.flags import FIDELITY, NEEDLE, refuse_foreign_fla
 from ov_kvcrush.cli.evaluating.outputs import Outputs
 from ov_kvcrush.cli.evaluating.request import EvalRequest
 from ov_kvcrush.cli.evaluating.suites import SuiteOptions, evaluate_suite
+from ov_kvcrush.cli.options.evaluation import (
+    ALL_SUITES,
+    MOST,
+    AnswerTokens,
+    AsJson,
+    ByTask,
+    ChatTemplate,
+    Chunk,
+    Compare,
+    Data,
+    Journal,
+    Keeps,
+    Lengths,
+    Limit,
+    NumSamples,
+    Output,
+    Plot,
+    Policies,
+    Precisions,
+    PrefillFactor,
+    Report,
+    Seed,
+    Settings,
+    Split,
+    Suite,
+    Table,
+    Tasks,
+    Tokens,
+)
 from ov_kvcrush.cli.options.model import (
     DecodePrecision,
     Device,
@@ -29,23 +57,10 @@ from ov_kvcrush.evaluation.policies import (
     DEFAULT_POLICIES,
     FIDELITY_POLICIES,
     FULL,
-    POLICIES,
 )
-from ov_kvcrush.evaluation.suites.catalog import LENGTH, NUM_SAMPLES, SUITES, SampleRequest
-from ov_kvcrush.evaluation.suites.longbench.prompts import TEMPLATES
+from ov_kvcrush.evaluation.suites.catalog import NUM_SAMPLES, SampleRequest
 
 app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
-
-ALL_SUITES = (NEEDLE, FIDELITY, *SUITES)
-
-_CACHE, _DATA, _MADE, _OUTPUT = "KV cache", "Questions", "Generated questions", "Output"
-# Times a budget that nobody's document is long enough for.
-_MOST = 1_000_000
-
-
-def _option(help_text: str, panel: str, *names: str, **settings: Any) -> Any:
-    settings = {"show_default": False, "rich_help_panel": panel, **settings}
-    return typer.Option(*names, help=help_text, **settings)
 
 
 @app.command("eval")
@@ -53,194 +68,31 @@ def evaluate(
     model_dir: ModelDir,
     device: Device = "CPU",
     *,
-    suite: Annotated[
-        str,
-        _option(
-            "What is asked; see below.",
-            _DATA,
-            metavar="|".join(ALL_SUITES),
-            show_default=True,
-        ),
-    ] = NEEDLE,
-    data: Annotated[
-        Path | None,
-        _option(
-            "For needle: conversations, one JSON object a line. For fidelity: any text. For "
-            "longbench: its JSONL, a folder of them, or THUDM/LongBench for the hub. The last two "
-            "have 55 rows of LongBench of their own.",
-            _DATA,
-            metavar="FILE",
-        ),
-    ] = None,
-    task: Annotated[
-        list[str] | None, _option("Only this task; repeatable.", _DATA, metavar="NAME")
-    ] = None,
-    tokens: Annotated[
-        tuple[int, int] | None,
-        _option(
-            "Only documents from LOW to HIGH tokens, as the data counts them (or the model).",
-            _DATA,
-            metavar="LOW HIGH",
-        ),
-    ] = None,
-    split: Annotated[
-        str,
-        _option(
-            "The half of the documents to tune with, or the half to report.",
-            _DATA,
-            metavar="|".join(SPLITS),
-            show_default=True,
-        ),
-    ] = "all",
-    limit: Annotated[
-        int | None, _option("N of them, always the same ones.", _DATA, metavar="N", min=1)
-    ] = None,
-    length: Annotated[
-        list[int] | None,
-        _option(
-            f"Tokens of a conversation; repeatable (default {LENGTH}). Longer prompts of LongBench "
-            "lose their middle.",
-            _MADE,
-            metavar="TOKENS",
-            min=1,
-            max=2**31 - 1,
-        ),
-    ] = None,
-    samples: Annotated[
-        int | None,
-        _option(
-            f"Conversations of each task and length (default {NUM_SAMPLES}).",
-            _MADE,
-            metavar="N",
-            min=1,
-            max=_MOST,
-        ),
-    ] = None,
-    seed: Annotated[
-        int | None, _option("Of all random choices (default 0).", _MADE, metavar="N")
-    ] = None,
-    policy: Annotated[
-        list[str] | None,
-        _option(
-            f"{', '.join(POLICIES)}; repeatable (default {', '.join(FIDELITY_POLICIES)}; for "
-            f"needle {', '.join(DEFAULT_POLICIES)}). "
-            f"{FULL} is evaluated in any case. Other settings of one: NAME:FIELD=VALUE,...",
-            _CACHE,
-            metavar="POLICY",
-        ),
-    ] = None,
-    keep: Annotated[
-        list[str] | None,
-        _option(
-            "Part of each document's tokens that stays, such as 1/4 or 0.25; repeatable "
-            "(default 1/4).",
-            _CACHE,
-            metavar="PART",
-        ),
-    ] = None,
-    precision: Annotated[
-        list[str] | None,
-        _option(
-            "Storage of keys and values, such as u8/u4, or exported for the model's own plan; "
-            "repeatable, the first with the full cache is the reference (default exported).",
-            _CACHE,
-            metavar="KEY/VALUE",
-        ),
-    ] = None,
-    prefill_factor: Annotated[
-        float | None,
-        _option(
-            "Prefill budget as a multiple of the budget, 1 or more; 0 cuts nothing while a "
-            "prompt is read (default as in chat).",
-            _CACHE,
-            metavar="FACTOR",
-        ),
-    ] = None,
-    chunk: Annotated[
-        int | None,
-        _option(
-            "Tokens of a prompt that are read at once (default 1024, for needle 2048).",
-            _CACHE,
-            metavar="TOKENS",
-            min=1,
-            max=2**31 - 1,
-        ),
-    ] = None,
-    setting: Annotated[
-        list[str] | None,
-        _option(
-            "When caches are cut: the question is known, or comes later, or all the time while "
-            "reading; repeatable (default all three; not for needle).",
-            _CACHE,
-            metavar="|".join(SETTINGS),
-        ),
-    ] = None,
-    answer_tokens: Annotated[
-        int | None,
-        _option(
-            "For fidelity: tokens of the full cache's answer, at most (default 32).",
-            _DATA,
-            metavar="N",
-            min=1,
-            max=4096,
-        ),
-    ] = None,
-    chat_template: Annotated[
-        str | None,
-        _option(
-            "Rows of LongBench that go through the model's chat template (default auto: those that "
-            "LongBench puts through it).",
-            _DATA,
-            metavar="|".join(TEMPLATES),
-        ),
-    ] = None,
-    compare: Annotated[
-        str | None,
-        _option(
-            "Policy to which every other one's difference is given, with 95 % intervals.",
-            _OUTPUT,
-            metavar="NAME",
-        ),
-    ] = None,
-    by_task: Annotated[bool, _option("A second table, by task.", _OUTPUT, "--by-task")] = False,
-    as_json: Annotated[bool, _option("The figures as one JSON object.", _OUTPUT, "--json")] = False,
-    output: Annotated[
-        Path | None,
-        _option(
-            "The same and every answer, written anew whenever something is finished.",
-            _OUTPUT,
-            metavar="FILE.json",
-        ),
-    ] = None,
-    journal: Annotated[
-        Path | None,
-        _option(
-            "For longbench, ruler, turns: a line for each sample; the same command goes on from it "
-            "after a kill.",
-            _OUTPUT,
-            metavar="FILE.jsonl",
-        ),
-    ] = None,
-    table: Annotated[
-        Path | None,
-        _option("For the same: scores by task as CSV.", _OUTPUT, "--csv", metavar="FILE.csv"),
-    ] = None,
-    report: Annotated[
-        Path | None,
-        _option(
-            "For the same: one page with pictures and every answer; needs the eval extra.",
-            _OUTPUT,
-            metavar="FILE.html",
-        ),
-    ] = None,
-    plot: Annotated[
-        Path | None,
-        _option(
-            "Picture of the metric over KV cache size; needs the eval extra.",
-            _OUTPUT,
-            metavar="FILE.png",
-        ),
-    ] = None,
+    suite: Suite = NEEDLE,
+    data: Data = None,
+    task: Tasks = None,
+    tokens: Tokens = None,
+    split: Split = "all",
+    limit: Limit = None,
+    length: Lengths = None,
+    samples: NumSamples = None,
+    seed: Seed = None,
+    policy: Policies = None,
+    keep: Keeps = None,
+    precision: Precisions = None,
+    prefill_factor: PrefillFactor = None,
+    chunk: Chunk = None,
+    setting: Settings = None,
+    answer_tokens: AnswerTokens = None,
+    chat_template: ChatTemplate = None,
+    compare: Compare = None,
+    by_task: ByTask = False,
+    as_json: AsJson = False,
+    output: Output = None,
+    journal: Journal = None,
+    table: Table = None,
+    report: Report = None,
+    plot: Plot = None,
     properties: Properties = None,
     decode_precision: DecodePrecision = None,
     max_cache_size: Annotated[int | None, typer.Option(hidden=True)] = None,
@@ -292,9 +144,9 @@ def evaluate(
             "--max-cache-size is not for documents of different sizes",
             "Give the part of their tokens that stays: --keep 1/4",
         )
-    if prefill_factor is not None and prefill_factor != 0 and not 1 <= prefill_factor <= _MOST:
+    if prefill_factor is not None and prefill_factor != 0 and not 1 <= prefill_factor <= MOST:
         raise ConfigError(
-            f"--prefill-factor {prefill_factor} is neither 0 nor from 1 to {_MOST:,}",
+            f"--prefill-factor {prefill_factor} is neither 0 nor from 1 to {MOST:,}",
             "Give 1 or more, or 0 to cut nothing while a prompt is read.",
         )
     for name, value, known in (("suite", suite, ALL_SUITES), ("split", split, SPLITS)):

@@ -18,7 +18,7 @@ from ov_kvcrush.cli.evaluating.request import EvalRequest
 from ov_kvcrush.cli.output.console import table_console
 from ov_kvcrush.cli.output.progress import StepProgress
 from ov_kvcrush.evaluation.reporting.page.writing import RunFacts, require_report, write_report
-from ov_kvcrush.evaluation.reporting.suite_results import UNSCORED, SuiteResults
+from ov_kvcrush.evaluation.reporting.suite_results import SuiteResults
 from ov_kvcrush.evaluation.reporting.summary import summary, write_csv
 from ov_kvcrush.evaluation.reporting.tables import difference_table, score_tables, task_tables
 from ov_kvcrush.evaluation.suites.catalog import SampleRequest
@@ -115,8 +115,8 @@ def evaluate_suite(request: EvalRequest, options: SuiteOptions) -> None:
 
         reader = TextReader(request.model_dir)
         samples += options.samples.samples(lambda text: len(reader.tokens(text)), progress.note)
-        metrics = {question.metric for sample in samples for question in sample.questions}
-        require_metrics(metrics - {UNSCORED})
+        questions = [question for sample in samples for question in sample.questions]
+        require_metrics({question.metric for question in questions if question.is_scored})
         factor = request.prefill_factor
         run = AskingRun(
             request.model_dir,
@@ -139,7 +139,7 @@ def evaluate_suite(request: EvalRequest, options: SuiteOptions) -> None:
 
 
 def _score(text: str, question: Question) -> float:
-    return 0.0 if question.metric == UNSCORED else METRICS[question.metric](text, question)
+    return METRICS[question.metric](text, question) if question.is_scored else 0.0
 
 
 def _facts(request: EvalRequest, options: SuiteOptions) -> RunFacts:

@@ -137,6 +137,7 @@ class Asker:
                 cache.mean_length,
                 self.scorer.cache.bytes_of(cache),
                 (),
+                self.scorer.kept_by_head(cache) if budget else (),
             ),
             cache,
             Dialogue(self.reader, prompt, self.ends, self.score),

@@ -30,6 +30,8 @@ class Cell:
         kept: tokens that a KV head held on average when all cuts had been made.
         kv_bytes: of the cache then; of openvino_genai's, behind the first answer.
         answers: by turn.
+        kept_by_head: tokens that each KV head held then, by layer; empty where nothing was cut, or
+            the engine does not tell.
     """
 
     setting: str
@@ -38,6 +40,7 @@ class Cell:
     kept: float
     kv_bytes: int
     answers: tuple[Scored, ...]
+    kept_by_head: tuple[tuple[int, ...], ...] = ()
 
     @classmethod
     def from_dict(cls, body: dict[str, Any]) -> Cell:
@@ -47,7 +50,8 @@ class Cell:
             KeyError, TypeError: it is something else.
         """
         answers = tuple(Scored(**answer) for answer in body["answers"])
-        return cls(**{**body, "answers": answers})
+        kept_by_head = tuple(map(tuple, body["kept_by_head"]))
+        return cls(**{**body, "answers": answers, "kept_by_head": kept_by_head})
 
 
 @dataclass(frozen=True)

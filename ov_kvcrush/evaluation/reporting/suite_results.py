@@ -12,9 +12,6 @@ from ov_kvcrush.evaluation.configurations import Configuration
 from ov_kvcrush.evaluation.stats import Estimate, bootstrap_mean
 from ov_kvcrush.evaluation.suites.sample import Sample
 
-UNSCORED = "unscored"
-"""The metric of a question whose answer does not count."""
-
 SETTINGS = {
     "known": "Question known: cut behind the first question",
     "unknown": "Question unknown: cut before the first question",
@@ -158,7 +155,7 @@ class SuiteResults:
 
 def scored_turns(sample: Sample) -> list[int]:
     """Numbers of the questions whose answers count."""
-    return [turn for turn, q in enumerate(sample.questions) if q.metric != UNSCORED]
+    return [turn for turn, q in enumerate(sample.questions) if q.is_scored]
 
 
 def score_of(sample: Sample, cell: Cell, turns: str = "all") -> float | None:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+UNSCORED = "unscored"
+"""The metric of a question whose answer does not count."""
+
 
 @dataclass(frozen=True)
 class Question:
@@ -12,7 +15,7 @@ class Question:
     Attributes:
         text: what is asked. The first one of a sample follows its context in the same message.
         answers: right ones; the one that an answer comes nearest to counts.
-        metric: how an answer is scored, a name in ``METRICS``.
+        metric: how an answer is scored, a name in ``METRICS``, or ``UNSCORED``.
         most_tokens: of an answer.
         reply: what the conversation goes on with in place of the model's own answer; None goes on
             with that.
@@ -27,6 +30,11 @@ class Question:
     reply: str | None = None
     classes: tuple[str, ...] = ()
     kind: str = ""
+
+    @property
+    def is_scored(self) -> bool:
+        """Whether its answer counts."""
+        return self.metric != UNSCORED
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,6 @@ import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
-from ov_kvcrush.evaluation.asking.results import Cell
 from ov_kvcrush.evaluation.configurations import Configuration
 from ov_kvcrush.evaluation.reporting.page.svg import log_ticks, picture, to_svg
 from ov_kvcrush.evaluation.reporting.suite_results import SuiteResults
@@ -24,8 +23,8 @@ def kept_maps(results: SuiteResults) -> Iterator[KeptMap]:
         for configuration in results.measured(setting):
             if configuration.keep is None:
                 continue
-            there = map(_kept_by_head, results.cells(setting, configuration))
-            grids = [_grid(kept) for kept in there if kept]
+            there = results.cells(setting, configuration)
+            grids = [_grid(cell.kept_by_head) for cell in there if cell and cell.kept_by_head]
             if grids and all(grid.shape == grids[0].shape for grid in grids):
                 yield setting, configuration, np.mean(grids, axis=0)
 
@@ -73,12 +72,6 @@ def limits_of(maps: Sequence[KeptMap]) -> tuple[float, float]:
         min(float(np.nanmin(grid)) for *_, grid in maps),
         max(float(np.nanmax(grid)) for *_, grid in maps),
     )
-
-
-def _kept_by_head(cell: Cell | None) -> Sequence[Sequence[float]] | None:
-    # Not every engine tells it.
-    kept: Sequence[Sequence[float]] | None = getattr(cell, "kept_by_head", None)
-    return kept
 
 
 def _grid(kept: Sequence[Sequence[float]]) -> NDArray[np.float64]:

@@ -6,7 +6,7 @@ from random import Random
 
 from ov_kvcrush.evaluation.suites.generating.placing import place, spread_depths
 from ov_kvcrush.evaluation.suites.generating.prose import prose
-from ov_kvcrush.evaluation.suites.sample import Question, Sample
+from ov_kvcrush.evaluation.suites.sample import UNSCORED, Question, Sample
 from ov_kvcrush.evaluation.suites.turns.facts import Fact, draw_facts
 
 NEEDLES, SUMMARY_WITH_NEEDLES = "needles", "summary_with_needles"
@@ -42,7 +42,7 @@ def summary_with_needles(random: Random, amount: int) -> Sample:
     summary = Question(
         text=f"First of all, summarize the text above in {_NUM_SUMMARY_SENTENCES} sentences.",
         answers=(),
-        metric="unscored",
+        metric=UNSCORED,
         most_tokens=_MOST_SUMMARY_TOKENS,
         reply=_summary(pieces),
         kind=SUMMARY_WITH_NEEDLES,

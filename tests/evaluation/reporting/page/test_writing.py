@@ -125,7 +125,7 @@ def test_it_needs_no_other_file_and_runs_nothing(html: str, page: Page) -> None:
 
 
 def test_names_inside_pictures_are_each_of_one_picture() -> None:
-    kept = ((900.0, 1100.0), (30.0, 1970.0))
+    kept = ((900, 1100), (30, 1970))
     sample = make_sample("a", "qa")
     result = make_result(sample, {("known", FULL): (1,), ("known", RANK): (1,)}, kept_by_head=kept)
     page = Page(report_html(SuiteResults.of((FULL, RANK), [sample], [result]), FACTS))
@@ -152,7 +152,7 @@ def test_pictures_take_the_pages_colours(html: str) -> None:
 
 def test_maps_of_kept_tokens_are_there_where_cells_tell(html: str) -> None:
     assert "Tokens kept by layer and KV head" not in html
-    kept = ((900.0, 1100.0), (30.0,))
+    kept = ((900, 1100), (30,))
     sample = make_sample("a", "qa")
     result = make_result(sample, {("known", FULL): (1,), ("known", RANK): (1,)}, kept_by_head=kept)
     html = report_html(SuiteResults.of((FULL, RANK), [sample], [result]), FACTS)
