@@ -8,8 +8,9 @@ import typer
 
 from ov_kvcrush.cli.evaluating.accuracy import evaluate_accuracy
 from ov_kvcrush.cli.evaluating.fidelity import FidelityOptions, evaluate_fidelity
-from ov_kvcrush.cli.evaluating.flags import FIDELITY, NEEDLE, refuse_foreign_flags
+from ov_kvcrush.cli.evaluating.flags import FIDELITY, NEEDLE, PPL, refuse_foreign_flags
 from ov_kvcrush.cli.evaluating.outputs import Outputs
+from ov_kvcrush.cli.evaluating.perplexity import evaluate_perplexity
 from ov_kvcrush.cli.evaluating.request import EvalRequest
 from ov_kvcrush.cli.evaluating.suites import SuiteOptions, evaluate_suite
 from ov_kvcrush.cli.options.evaluation import (
@@ -58,7 +59,7 @@ from ov_kvcrush.evaluation.policies import (
     FIDELITY_POLICIES,
     FULL,
 )
-from ov_kvcrush.evaluation.suites.catalog import NUM_SAMPLES, SampleRequest
+from ov_kvcrush.evaluation.suites.catalog import LENGTH, NUM_SAMPLES, SampleRequest
 
 app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
 
@@ -116,6 +117,9 @@ def evaluate(
     makes RULER's tasks in any length, **turns** conversations of five questions over one text.
     All three read a text once and cut copies of its cache in every way.
 
+    **ppl** tells plain texts on, in passages of `--length` tokens, and cuts each cache to its part
+    of them behind every `--chunk` tokens.
+
     After Ctrl+C what was finished is shown. Exit codes: 0 done, 1 unexpected failure, 2 a mistake
     in the input, 130 Ctrl+C.
 
@@ -154,6 +158,9 @@ def evaluate(
             raise ConfigError(f"unknown {name} {value!r}", did_you_mean(value, known))
     given = {
         "--data": data,
+        "--task": task,
+        "--by-task": by_task or None,
+        "--prefill-factor": prefill_factor,
         "--tokens": tokens,
         "--limit": limit,
         "--split": None if split == "all" else split,
@@ -205,6 +212,8 @@ def evaluate(
         evaluate_accuracy(request)
     elif suite == FIDELITY:
         evaluate_fidelity(request, FidelityOptions(settings, answer_tokens, chat_template))
+    elif suite == PPL:
+        evaluate_perplexity(request, _one_length(length))
     else:
         wanted = SampleRequest(
             suite,
@@ -218,3 +227,14 @@ def evaluate(
             chat_template or "auto",
         )
         evaluate_suite(request, SuiteOptions(wanted, settings, journal, table, report))
+
+
+def _one_length(lengths: list[int] | None) -> int:
+    """The only one of ``lengths``, or the default.
+
+    Raises:
+        ConfigError: there are several.
+    """
+    if lengths and len(lengths) > 1:
+        raise ConfigError("--length is given several times", "Passages have one length.")
+    return lengths[0] if lengths else LENGTH

@@ -7,15 +7,19 @@ from collections.abc import Sequence
 from ov_kvcrush.errors import ConfigError
 
 NEEDLE, FIDELITY, LONGBENCH, RULER, TURNS = "needle", "fidelity", "longbench", "ruler", "turns"
+PPL = "ppl"
 
 _ON_SAMPLES = (LONGBENCH, RULER, TURNS)
 
 # Those that are not here are for all.
 _SUITES = {
-    "--data": (NEEDLE, FIDELITY, LONGBENCH),
+    "--data": (NEEDLE, FIDELITY, LONGBENCH, PPL),
     "--tokens": (NEEDLE, FIDELITY),
-    "--split": (NEEDLE, FIDELITY, LONGBENCH),
-    "--length": _ON_SAMPLES,
+    "--split": (NEEDLE, FIDELITY, LONGBENCH, PPL),
+    "--length": (*_ON_SAMPLES, PPL),
+    "--task": (NEEDLE, FIDELITY, *_ON_SAMPLES),
+    "--by-task": (NEEDLE, FIDELITY, *_ON_SAMPLES),
+    "--prefill-factor": (NEEDLE, FIDELITY, *_ON_SAMPLES),
     "--samples": (RULER, TURNS),
     "--seed": (RULER, TURNS),
     "--setting": (FIDELITY, *_ON_SAMPLES),

@@ -7,14 +7,14 @@ from typing import Annotated, Any
 
 import typer
 
-from ov_kvcrush.cli.evaluating.flags import FIDELITY, NEEDLE
+from ov_kvcrush.cli.evaluating.flags import FIDELITY, NEEDLE, PPL
 from ov_kvcrush.evaluation.dataset import SPLITS
 from ov_kvcrush.evaluation.fidelity.results import SETTINGS
 from ov_kvcrush.evaluation.policies import DEFAULT_POLICIES, FIDELITY_POLICIES, FULL, POLICIES
 from ov_kvcrush.evaluation.suites.catalog import LENGTH, NUM_SAMPLES, SUITES
 from ov_kvcrush.evaluation.suites.longbench.prompts import TEMPLATES
 
-ALL_SUITES = (NEEDLE, FIDELITY, *SUITES)
+ALL_SUITES = (NEEDLE, FIDELITY, *SUITES, PPL)
 
 _CACHE, _DATA, _MADE, _OUTPUT = "KV cache", "Questions", "Generated questions", "Output"
 # Times a budget that nobody's document is long enough for.
@@ -140,7 +140,8 @@ PrefillFactor = Annotated[
 Chunk = Annotated[
     int | None,
     _option(
-        "Tokens of a prompt that are read at once (default 1024, for needle 2048).",
+        "Tokens of a prompt that are read at once (default 1024, for needle 2048, for ppl 128: "
+        "caches are cut behind each).",
         _CACHE,
         metavar="TOKENS",
         min=1,
