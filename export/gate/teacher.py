@@ -31,7 +31,6 @@ _ROWS_AT_ONCE = 512
 _NO_ROWS = np.empty(0, np.int32)
 # The logarithm of a peak before there is one.
 _LEAST = np.float32(-1e30)
-_TINY = np.finfo(np.float32).tiny
 
 
 @dataclass(frozen=True)
@@ -141,7 +140,7 @@ class Teacher:
             if self._weighs_values:
                 # A row without a stream, of a token that is embedded as zeros, tells nothing.
                 norms = shown.residual_norms[n]
-                log_weights[:] = np.where(norms > 0, -np.log(np.maximum(norms, _TINY)), _LEAST)
+                log_weights -= np.log(norms, out=np.full_like(norms, -_LEAST), where=norms > 0)
             attention_peaks(
                 queries.reshape(len(queries), layer.num_query_heads, layer.key_head_size),
                 self._model.scales[n],

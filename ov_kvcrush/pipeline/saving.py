@@ -56,8 +56,8 @@ def save(engine: Engine, path: Path, what: Chat | CachedPrefix, overwrite: bool)
         is_there = isinstance(what, Chat) and _says_as_much(path, what, about)
         if not is_there:
             engine.save_session(what.session, path, about)
-        if isinstance(what, Chat):
-            _, what.files[_real(path)] = read_about(path)
+            if isinstance(what, Chat):
+                _, what.files[_real(path)] = read_about(path)
     sequence = what.session.sequence
     return SessionSummary(
         about["kind"],
@@ -176,7 +176,7 @@ def _says_as_much(path: Path, chat: Chat, about: dict[str, Any]) -> bool:
     A cache that could not be gone on from here can be where the chat was saved.
     """
     digest = chat.files.get(_real(path))
-    if chat.session.sequence is not None or digest is None or not path.exists():
+    if chat.session.sequence is not None or digest is None:
         return False
     try:
         return read_about(path) == (about, digest)

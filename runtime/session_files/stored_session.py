@@ -111,7 +111,7 @@ def check_pages(
     file: TensorFile,
     state: SequenceState | None,
     saved: SequenceOf[CacheLayer],
-    page_shapes: Mapping[tuple[int, str], tuple[int, ...]],
+    shapes: Mapping[tuple[int, str], tuple[int, ...]],
 ) -> None:
     """Prove that every page of ``state`` is there, and nothing else is.
 
@@ -119,7 +119,7 @@ def check_pages(
         file: proved to be whole.
         state: by cache layer of the file.
         saved: those cache layers.
-        page_shapes: by layer of the model and side, what one head has of a page.
+        shapes: by layer of the model and side, what one head has of a page.
 
     Raises:
         StateError, DamagedFileError: it is not so.
@@ -129,7 +129,7 @@ def check_pages(
         heads = len(saved[number].heads)
         for side in ("keys", "values"):
             name = pages_name(number, side)
-            shape = (pages_for(kept.length), heads, *page_shapes[saved[number].layer, side])
+            shape = (pages_for(kept.length), heads, *shapes[saved[number].layer, side])
             found = file.type_and_shape(name)
             if found != ("uint8", shape):
                 raise StateError(f"{name} is {found[0]} {list(found[1])}, not uint8 {list(shape)}")
