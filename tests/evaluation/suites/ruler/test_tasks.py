@@ -42,7 +42,7 @@ def test_all_tasks_are_here() -> None:
 
 @pytest.mark.parametrize("task", NEEDLES)
 @given(length=LENGTHS, seed=SEEDS)
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 def test_needles_are_found_once_each(task: str, length: int, seed: int) -> None:
     num_keys, num_answers, num_others = NEEDLES[task]
     sample = sample_of(TASKS, task, length, seed)
@@ -85,7 +85,7 @@ def test_needles_stand_anywhere() -> None:
 
 
 @given(length=LENGTHS, seed=SEEDS)
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 def test_variables_hold_what_is_handed_on(length: int, seed: int) -> None:
     sample = sample_of(TASKS, "vt", length, seed)
     example, text = sample.context.split("Now the text that counts:")
@@ -107,7 +107,7 @@ def test_variables_hold_what_is_handed_on(length: int, seed: int) -> None:
 
 
 @given(length=LENGTHS, seed=SEEDS)
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 def test_common_words_are_the_most_common(length: int, seed: int) -> None:
     sample = sample_of(TASKS, "cwe", length, seed)
     example, text = sample.context.split("Now the list that counts:")
@@ -134,7 +134,7 @@ def test_long_lists_have_thirty_times_and_three_times() -> None:
 
 
 @given(length=LENGTHS, seed=SEEDS)
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 def test_frequent_words_follow_a_zeta_law(length: int, seed: int) -> None:
     sample = sample_of(TASKS, "fwe", length, seed)
     words = sample.context.strip().rpartition("\n")[2].split()

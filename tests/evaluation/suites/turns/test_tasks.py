@@ -25,7 +25,7 @@ def scored(sample: Sample) -> list[Question]:
 
 @pytest.mark.parametrize("task", TASKS)
 @given(length=LENGTHS, seed=SEEDS)
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 def test_five_questions_each_answered_in_one_place(task: str, length: int, seed: int) -> None:
     sample = sample_of(TASKS, task, length, seed)
     assert len({question.text for question in sample.questions}) == 5
@@ -56,7 +56,7 @@ def test_each_part_of_the_context_is_asked_about_and_in_no_order(task: str) -> N
 
 
 @given(length=LENGTHS, seed=SEEDS)
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 def test_facts_about_others_do_not_answer(length: int, seed: int) -> None:
     sample = sample_of(TASKS, "needles", length, seed)
     for question in sample.questions:
@@ -75,7 +75,7 @@ def test_a_summary_is_asked_for_first_and_not_scored() -> None:
 
 
 @given(length=LENGTHS, seed=SEEDS)
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 def test_values_are_those_of_their_keys(length: int, seed: int) -> None:
     sample = sample_of(TASKS, "key_value", length, seed)
     pairs = json.loads(sample.context[sample.context.index("{") :])
@@ -98,7 +98,7 @@ BEHAVIORS: dict[str, Callable[[Any, int, int], bool]] = {
 
 
 @given(length=LENGTHS, seed=SEEDS)
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 def test_functions_do_what_is_said_of_them(length: int, seed: int) -> None:
     sample = sample_of(TASKS, "code_lookup", length, seed)
     (code,) = re.findall(r"```python\n(.*)\n```", sample.context, re.DOTALL)
@@ -122,7 +122,7 @@ def test_functions_do_what_is_said_of_them(length: int, seed: int) -> None:
 
 
 @given(length=LENGTHS, seed=SEEDS)
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 def test_the_whole_text_has_no_word_of_a_question(length: int, seed: int) -> None:
     sample = sample_of(TASKS, "no_literal_match", length, seed)
     text = sample.context.partition("\n\n")[2]
