@@ -19,7 +19,7 @@ build/installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; (3, 10) <= v <= (3, 13) or sys.exit("error: ov-kvcrush needs Python 3.10 to 3.13, and $(PYTHON) is %d.%d\nGive another one: make PYTHON=python3.11 ..." % v)'
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --upgrade pip
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[export,eval,dev]'
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[export,eval,serve,dev]'
 	@mkdir -p build && touch $@
 
 demo: $(MODEL)/ov_kvcrush.json

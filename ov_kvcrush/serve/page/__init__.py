@@ -1,0 +1,1 @@
+"""The page at ``/``: what the pool holds, who runs, and one chat."""
