@@ -37,6 +37,11 @@ class Answer:
         """Whether it has ended, in whatever way."""
         return self._request.done
 
+    @property
+    def num_prompt_tokens(self) -> int:
+        """Of its prompt; 0 before it is accepted."""
+        return self._request.num_prompt_tokens
+
     def cancel(self) -> None:
         """End it within a step, with the text it has; from any thread."""
         self._request.cancel()

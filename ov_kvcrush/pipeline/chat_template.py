@@ -84,7 +84,8 @@ class ChatTemplate:
         """The prompt; arguments are those of ``apply_chat_template``.
 
         Raises:
-            TemplateError: there is no template, or it is at fault.
+            TemplateError: there is no template, or it fails at this conversation.
+            ModelError: the template is at fault.
             PromptError: the template refuses the conversation, in its own words.
         """
         if not self.source:

@@ -13,7 +13,7 @@ from jinja2.ext import Extension
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from ov_kvcrush.errors import TemplateError
+from ov_kvcrush.errors import ModelError, TemplateError
 from ov_kvcrush.pipeline.messages import TemplateRefusalError
 
 _HINT = (
@@ -29,7 +29,7 @@ class JinjaTemplate:
         source: the template.
 
     Raises:
-        TemplateError: it is not a template.
+        ModelError: it is not a template.
     """
 
     def __init__(self, source: str) -> None:
@@ -40,7 +40,7 @@ class JinjaTemplate:
         try:
             self._template = environment.from_string(source)
         except jinja2.TemplateSyntaxError as error:
-            raise TemplateError(
+            raise ModelError(
                 f"the model's chat template cannot be read: {error.message} (line {error.lineno})",
                 _HINT,
             ) from error

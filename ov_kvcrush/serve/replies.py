@@ -98,7 +98,6 @@ class Reply(ABC):
         """A piece of the answer; None where there is nothing in it to show."""
         scored = ScoredTokens(delta.token_ids, delta.log_probs, delta.top)
         log_probs = self._log_probs(scored) if delta.token_ids else None
-        self._streamed(delta)
         if not delta.text and log_probs is None:
             return None
         return self._chunk(self._piece(delta.text), log_probs, None)
@@ -125,9 +124,6 @@ class Reply(ABC):
     @abstractmethod
     def _log_probs(self, scored: ScoredTokens) -> dict[str, Any] | None:
         """``logprobs``, where they are wanted."""
-
-    def _streamed(self, delta: Delta) -> None:
-        """Remember that ``delta`` has been given."""
 
     def _head(self, kind: str) -> dict[str, Any]:
         return {"id": self.id, "object": kind, "created": self.created, "model": self.model}
@@ -184,6 +180,13 @@ class CompletionReply(Reply):
     def first_chunk(self) -> None:
         """Nothing: a text has no role."""
 
+    def text_chunk(self, delta: Delta) -> dict[str, Any] | None:
+        """A piece of the answer; None where there is nothing in it to show."""
+        body = super().text_chunk(delta)
+        if self.num_top is not None:
+            self.offset += num_characters(delta.token_ids, self.texts)
+        return body
+
     def _choice(self, answer: DecodedResults, place: int) -> dict[str, Any]:
         return {
             "text": answer.texts[place],
@@ -198,10 +201,6 @@ class CompletionReply(Reply):
         if self.num_top is None:
             return None
         return completion_log_probs(scored, self.num_top, self.texts, self.offset)
-
-    def _streamed(self, delta: Delta) -> None:
-        if self.num_top is not None:
-            self.offset += num_characters(delta.token_ids, self.texts)
 
 
 def _scored(answer: DecodedResults, place: int) -> ScoredTokens:
