@@ -59,6 +59,10 @@ class Answer:
         """
         await self._request.accepted()
 
+    async def started(self) -> None:
+        """Wait until it has a token, or has ended in whatever way; who leaves ends nothing."""
+        await self._request.started()
+
     async def deltas(self) -> AsyncGenerator[Delta, None]:
         """The answer as it comes: text with its tokens, and what was likely in their place.
 

@@ -180,6 +180,22 @@ def queue_timeout(seconds: float) -> ApiError:
     )
 
 
+def request_timeout(seconds: float) -> ApiError:
+    """A request that was not answered in ``seconds``; it would take as long again."""
+    return ApiError(
+        503,
+        f"the request was not answered within {seconds:g} seconds",
+        SERVER,
+        code="request_timeout",
+        headers={"x-should-retry": "false"},
+    )
+
+
+def body_too_slow(seconds: float) -> ApiError:
+    """A body that was not there in ``seconds``."""
+    return ApiError(408, f"the body did not come within {seconds:g} seconds", code="body_too_slow")
+
+
 def _of_validation(errors: Sequence[Any]) -> ApiError:
     """The first of pydantic's errors, with the place of the field that is wrong."""
     first = errors[0]

@@ -194,6 +194,10 @@ class AsyncRequest:
         """
         await self._outcome(self._job.accepted)
 
+    async def started(self) -> None:
+        """Wait until it has a token, or has ended in whatever way; who leaves cancels nothing."""
+        await asyncio.shield(asyncio.wrap_future(self._job.started))
+
     async def result(self) -> Request:
         """The finished request.
 
