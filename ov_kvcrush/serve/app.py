@@ -19,7 +19,7 @@ from starlette.responses import Response
 
 from ov_kvcrush.serve.access import VERSIONS, Access, error_response
 from ov_kvcrush.serve.errors import as_api_error
-from ov_kvcrush.serve.routes import chat, completions, models, tokenizing
+from ov_kvcrush.serve.routes import chat, completions, models, page, tokenizing, watching
 from ov_kvcrush.serve.service import Service
 from ov_kvcrush.serve.settings import ServeSettings
 from ov_kvcrush.serve.token_texts import TokenTexts
@@ -67,7 +67,8 @@ def create_app(settings: ServeSettings, load: Callable[[], LLMPipeline]) -> Fast
         is_first = prefix == VERSIONS[0]
         for part in (chat, completions, models):
             app.include_router(part.router, prefix=prefix, include_in_schema=is_first)
-    app.include_router(tokenizing.router)
+    for part in (tokenizing, watching, page):
+        app.include_router(part.router)
     app.add_exception_handler(HTTPException, _tell)
     app.add_exception_handler(RequestValidationError, _tell)
     app.add_middleware(Access, service=service)
