@@ -110,9 +110,7 @@ class Monitor:
         )
 
     def _of_cache(self, metrics: EngineMetrics) -> Iterator[Metric]:
-        yield self._gauge(
-            "kv_cache_pool_bytes", "That the KV cache may use.", metrics.pool_bytes
-        )
+        yield self._gauge("kv_cache_pool_bytes", "That the KV cache may use.", metrics.pool_bytes)
         yield self._gauge("kv_cache_used_bytes", "Of the KV cache in use.", metrics.used_bytes)
         owners = GaugeMetricFamily(
             f"{_OURS}kv_cache_bytes",
