@@ -20,6 +20,7 @@ from starlette.responses import Response
 from ov_kvcrush.serve.access import VERSIONS, Access, error_response
 from ov_kvcrush.serve.errors import as_api_error
 from ov_kvcrush.serve.routes import chat, completions, models, tokenizing
+from ov_kvcrush.serve.schemas import ErrorReply
 from ov_kvcrush.serve.service import Service
 from ov_kvcrush.serve.settings import ServeSettings
 from ov_kvcrush.serve.token_texts import TokenTexts
@@ -60,6 +61,7 @@ def create_app(settings: ServeSettings, load: Callable[[], LLMPipeline]) -> Fast
         # Their pages take scripts from elsewhere.
         docs_url=None,
         redoc_url=None,
+        responses={key: {"description": "Error", "model": ErrorReply} for key in ("4XX", "5XX")},
         **_without_telemetry(),
     )
     app.state.service = service

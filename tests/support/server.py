@@ -77,8 +77,8 @@ def serving(
         wait: until the model is there.
         settings: fields of ``ServeSettings``.
     """
-    given = {"model_names": ("needle",), "port": 0, "access_log": False, **settings}
-    configured = ServeSettings(**given)
+    given: dict[str, Any] = {"model_names": ("needle",), "port": 0, "access_log": False}
+    configured = ServeSettings(**{**given, **settings})
     listener = listen(configured.host, configured.port)
     app = create_app(configured, load)
     config = uvicorn.Config(app, http="h11", ws="none", lifespan="on", log_config=None)

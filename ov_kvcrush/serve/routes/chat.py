@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from fastapi import APIRouter, Request, Response
 
 from ov_kvcrush.serve.answers import AnswerResponse
-from ov_kvcrush.serve.errors import loading
+from ov_kvcrush.serve.errors import invalid, loading
 from ov_kvcrush.serve.messages import chat_history
 from ov_kvcrush.serve.replies import ChatReply
 from ov_kvcrush.serve.sampling import generation_settings, require_room
@@ -27,6 +27,8 @@ router = APIRouter()
 SESSION_HEADER = "x-session-id"
 """Names the conversation a request belongs to; before what its body says."""
 
+_LONGEST_KEY = 512
+
 
 @router.post("/chat/completions")
 async def chat(body: ChatRequest, request: Request) -> Response:
@@ -36,6 +38,8 @@ async def chat(body: ChatRequest, request: Request) -> Response:
     service.require_model(body.model)
     record = request.state.record
     key = request.headers.get(SESSION_HEADER, "") or body.session_key
+    if len(key) > _LONGEST_KEY:
+        raise invalid(f"a session's key has at most {_LONGEST_KEY} characters", SESSION_HEADER)
     question = _Turn(service, pipeline, body, record.key, key)
     reply = ChatReply.of(body, service.settings.model_names[0], service.texts)
     return AnswerResponse(service, record, question, reply, bool(body.stream))
