@@ -31,6 +31,10 @@ class ModelError(OVKVCrushError):
     """A model folder, IR, tokenizer or KV plan that cannot be used."""
 
 
+class TemplateError(ModelError):
+    """A model without a chat template, or a template that fails at a conversation."""
+
+
 class DeviceError(OVKVCrushError):
     """A device that does not exist here or that the engine does not serve."""
 

@@ -37,6 +37,7 @@ COMMANDS = {
     "calibrate": "ov_kvcrush.cli.commands.calibrate",
     "chat": "ov_kvcrush.cli.commands.chat",
     "crush": "ov_kvcrush.cli.commands.crush",
+    "serve": "ov_kvcrush.cli.commands.serve",
     "eval": "ov_kvcrush.cli.commands.eval",
     "inspect": "ov_kvcrush.cli.commands.inspect",
     "bench": "ov_kvcrush.cli.commands.bench",

@@ -37,6 +37,11 @@ class Answer:
         """Whether it has ended, in whatever way."""
         return self._request.done
 
+    @property
+    def num_prompt_tokens(self) -> int:
+        """Of its prompt; 0 before it is accepted."""
+        return self._request.num_prompt_tokens
+
     def cancel(self) -> None:
         """End it within a step, with the text it has; from any thread."""
         self._request.cancel()
@@ -53,6 +58,10 @@ class Answer:
             Exception: what else ended it before.
         """
         await self._request.accepted()
+
+    async def started(self) -> None:
+        """Wait until it has a token, or has ended in whatever way; who leaves ends nothing."""
+        await self._request.started()
 
     async def deltas(self) -> AsyncGenerator[Delta, None]:
         """The answer as it comes: text with its tokens, and what was likely in their place.

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from openvino_genai import ChatHistory, GenerationConfig, GenerationFinishReason, Tokenizer
 
-from ov_kvcrush.errors import ConfigError, EngineClosedError
+from ov_kvcrush.errors import ConfigError, EngineClosedError, PromptError, last_line
 from ov_kvcrush.pipeline.answer import Answer
 from ov_kvcrush.pipeline.async_chat import AsyncChat
 from ov_kvcrush.pipeline.cached_prefix import CachedPrefix, reading_config
@@ -23,6 +23,7 @@ from ov_kvcrush.pipeline.call_times import CallTimes, timed_call
 from ov_kvcrush.pipeline.chat import Chat
 from ov_kvcrush.pipeline.llm_pipeline import LLMPipeline
 from ov_kvcrush.pipeline.messages import texts_in
+from ov_kvcrush.pipeline.prompt_encoder import require_text
 from ov_kvcrush.pipeline.prompts import Prompt, require_token_ids
 from ov_kvcrush.pipeline.saving import Saving, SessionSummary, hold, load, require_usable
 from ov_kvcrush.runtime.engine_metrics import EngineMetrics
@@ -180,6 +181,41 @@ class AsyncLLMPipeline:
     def get_tokenizer(self) -> Tokenizer:
         """The tokenizer."""
         return self._model.tokenizer
+
+    def encode(
+        self,
+        inputs: str | ChatHistory,
+        add_special_tokens: bool = True,
+        add_generation_prompt: bool = True,
+    ) -> list[int]:
+        """Token ids of a text as it is, or of a history through the chat template; from any thread.
+
+        Args:
+            inputs: what :meth:`generate` would read.
+            add_special_tokens: that begin a text; those of a history are its template's.
+            add_generation_prompt: of a history: what its answer begins behind.
+
+        Raises:
+            PromptError, ModelError: as :meth:`generate`.
+        """
+        encoder = self._model.reader.encoder
+        if isinstance(inputs, ChatHistory):
+            return encoder.encode(encoder.render(inputs, add_generation_prompt))
+        require_text(inputs, "the prompt")
+        rendered = encoder.plain(inputs)
+        return encoder.encode(rendered) if add_special_tokens else encoder.encode_rest(rendered)
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        """The text of ``token_ids``, special tokens too; from any thread.
+
+        Raises:
+            PromptError: one is not the model's.
+        """
+        tokens = require_token_ids(token_ids)
+        try:
+            return str(self._model.tokenizer.decode(tokens, skip_special_tokens=False))
+        except RuntimeError as error:
+            raise PromptError(f"token ids that cannot be read: {last_line(error)}") from error
 
     def describe(self) -> EngineDescription:
         """What was really compiled, and what the cache may hold."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from openvino_genai import ChatHistory
 
-from ov_kvcrush.errors import ModelError, OVKVCrushError, PromptError
+from ov_kvcrush.errors import OVKVCrushError, PromptError, TemplateError
 from ov_kvcrush.pipeline.call_times import timed
 from ov_kvcrush.pipeline.messages import TemplateRefusalError
 
@@ -84,11 +84,12 @@ class ChatTemplate:
         """The prompt; arguments are those of ``apply_chat_template``.
 
         Raises:
-            ModelError: there is no template, or it is at fault.
+            TemplateError: there is no template, or it fails at this conversation.
+            ModelError: the template is at fault.
             PromptError: the template refuses the conversation, in its own words.
         """
         if not self.source:
-            raise ModelError(
+            raise TemplateError(
                 "the model has no chat template: it continues a text, and holds no conversation",
                 "Give it a text to continue (--prompt TEXT, or generate(text)), take a model that "
                 "was made for chats, or put its template into chat_template.jinja in its folder.",

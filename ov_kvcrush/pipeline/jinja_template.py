@@ -13,7 +13,7 @@ from jinja2.ext import Extension
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from ov_kvcrush.errors import ModelError
+from ov_kvcrush.errors import ModelError, TemplateError
 from ov_kvcrush.pipeline.messages import TemplateRefusalError
 
 _HINT = (
@@ -50,7 +50,7 @@ class JinjaTemplate:
 
         Raises:
             TemplateRefusalError: the template refuses it.
-            ModelError: the template fails.
+            TemplateError: the template fails.
         """
         try:
             return self._template.render(variables)
@@ -58,7 +58,7 @@ class JinjaTemplate:
             raise
         except Exception as error:  # whatever a template can do wrong
             reason = " ".join(str(error).split()) or type(error).__name__
-            raise ModelError(
+            raise TemplateError(
                 f"the model's chat template does not render this conversation: {reason}", _HINT
             ) from error
 

@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 
 from ov_kvcrush.runtime.engine_metrics import TTFT_BOUNDS, Histogram
 
+CLIENT_GONE = 499
+"""Status of a request whose client left before it was told one; nginx's number for it."""
+
 _NUM_LAST = 10
 
 

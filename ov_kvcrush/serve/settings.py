@@ -10,6 +10,13 @@ from ov_kvcrush.errors import ConfigError
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
+_LEAST = {
+    **dict.fromkeys(("max_body_bytes", "max_messages", "max_choices", "max_answer_tokens"), 1),
+    **dict.fromkeys(("max_running", "max_sessions"), 1),
+    **dict.fromkeys(("max_stop_strings", "max_waiting", "max_per_key", "request_seconds"), 0),
+    **dict.fromkeys(("queue_seconds", "drain_seconds", "session_seconds"), 0),
+}
+
 
 @dataclass(frozen=True)
 class ServeSettings:
@@ -28,8 +35,8 @@ class ServeSettings:
         max_choices: answers to one request.
         max_stop_strings: of a request.
         max_answer_tokens: where a request names no limit.
-        max_running: requests that are given to the engine.
-        max_waiting: those that may wait behind them; what comes then is answered with 429.
+        max_running: sequences that the engine runs at once.
+        max_waiting: requests that may wait behind as many; what comes then is answered with 429.
         max_per_key: of both together of one key; 0 does not bound them.
         queue_seconds: to the first token.
         request_seconds: to the last; 0 does not bound them.
@@ -64,6 +71,11 @@ class ServeSettings:
     access_log: bool = True
 
     def __post_init__(self) -> None:
+        for name, least in _LEAST.items():
+            if not getattr(self, name) >= least:  # NaN neither
+                raise ConfigError(
+                    f"{name} is {getattr(self, name):g}", f"It has to be {least} or more."
+                )
         if not self.model_names or not all(self.model_names):
             raise ConfigError("a server needs the name of its model", "Give --model-name NAME.")
         if self.host not in LOOPBACK and not self.keys and not self.no_key:

@@ -127,6 +127,12 @@ class AsyncRequest:
         """Whether it has ended, in whatever way."""
         return self._job.finished.done()
 
+    @property
+    def num_prompt_tokens(self) -> int:
+        """Of its prompt; 0 before it is accepted."""
+        request = self._job.request
+        return 0 if request is None else len(request.prompt_ids)
+
     def when_done(self, call: Callable[[Future[Request]], None]) -> None:
         """Have ``call`` told that it has ended, before whoever awaits it goes on; in any thread."""
         self._job.finished.add_done_callback(call)
@@ -187,6 +193,10 @@ class AsyncRequest:
             Exception: what ended it before, such as a prompt that does not fit.
         """
         await self._outcome(self._job.accepted)
+
+    async def started(self) -> None:
+        """Wait until it has a token, or has ended in whatever way; who leaves cancels nothing."""
+        await asyncio.shield(asyncio.wrap_future(self._job.started))
 
     async def result(self) -> Request:
         """The finished request.

@@ -16,6 +16,7 @@ class Job:
         request: once the engine has it.
         progress: of its first sequence, for one reader.
         accepted: done once the engine has it; what ended it before is raised there too.
+        started: done once it has a token, or has ended in whatever way.
         finished: the request, or what ended it.
         is_cancelled: nobody waits for it any more.
     """
@@ -24,8 +25,9 @@ class Job:
         self.request: Request | None = None
         self.progress = Mailbox[Progress]()
         self.accepted: Future[None] = Future()
+        self.started: Future[None] = Future()
         self.finished: Future[Request] = Future()
-        for future in (self.accepted, self.finished):
+        for future in (self.accepted, self.started, self.finished):
             future.set_running_or_notify_cancel()  # who waits for it may leave, but not end it
         self.is_cancelled = False
         self._num_published = 0
@@ -41,6 +43,8 @@ class Job:
         if request is None:
             raise RuntimeError("there is no request yet")
         finished = request.finished
+        if finished or any(generation.metrics.token_times for generation in request.generations):
+            self._start()
         progress = request.generations[0].progress(self._num_published)
         self._num_published += len(progress.token_ids)
         if finished:
@@ -52,10 +56,15 @@ class Job:
         """End it with ``error``, if it has not ended."""
         if not self.accepted.done():
             self.accepted.set_exception(error)
+        self._start()
         try:
             self.progress.put([], close=True)
         finally:
             self._finish(error)
+
+    def _start(self) -> None:
+        if not self.started.done():
+            self.started.set_result(None)
 
     def _finish(self, error: BaseException | None) -> None:
         if self.finished.done():

@@ -1,0 +1,139 @@
+"""``ov-kvcrush serve``: OpenAI's API over HTTP, with a bounded KV cache behind it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ov_kvcrush.cli.options.cache import cache_options
+from ov_kvcrush.cli.options.model import (
+    ContextLength,
+    DecodePrecision,
+    Device,
+    EngineName,
+    ModelDir,
+    ParseSpecial,
+    Properties,
+    parse_properties,
+)
+from ov_kvcrush.cli.options.serving import API_KEY_FILE, serve_options
+from ov_kvcrush.cli.output.errors import Verbose
+from ov_kvcrush.config import KVCacheConfig
+from ov_kvcrush.errors import ConfigError, OVKVCrushError
+from ov_kvcrush.model_folder import require_graph
+from ov_kvcrush.serve.settings import ServeSettings
+
+if TYPE_CHECKING:
+    from ov_kvcrush.pipeline.llm_pipeline import LLMPipeline
+
+app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
+
+_THREADS = "INFERENCE_NUM_THREADS"
+
+
+@app.command()
+@cache_options
+@serve_options
+def serve(
+    model_dir: ModelDir,
+    device: Device = "CPU",
+    chunk: Annotated[
+        int,
+        typer.Option(
+            metavar="TOKENS",
+            help="Of one step: how long a short request waits beside a long prompt, and how soon "
+            "a request that nobody waits for any more has ended.",
+            min=1,
+        ),
+    ] = 512,
+    threads: Annotated[
+        int | None,
+        typer.Option(
+            metavar="NUMBER",
+            help="Threads that compute (default as many as there are cores).",
+            show_default=False,
+            min=1,
+        ),
+    ] = None,
+    engine: EngineName = "paged",
+    properties: Properties = None,
+    decode_precision: DecodePrecision = None,
+    parse_special: ParseSpecial = False,
+    context_length: ContextLength = None,
+    verbose: Verbose = False,
+    *,
+    kv_cache_config: KVCacheConfig,
+    given: dict[str, Any],
+) -> None:
+    """Serve a model to OpenAI's clients, many requests at once, with one bounded KV cache.
+
+    Chats, completions, models under /v1 (and /v3), /tokenize, /health, /ready, /metrics, and a page
+    at /. It listens to this machine alone unless --host says otherwise. Ctrl+C and SIGTERM let what
+    is being answered end; a second one ends at once.
+
+    Examples:
+
+    - `ov-kvcrush serve qwen3 --max-cache-size 1024`
+
+    - `ov-kvcrush serve qwen3 --kv-budget-mb 200 --session-dir chats --model-name qwen3 --port 8080`
+
+    - `ov-kvcrush serve qwen3 --host 0.0.0.0 --api-key-file keys.txt --max-cache-size 1024`
+    """
+    folder = require_graph(model_dir).parent
+    settings = _settings(folder, given)
+    plugin = parse_properties(properties or [])
+    if threads is not None:
+        if _THREADS in plugin:
+            raise ConfigError(
+                f"--threads and --property {_THREADS} say the same thing twice", "Give one of them."
+            )
+        plugin[_THREADS] = str(threads)
+    run = _server()
+
+    def load() -> LLMPipeline:
+        from ov_kvcrush.pipeline.llm_pipeline import LLMPipeline
+
+        return LLMPipeline(
+            model_dir,
+            device=device,
+            config=plugin,
+            kv_cache_config=kv_cache_config,
+            engine=engine,
+            decode_precision=decode_precision,
+            parse_special=parse_special,
+            context_length=context_length,
+            max_num_batched_tokens=chunk,
+            max_num_seqs=settings.max_running,
+        )
+
+    run(settings, load)
+
+
+def _settings(folder: Path, given: dict[str, Any]) -> ServeSettings:
+    from ov_kvcrush.serve.keys import read_keys
+
+    arguments = dict(given)
+    arguments.setdefault("model_names", (folder.resolve().name,))
+    keys = read_keys(arguments.pop(API_KEY_FILE, None), os.environ)
+    return ServeSettings(**arguments, keys=keys)
+
+
+def _server() -> Any:
+    """``ov_kvcrush.serve.server.run``.
+
+    Raises:
+        OVKVCrushError: the libraries it needs are not installed.
+    """
+    try:
+        from ov_kvcrush.serve.server import run
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in ("fastapi", "uvicorn", "prometheus_client"):
+            raise
+        raise OVKVCrushError(
+            f"a server needs {error.name}, which is not installed",
+            "Install it with: pip install 'ov-kvcrush[serve]'",
+        ) from error
+    return run

@@ -1,0 +1,231 @@
+"""One reply, whole or as a stream, for as long as its client is there and its time lasts."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING, Protocol
+
+from openvino_genai import GenerationFinishReason
+from starlette.responses import JSONResponse, Response
+from starlette.types import Receive, Scope, Send
+
+from ov_kvcrush.errors import OVKVCrushError
+from ov_kvcrush.serve.errors import (
+    ApiError,
+    as_api_error,
+    engine_failed,
+    queue_timeout,
+    request_timeout,
+    shutting_down,
+)
+from ov_kvcrush.serve.event_stream import EventStream
+from ov_kvcrush.serve.replies import Reply, finish_reason
+from ov_kvcrush.serve.request_log import CLIENT_GONE, RequestRecord
+from ov_kvcrush.serve.service import Service
+
+if TYPE_CHECKING:
+    from ov_kvcrush.pipeline.answer import Answer
+    from ov_kvcrush.pipeline.results import DecodedResults
+    from ov_kvcrush.serve.admission import Place
+
+_KEEP_ALIVE_SECONDS = 10.0
+
+_log = logging.getLogger(__name__)
+
+
+class Question(Protocol):
+    """What a reply answers: how the pipeline is asked, and what is kept of the answer."""
+
+    async def ask(self) -> Sequence[Answer]:
+        """Queue an answer to each prompt, one at least.
+
+        Raises:
+            ApiError, OVKVCrushError: what is wrong with the request.
+        """
+
+    def check(self, answer: Answer) -> None:
+        """Look at an answer that the engine has accepted.
+
+        Raises:
+            ApiError: its prompt leaves too little room for it.
+        """
+
+    async def end(self, results: Sequence[DecodedResults] | None) -> None:
+        """Keep what is to be kept; called once, before the client knows that the answer has ended.
+
+        Args:
+            results: None where it was broken off.
+        """
+
+
+class AnswerResponse(Response):
+    """Answers a question for whoever awaits it, and ends within a step when they leave.
+
+    Args:
+        service: whose pipeline is asked.
+        record: of the request, filled in.
+        question: to be answered.
+        reply: the form it gets.
+        stream: as server-sent events.
+    """
+
+    def __init__(
+        self,
+        service: Service,
+        record: RequestRecord,
+        question: Question,
+        reply: Reply,
+        stream: bool,
+    ) -> None:
+        super().__init__()
+        self._service = service
+        self._record = record
+        self._question = question
+        self._reply = reply
+        self._is_stream = stream
+        self._answers: Sequence[Answer] = ()
+        self._arrived = time.monotonic()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer, while the client is there.
+
+        Raises:
+            ApiError: what ended it before the client was told a status.
+        """
+        record, seconds = self._record, self._service.settings.request_seconds
+        events = EventStream(send)
+        with self._service.admission.place(record.key) as place:
+            work = asyncio.create_task(self._answer(scope, receive, send, events, place))
+            gone = asyncio.create_task(until_gone(receive))
+            try:
+                await asyncio.wait(
+                    (work, gone), timeout=seconds or None, return_when=asyncio.FIRST_COMPLETED
+                )
+                is_done, is_gone = work.done(), gone.done()
+            finally:
+                work.cancel()
+                gone.cancel()
+                await asyncio.wait((work, gone))
+            if is_gone and not is_done:
+                record.end, record.status = "cancelled", record.status or CLIENT_GONE
+                return
+            error = self._error_of(work) if is_done else request_timeout(seconds)
+            if error is None:
+                return
+            record.end = "error"
+            if not events.began:
+                raise error
+            record.status, record.rejected = error.status, error.rejected
+            await events.end(error)
+
+    async def _answer(
+        self, scope: Scope, receive: Receive, send: Send, events: EventStream, place: Place
+    ) -> None:
+        results: Sequence[DecodedResults] | None = None
+        try:
+            self._answers = await self._question.ask()
+            place.hold_until_ended(self._answers)
+            for answer in self._answers:
+                await answer.accepted()
+                self._question.check(answer)
+            results = await self._generate(events)
+        finally:
+            await self._settle(results)
+        reply = self._reply
+        self._record.end = finish_reason(results[0].finish_reasons[0])
+        if self._is_stream:
+            await events.put(reply.end_chunk(results[0]))
+            await events.put(reply.usage_chunk(results[0]))
+            await events.end()
+        else:
+            await JSONResponse(reply.whole(results))(scope, receive, send)
+
+    async def _generate(self, events: EventStream) -> Sequence[DecodedResults]:
+        """The answers; those of a stream have been sent but for their end."""
+        if self._is_stream:
+            await events.begin()
+            await events.put(self._reply.first_chunk())
+        try:
+            await self._wait_for_token(events)
+            if self._is_stream:
+                async for delta in self._answers[0].deltas():
+                    await events.put(self._reply.text_chunk(delta))
+            results = [await answer for answer in self._answers]
+        except (ApiError, OVKVCrushError):
+            raise
+        except Exception as error:
+            # What belongs to one request is one of those above: this ended all that ran.
+            _log.exception("request %s: a step failed", self._record.id)
+            raise engine_failed(500) from error
+        if any(GenerationFinishReason.NONE in result.finish_reasons for result in results):
+            raise shutting_down()  # nobody else cancels an answer that is still awaited
+        return results
+
+    async def _wait_for_token(self, events: EventStream) -> None:
+        """Wait until an answer has begun.
+
+        Raises:
+            ApiError: it takes too long.
+        """
+        limit = self._service.settings.queue_seconds
+        started = [asyncio.ensure_future(answer.started()) for answer in self._answers]
+        try:
+            while True:
+                left = self._arrived + limit - time.monotonic()
+                if left <= 0:
+                    raise queue_timeout(limit)
+                done, _ = await asyncio.wait(
+                    started,
+                    timeout=min(left, _KEEP_ALIVE_SECONDS),
+                    return_when=asyncio.FIRST_COMPLETED,
+                )
+                if done:
+                    break
+                if self._is_stream and left > _KEEP_ALIVE_SECONDS:
+                    await events.keep_alive()
+        finally:
+            for waiting in started:
+                waiting.cancel()
+        self._record.ttft = time.monotonic() - self._arrived
+
+    async def _settle(self, results: Sequence[DecodedResults] | None) -> None:
+        """Let the engine and the question know that it has ended, and note what it cost."""
+        for answer in self._answers:
+            answer.cancel()
+        known = list(results or ())
+        if results is None:
+            for answer in self._answers:
+                with suppress(Exception):  # it has been told already
+                    known.append(await answer)
+        record = self._record
+        for result in known:
+            costs = result.metrics
+            record.num_prompt_tokens += costs[0].num_prompt_tokens
+            record.num_cached_tokens += costs[0].num_reused_tokens
+            record.num_generated_tokens += sum(cost.num_generated_tokens for cost in costs)
+            record.restarted = record.restarted or costs[0].restarted
+        try:
+            await self._question.end(results)
+        except Exception:  # the answer is there all the same
+            _log.exception("request %s: its conversation could not be kept", record.id)
+
+    def _error_of(self, work: asyncio.Task[None]) -> ApiError | None:
+        if work.cancelled():
+            return shutting_down()
+        error = work.exception()
+        if error is None:
+            return None
+        told = as_api_error(error)
+        if told.status >= 500 and not isinstance(error, ApiError):
+            _log.error("request %s failed", self._record.id, exc_info=error)
+        return told
+
+
+async def until_gone(receive: Receive) -> None:
+    """Wait until the client has left, or has its whole reply."""
+    while (await receive())["type"] != "http.disconnect":
+        pass

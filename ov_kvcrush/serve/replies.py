@@ -1,0 +1,207 @@
+"""Answers in OpenAI's form: whole ones, and the chunks of streams."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from openvino_genai import GenerationFinishReason
+
+from ov_kvcrush.pipeline.deltas import Delta
+from ov_kvcrush.pipeline.results import DecodedResults
+from ov_kvcrush.serve.log_probs import (
+    ScoredTokens,
+    chat_log_probs,
+    completion_log_probs,
+    num_characters,
+)
+from ov_kvcrush.serve.schemas import GenerationRequest
+from ov_kvcrush.serve.token_texts import TokenTexts
+from ov_kvcrush.serve.usage import costs, usage
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+
+def finish_reason(reason: GenerationFinishReason) -> str:
+    """OpenAI's word for it: ``stop``, or ``length`` of whatever else ended an answer."""
+    return "stop" if reason == GenerationFinishReason.STOP else "length"
+
+
+@dataclass
+class Reply(ABC):
+    """The reply to one request.
+
+    Attributes:
+        id: of it, the same in all chunks.
+        model: name of the model, as it is answered.
+        created: ``time.time()`` in whole seconds.
+        num_choices: answers to each prompt.
+        include_usage: whether a stream ends with its usage.
+        num_top: tokens to be told in place of each; None where no log probabilities are wanted.
+        texts: of the vocabulary.
+    """
+
+    id: str
+    model: str
+    created: int
+    num_choices: int
+    include_usage: bool
+    num_top: int | None
+    texts: TokenTexts
+
+    prefix: ClassVar[str]
+    whole_object: ClassVar[str]
+    chunk_object: ClassVar[str]
+
+    @classmethod
+    def of(cls, request: GenerationRequest, model: str, texts: TokenTexts) -> Self:
+        """The reply that ``request`` gets, with a new id."""
+        return cls(
+            id=f"{cls.prefix}-{uuid.uuid4().hex}",
+            model=model,
+            created=int(time.time()),
+            num_choices=request.num_choices,
+            include_usage=request.include_usage,
+            num_top=request.num_top,
+            texts=texts,
+        )
+
+    def whole(self, answers: Sequence[DecodedResults]) -> dict[str, Any]:
+        """The reply at once.
+
+        Args:
+            answers: one for each prompt. One that has fewer sequences than there are to be choices
+                is greedy: they are all alike.
+        """
+        choices = [
+            self._choice(answer, place % len(answer.texts))
+            for answer in answers
+            for place in range(self.num_choices)
+        ]
+        return {
+            **self._head(self.whole_object),
+            "choices": [{"index": index, **choice} for index, choice in enumerate(choices)],
+            "usage": usage(answers),
+            "ov_kvcrush": costs(answers),
+        }
+
+    @abstractmethod
+    def first_chunk(self) -> dict[str, Any] | None:
+        """What a stream begins with, if anything."""
+
+    def text_chunk(self, delta: Delta) -> dict[str, Any] | None:
+        """A piece of the answer; None where there is nothing in it to show."""
+        scored = ScoredTokens(delta.token_ids, delta.log_probs, delta.top)
+        log_probs = self._log_probs(scored) if delta.token_ids else None
+        if not delta.text and log_probs is None:
+            return None
+        return self._chunk(self._piece(delta.text), log_probs, None)
+
+    def end_chunk(self, results: DecodedResults) -> dict[str, Any]:
+        """Why the answer has ended."""
+        return self._chunk(self._piece(None), None, finish_reason(results.finish_reasons[0]))
+
+    def usage_chunk(self, results: DecodedResults) -> dict[str, Any] | None:
+        """What it cost; None where the request does not ask for it."""
+        if not self.include_usage:
+            return None
+        body = {**self._head(self.chunk_object), "choices": [], "usage": usage([results])}
+        return {**body, "ov_kvcrush": costs([results])}
+
+    @abstractmethod
+    def _choice(self, answer: DecodedResults, place: int) -> dict[str, Any]:
+        """The sequence at ``place`` of ``answer``, without its index."""
+
+    @abstractmethod
+    def _piece(self, text: str | None) -> dict[str, Any]:
+        """What of a chunk's choice holds ``text``; None at its end."""
+
+    @abstractmethod
+    def _log_probs(self, scored: ScoredTokens) -> dict[str, Any] | None:
+        """``logprobs``, where they are wanted."""
+
+    def _head(self, kind: str) -> dict[str, Any]:
+        return {"id": self.id, "object": kind, "created": self.created, "model": self.model}
+
+    def _chunk(
+        self, piece: dict[str, Any], log_probs: dict[str, Any] | None, reason: str | None
+    ) -> dict[str, Any]:
+        choice = {"index": 0, **piece, "finish_reason": reason, "logprobs": log_probs}
+        body = {**self._head(self.chunk_object), "choices": [choice]}
+        return {**body, "usage": None} if self.include_usage else body
+
+
+@dataclass
+class ChatReply(Reply):
+    """The reply to a chat request."""
+
+    prefix = "chatcmpl"
+    whole_object = "chat.completion"
+    chunk_object = "chat.completion.chunk"
+
+    def first_chunk(self) -> dict[str, Any]:
+        """Whose message it is."""
+        return self._chunk({"delta": {"role": "assistant", "content": ""}}, None, None)
+
+    def _choice(self, answer: DecodedResults, place: int) -> dict[str, Any]:
+        return {
+            "message": {"role": "assistant", "content": answer.texts[place]},
+            "logprobs": self._log_probs(_scored(answer, place)),
+            "finish_reason": finish_reason(answer.finish_reasons[place]),
+        }
+
+    def _piece(self, text: str | None) -> dict[str, Any]:
+        return {"delta": {} if text is None else {"content": text}}
+
+    def _log_probs(self, scored: ScoredTokens) -> dict[str, Any] | None:
+        if self.num_top is None:
+            return None
+        return chat_log_probs(scored, self.num_top, self.texts)
+
+
+@dataclass
+class CompletionReply(Reply):
+    """The reply to a completion request.
+
+    Attributes:
+        offset: characters that chunks have given.
+    """
+
+    offset: int = 0
+
+    prefix = "cmpl"
+    whole_object = chunk_object = "text_completion"
+
+    def first_chunk(self) -> None:
+        """Nothing: a text has no role."""
+
+    def text_chunk(self, delta: Delta) -> dict[str, Any] | None:
+        """A piece of the answer; None where there is nothing in it to show."""
+        body = super().text_chunk(delta)
+        if self.num_top is not None:
+            self.offset += num_characters(delta.token_ids, self.texts)
+        return body
+
+    def _choice(self, answer: DecodedResults, place: int) -> dict[str, Any]:
+        return {
+            "text": answer.texts[place],
+            "logprobs": self._log_probs(_scored(answer, place)),
+            "finish_reason": finish_reason(answer.finish_reasons[place]),
+        }
+
+    def _piece(self, text: str | None) -> dict[str, Any]:
+        return {"text": text or ""}
+
+    def _log_probs(self, scored: ScoredTokens) -> dict[str, Any] | None:
+        if self.num_top is None:
+            return None
+        return completion_log_probs(scored, self.num_top, self.texts, self.offset)
+
+
+def _scored(answer: DecodedResults, place: int) -> ScoredTokens:
+    return ScoredTokens(answer.tokens[place], answer.log_probs[place], answer.top[place])
