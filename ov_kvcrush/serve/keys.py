@@ -17,7 +17,8 @@ KEY_VARIABLE = "OV_KVCRUSH_API_KEY"
 DEFAULT_NAME = "default"
 """Of that one."""
 
-_LINE = re.compile(r"(?:(?P<name>[A-Za-z0-9_.-]{1,64}):)?(?P<key>[\x21-\x7e]+)")
+# Printable ASCII; a key without a name has no colon.
+_LINE = re.compile(r"(?P<name>[A-Za-z0-9_.-]{1,64}):(?P<key>[!-~]+)|(?P<bare>[!-9;-~]+)")
 
 
 def read_keys(path: Path | None, variables: Mapping[str, str]) -> dict[bytes, str]:
@@ -72,7 +73,7 @@ def _add(keys: dict[bytes, str], text: str, where: str) -> None:
             f"{where} is not an API key",
             "Write name:key or key, of printable ASCII characters without blanks.",
         )
-    digest = _digest(match["key"])
+    digest = _digest(match["key"] or match["bare"])
     # What is kept belongs to the name, so that has to stay the same when lines come and go.
     keys[digest] = match["name"] or f"key-{digest.hex()[:8]}"
 
