@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from fastapi import APIRouter, Request, Response
+from openvino_genai import ChatHistory
 
 from ov_kvcrush.serve.answers import AnswerResponse
 from ov_kvcrush.serve.errors import invalid, loading
@@ -76,18 +77,15 @@ class _Turn:
         """Queue the answer."""
         pipeline, body, settings = self._pipeline, self._body, self._service.settings
         history = chat_history(body, settings)
-        self._messages = history.get_messages()
         config = generation_settings(
             body, pipeline.get_generation_config(), settings, pipeline.context_length
         )
-        prefix = self._named_prefix()
+        prefix = self._begin_with_prefix(history)
+        self._messages = history.get_messages()
         # A session has one continuation.
         if self._key and self._service.chats and config.get("num_return_sequences", 1) == 1:
             self._turn = await self._service.chats.begin(self._key, self._owner)
-        turn = self._turn
-        if turn is not None and prefix is None:
-            prefix = turn.prefix
-        session = None if turn is None else turn.session
+        session = None if self._turn is None else self._turn.session
         return [
             pipeline.generate(history, session=session, prefix=prefix, owner=self._owner, **config)
         ]
@@ -102,9 +100,19 @@ class _Turn:
             text = None if results is None else results[0].texts[0]
             await self._turn.end(self._messages, text)
 
-    def _named_prefix(self) -> CachedPrefix | None:
+    def _begin_with_prefix(self, history: ChatHistory) -> CachedPrefix | None:
+        """The cache of the prefix that the request names, whose text ``history`` then begins with.
+
+        Raises:
+            ApiError: there is not one, or the conversation cannot follow it.
+        """
         if self._body.prefix is None:
             return None
         if self._service.prefixes is None:
             raise loading()
-        return self._service.prefixes.get(self._body.prefix, self._owner).prefix
+        named = self._service.prefixes.get(self._body.prefix, self._owner)
+        messages = named.begin(history.get_messages())
+        history.clear()
+        for message in messages:
+            history.append(message)
+        return named.prefix
