@@ -134,11 +134,11 @@ def test_what_is_too_much_is_refused_and_told_when_to_come_back(pipeline: LLMPip
 def test_what_is_wrong_is_told_before_a_stream_begins(server: RunningServer, stream: bool) -> None:
     fields: dict[str, Any]
     for fields in ({"max_tokens": 9000}, {"messages": [{"role": "user", "content": LONG * 4}]}):
-        refused = server.chat(**{"stream": stream, **fields})
+        refused = server.chat(stream=stream, **fields)
         assert refused.status_code == 400
         assert refused.json()["error"]["code"] == "context_length_exceeded"
     for fields in ({"model": "another"}, {"model": "Needle"}):
-        assert server.chat(**{"stream": stream, **fields}).status_code == 404
+        assert server.chat(stream=stream, **fields).status_code == 404
     assert server.chat(stream=stream, n=9).status_code == 400
 
 

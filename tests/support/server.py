@@ -44,8 +44,8 @@ class RunningServer:
     @contextmanager
     def stream(self, text: str = "Hello", **fields: Any) -> Iterator[Iterator[str]]:
         """The lines of a streamed one."""
-        body = {"model": "needle", "messages": [{"role": "user", "content": text}]}
-        body |= {"temperature": 0, "stream": True, **fields}
+        body: dict[str, Any] = {"model": "needle", "temperature": 0, "stream": True}
+        body |= {"messages": [{"role": "user", "content": text}], **fields}
         with self.client.stream("POST", "/v1/chat/completions", json=body) as response:
             response.raise_for_status()
             yield response.iter_lines()
@@ -78,7 +78,7 @@ def serving(
         settings: fields of ``ServeSettings``.
     """
     given: dict[str, Any] = {"model_names": ("needle",), "port": 0, "access_log": False}
-    configured = ServeSettings(**{**given, **settings})
+    configured = ServeSettings(**(given | settings))
     listener = listen(configured.host, configured.port)
     app = create_app(configured, load)
     config = uvicorn.Config(app, http="h11", ws="none", lifespan="on", log_config=None)

@@ -82,9 +82,10 @@ class _Turn:
         )
         prefix = self._begin_with_prefix(history)
         self._messages = history.get_messages()
+        chats = self._service.chats
         # A session has one continuation.
-        if self._key and self._service.chats and config.get("num_return_sequences", 1) == 1:
-            self._turn = await self._service.chats.begin(self._key, self._owner)
+        if self._key and chats is not None and config.get("num_return_sequences", 1) == 1:
+            self._turn = await chats.begin(self._key, self._owner)
         session = None if self._turn is None else self._turn.session
         return [
             pipeline.generate(history, session=session, prefix=prefix, owner=self._owner, **config)
@@ -111,8 +112,9 @@ class _Turn:
         if self._service.prefixes is None:
             raise loading()
         named = self._service.prefixes.get(self._body.prefix, self._owner)
-        messages = named.begin(history.get_messages())
-        history.clear()
+        messages, context = named.begin(history.get_messages()), history.get_extra_context()
+        history.clear()  # of the context too
         for message in messages:
             history.append(message)
+        history.set_extra_context(context)
         return named.prefix
