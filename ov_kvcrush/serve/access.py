@@ -33,6 +33,9 @@ from ov_kvcrush.serve.settings import LOOPBACK
 OPEN_PATHS = ("/health", "/ready", "/", "/page.js", "/page.css")
 """Answered without a key: what supervisors ask, and a page that holds nothing of anybody."""
 
+WATCHING_PATHS = ("/health", "/ready", "/metrics", "/stats")
+"""Asked every few seconds; the log has those of them only that are not answered."""
+
 OTHER = "other"
 """Endpoint of a request that was sent away before a route had it, whatever its path."""
 
@@ -107,7 +110,8 @@ class Access:
             record.status = record.status or CLIENT_GONE
             record.endpoint = _endpoint(scope)
             self._service.log.add(record)
-            if self._service.settings.access_log:
+            is_routine = record.endpoint in WATCHING_PATHS and record.status < 400
+            if self._service.settings.access_log and not is_routine:
                 _lines.info("%s", line(scope["method"], record))
 
     def _check(self, scope: Scope, headers: Headers, record: RequestRecord) -> None:

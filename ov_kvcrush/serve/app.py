@@ -21,7 +21,7 @@ from ov_kvcrush.serve.access import VERSIONS, Access, error_response
 from ov_kvcrush.serve.chats import Chats
 from ov_kvcrush.serve.errors import as_api_error
 from ov_kvcrush.serve.named_prefixes import NamedPrefixes
-from ov_kvcrush.serve.routes import chat, completions, models, prefixes, tokenizing
+from ov_kvcrush.serve.routes import chat, completions, models, page, prefixes, tokenizing, watching
 from ov_kvcrush.serve.schemas import ErrorReply
 from ov_kvcrush.serve.service import Service
 from ov_kvcrush.serve.settings import ServeSettings
@@ -72,7 +72,8 @@ def create_app(settings: ServeSettings, load: Callable[[], LLMPipeline]) -> Fast
         is_first = prefix == VERSIONS[0]
         for part in (chat, completions, models, prefixes):
             app.include_router(part.router, prefix=prefix, include_in_schema=is_first)
-    app.include_router(tokenizing.router)
+    for part in (tokenizing, watching, page):
+        app.include_router(part.router)
     app.add_exception_handler(HTTPException, _tell)
     app.add_exception_handler(RequestValidationError, _tell)
     app.add_middleware(Access, service=service)
