@@ -80,6 +80,10 @@ class SessionError(OVKVCrushError):
     """A session file that cannot be written, or from which this engine cannot go on."""
 
 
+class SessionRoomError(SessionError):
+    """A session file that could be gone on from if the pool had room for its cache now."""
+
+
 class JournalError(OVKVCrushError):
     """A journal of an evaluation that cannot be written, or from which this one cannot go on."""
 

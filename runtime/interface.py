@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from openvino_genai import GenerationConfig, Tokenizer
 
     from ov_kvcrush.config import KVCacheConfig
+    from ov_kvcrush.runtime.session_files.held_session import HeldSession
     from ov_kvcrush.runtime.session_files.stored_session import StoredSession
 
 
@@ -177,6 +178,17 @@ class Engine(ABC):
         """Free what ``session`` holds, or is left by the request that runs on it."""
 
     @abstractmethod
+    def hold_session(self, session: Session) -> HeldSession:
+        """What ``session``, on which no request runs, has cached now, for any thread to write.
+
+        Its pages are shared with whoever goes on from ``session``. They stay what they are as long
+        as somebody holds what is returned; only where pages are short they may be given up before.
+
+        Raises:
+            UnsupportedError: this engine keeps no caches.
+        """
+
+    @abstractmethod
     def save_session(self, session: Session, path: Path, about: Mapping[str, Any]) -> None:
         """Write what ``session`` has cached, and ``about``, to ``path``, whole or not at all.
 
@@ -189,6 +201,8 @@ class Engine(ABC):
     def open_session(self, path: Path) -> AbstractContextManager[StoredSession]:
         """The session in the file at ``path``, proved to be whole and one of this model.
 
+        Any thread may open one while the engine goes on.
+
         Raises:
             SessionError: it is not.
             UnsupportedError: this engine keeps no caches.
@@ -199,7 +213,8 @@ class Engine(ABC):
         """Let ``session``, which has nothing cached, hold what was ``stored``.
 
         Raises:
-            SessionError: there is no room for it, or this engine's policy needs what was not saved.
+            SessionRoomError: there is no room for it now.
+            SessionError: this engine's policy needs what was not saved.
         """
 
     @abstractmethod

@@ -9,12 +9,13 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
 from openvino_genai import ChatHistory, GenerationConfig, GenerationFinishReason, Tokenizer
 
-from ov_kvcrush.errors import ConfigError, PromptError, last_line
+from ov_kvcrush.errors import ConfigError, EngineClosedError, PromptError, last_line
 from ov_kvcrush.pipeline.answer import Answer
 from ov_kvcrush.pipeline.async_chat import AsyncChat
 from ov_kvcrush.pipeline.cached_prefix import CachedPrefix, reading_config
@@ -24,7 +25,7 @@ from ov_kvcrush.pipeline.llm_pipeline import LLMPipeline
 from ov_kvcrush.pipeline.messages import texts_in
 from ov_kvcrush.pipeline.prompt_encoder import require_text
 from ov_kvcrush.pipeline.prompts import Prompt, require_token_ids
-from ov_kvcrush.pipeline.saving import SessionSummary, load, save
+from ov_kvcrush.pipeline.saving import Saving, SessionSummary, hold, load, require_usable
 from ov_kvcrush.runtime.engine_metrics import EngineMetrics
 from ov_kvcrush.runtime.generation.request import Request
 from ov_kvcrush.runtime.interface import Engine, EngineDescription
@@ -241,16 +242,53 @@ class AsyncLLMPipeline:
         results = self._model.decoded(request.generations[:1])
         return results.texts[0], results.finish_reasons[0]
 
+    async def hold_session(self, what: AsyncChat | CachedPrefix) -> Saving:
+        """A chat or prefix as it is now, between two steps, for any thread to write.
+
+            with await pipeline.hold_session(chat) as saving:
+                await asyncio.to_thread(saving.write, path)
+
+        Raises:
+            SessionError: there is nothing to save, or it is still answering.
+            UnsupportedError: the engine keeps no caches.
+        """
+        kept = what.chat if isinstance(what, AsyncChat) else what
+        return await self.call(lambda engine: hold(engine, kept, self._free_forgotten))
+
+    def _free_forgotten(self) -> None:
+        # Any call has the engine free what nobody holds any more.
+        with suppress(EngineClosedError):
+            self._engine.call(lambda engine: None)
+
     async def save_session(
         self, path: str | Path, what: AsyncChat | CachedPrefix, *, overwrite: bool = False
     ) -> SessionSummary:
-        """As :meth:`LLMPipeline.save_session`, between two steps."""
-        kept = what.chat if isinstance(what, AsyncChat) else what
-        return await self.call(lambda engine: save(engine, Path(path), kept, overwrite))
+        """As :meth:`LLMPipeline.save_session`, with what it is between two steps.
+
+        The file is written in a thread of its own: neither the engine nor the event loop waits.
+        """
+        with await self.hold_session(what) as saving:
+            return await asyncio.to_thread(saving.write, Path(path), overwrite)
+
+    def require_usable_session(self, path: str | Path) -> None:
+        """Prove that :meth:`load_session` could go on from a file, given room; from any thread.
+
+        Raises:
+            SessionError: it is damaged, or of another model, precision or head budgets.
+            UnsupportedError: the engine keeps no caches.
+        """
+        require_usable(self._model.engine, Path(path))
 
     async def load_session(self, path: str | Path, owner: str = "") -> AsyncChat | CachedPrefix:
-        """As :meth:`LLMPipeline.load_session`, between two steps; then it is ``owner``'s."""
-        what = await self.call(lambda _: load(self._model, Path(path), owner))
+        """As :meth:`LLMPipeline.load_session`; then it is ``owner``'s.
+
+        The file is proved in a thread of its own; the engine waits for the copying alone.
+        """
+
+        def at_rest(do: Callable[[Engine], None]) -> None:
+            self._engine.call(do).result()
+
+        what = await asyncio.to_thread(load, self._model, Path(path), owner, at_rest)
         if isinstance(what, Chat):
             return self._over(what)
         return what

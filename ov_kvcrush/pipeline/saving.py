@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 from ov_kvcrush.errors import ConfigError, OVKVCrushError, SessionError
 from ov_kvcrush.pipeline.cached_prefix import CachedPrefix
 from ov_kvcrush.pipeline.chat import Chat
+from ov_kvcrush.runtime.session_files.held_session import HeldSession
 from ov_kvcrush.runtime.session_files.sequence_state import SequenceState
 from ov_kvcrush.runtime.session_files.session_file import read_about, unusable_session
 from ov_kvcrush.runtime.session_files.session_lock import session_lock
@@ -45,33 +47,114 @@ class SessionSummary:
     is_as_it_was: bool = False
 
 
+class Saving:
+    """A chat or prefix as it was at one moment, on its way to a file; its ``with`` lets go of it.
+
+    Args:
+        what: to be saved.
+        held: what its session had cached then.
+        when_closed: called when it has been let go of.
+
+    Raises:
+        SessionError: there is nothing to save.
+    """
+
+    def __init__(
+        self,
+        what: Chat | CachedPrefix,
+        held: HeldSession,
+        when_closed: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._what = what
+        self._held = held
+        self._about = _about(what)
+        self._when_closed = when_closed
+
+    @property
+    def has_cache(self) -> bool:
+        """Whether anything was cached."""
+        return not self._held.is_empty
+
+    def write(self, path: Path, overwrite: bool = False) -> SessionSummary:
+        """Write it. See :meth:`LLMPipeline.save_session`; in any thread, the engine may go on.
+
+        Raises:
+            SessionError: as there, or its cache was given up for others meanwhile.
+        """
+        what, about = self._what, self._about
+        with session_lock(path), _saving:
+            if os.path.exists(path) and not overwrite:
+                _require_replaceable(path, what, about["kind"])
+            is_there = self._says_as_much(path)
+            if not is_there:
+                self._held.write(path, about)
+                if isinstance(what, Chat):
+                    _, what.files[_real(path)] = read_about(path)
+        return SessionSummary(
+            about["kind"],
+            self._held.num_tokens,
+            self._held.num_kept,
+            path.stat().st_size,
+            is_there,
+        )
+
+    def __enter__(self) -> Saving:
+        """This one."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Let go of the pages; what another thread is writing is given up."""
+        self._held.close()
+        self._when_closed()
+
+    def _says_as_much(self, path: Path) -> bool:
+        """Whether the file that is a chat's has its messages, and the chat has no cache to add.
+
+        A cache that could not be gone on from here can be where the chat was saved.
+        """
+        digest = self._what.files.get(_real(path)) if isinstance(self._what, Chat) else None
+        if self.has_cache or digest is None:
+            return False
+        try:
+            return read_about(path) == (self._about, digest)
+        except OVKVCrushError:
+            return False
+
+
 def save(engine: Engine, path: Path, what: Chat | CachedPrefix, overwrite: bool) -> SessionSummary:
-    """Save ``what``. See :meth:`LLMPipeline.save_session`."""
-    about = _about(what)
+    """Save ``what``, with the engine at rest. See :meth:`LLMPipeline.save_session`."""
+    with hold(engine, what) as saving:
+        return saving.write(path, overwrite)
+
+
+def hold(
+    engine: Engine, what: Chat | CachedPrefix, when_closed: Callable[[], None] = lambda: None
+) -> Saving:
+    """``what`` as it is now, for any thread to write; to be called with the engine at rest.
+
+    Raises:
+        SessionError: there is nothing to save, or it is still answering.
+        UnsupportedError: the engine keeps no caches.
+    """
+    _about(what)
     if what.session.busy:
         raise SessionError("the session is still answering", "Save it when the answer has ended.")
-    with session_lock(path), _saving:
-        if os.path.exists(path) and not overwrite:
-            _require_replaceable(path, what, about["kind"])
-        is_there = isinstance(what, Chat) and _says_as_much(path, what, about)
-        if not is_there:
-            engine.save_session(what.session, path, about)
-            if isinstance(what, Chat):
-                _, what.files[_real(path)] = read_about(path)
-    sequence = what.session.sequence
-    return SessionSummary(
-        about["kind"],
-        0 if sequence is None else sequence.num_cached,
-        0 if sequence is None else sequence.num_kept,
-        path.stat().st_size,
-        is_there,
-    )
+    return Saving(what, engine.hold_session(what.session), when_closed)
 
 
-def load(model: LoadedModel, path: Path, owner: str = "") -> Chat | CachedPrefix:
-    """Load what is at ``path``; to be called with the model's lock held.
+def load(
+    model: LoadedModel,
+    path: Path,
+    owner: str = "",
+    at_rest: Callable[[Callable[[Engine], None]], None] | None = None,
+) -> Chat | CachedPrefix:
+    """Load what is at ``path``. See :meth:`LLMPipeline.load_session`.
 
-    See :meth:`LLMPipeline.load_session`.
+    Args:
+        model: to go on with.
+        path: of the file.
+        owner: whose it is then.
+        at_rest: calls what it is given with the engine at rest; None where it is at rest anyway.
     """
     with model.engine.open_session(path) as stored:
         what: Chat | CachedPrefix
@@ -80,10 +163,32 @@ def load(model: LoadedModel, path: Path, owner: str = "") -> Chat | CachedPrefix
         else:
             what = _read_prefix(model, stored, path)
         what.session.owner = owner
-        model.engine.load_session(stored, what.session)
+
+        def take_over(engine: Engine) -> None:
+            engine.load_session(stored, what.session)
+
+        if at_rest is None:
+            take_over(model.engine)
+        else:
+            at_rest(take_over)
         if isinstance(what, Chat):
             what.files[_real(path)] = stored.digest
     return what
+
+
+def require_usable(engine: Engine, path: Path) -> None:
+    """Prove that :func:`load` could go on from the file at ``path``, given room; in any thread.
+
+    Raises:
+        SessionError: it is damaged, or of another model, precision or head budgets.
+    """
+    with engine.open_session(path) as stored:
+        require_kind(stored.about, path)
+        if stored.lost:
+            raise SessionError(
+                f"the cache in {path} cannot be gone on from: {stored.lost}",
+                "Load the model with the head budgets and KV plan of then.",
+            )
 
 
 def saved_kind(path: Path) -> str:
@@ -168,20 +273,6 @@ def _require_replaceable(path: Path, what: Chat | CachedPrefix, kind: str) -> No
             else "holds another chat"
         )
         raise SessionError(f"{path} {reason}", "Choose another name, or overwrite it on purpose.")
-
-
-def _says_as_much(path: Path, chat: Chat, about: dict[str, Any]) -> bool:
-    """Whether the file that is ``chat``'s has its messages, and ``chat`` has no cache to add.
-
-    A cache that could not be gone on from here can be where the chat was saved.
-    """
-    digest = chat.files.get(_real(path))
-    if chat.session.sequence is not None or digest is None:
-        return False
-    try:
-        return read_about(path) == (about, digest)
-    except OVKVCrushError:
-        return False
 
 
 def _real(path: Path) -> Path:

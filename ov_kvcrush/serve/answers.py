@@ -24,7 +24,7 @@ from ov_kvcrush.serve.errors import (
 )
 from ov_kvcrush.serve.event_stream import EventStream
 from ov_kvcrush.serve.replies import Reply, finish_reason
-from ov_kvcrush.serve.request_log import CLIENT_GONE, RequestRecord
+from ov_kvcrush.serve.request_log import RequestRecord
 from ov_kvcrush.serve.service import Service
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ class AnswerResponse(Response):
                 gone.cancel()
                 await asyncio.wait((work, gone))
             if is_gone and not is_done:
-                record.end, record.status = "cancelled", record.status or CLIENT_GONE
+                record.end = "cancelled"
                 return
             error = self._error_of(work) if is_done else request_timeout(seconds)
             if error is None:

@@ -59,8 +59,6 @@ def run(settings: ServeSettings, load: Callable[[], LLMPipeline]) -> None:
         timeout_graceful_shutdown=int(settings.drain_seconds) + _GRACE_SECONDS,
     )
     server = Server(config, service)
-    name, url = settings.model_names[0], base_url(settings.host, listener)
-    _log.info("loading %s; it will be at %s/v1", name, url)
     server.run([listener])
     if server.failure is not None:
         raise server.failure
@@ -91,6 +89,10 @@ class Server(uvicorn.Server):
         if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
             signal.signal(signal.SIGHUP, self.handle_exit)  # the terminal has gone
         await super().startup(sockets)
+        settings = self._service.settings
+        for listener in sockets or []:
+            url = base_url(settings.host, listener)
+            _log.info("loading %s; it will be at %s/v1", settings.model_names[0], url)
         if self._service.loading is not None:
             self._service.loading.add_done_callback(self._loaded)
 

@@ -58,6 +58,7 @@ from ov_kvcrush.runtime.sequences.session import Session
 if TYPE_CHECKING:
     from openvino_genai import GenerationConfig, Tokenizer
 
+    from ov_kvcrush.runtime.session_files.held_session import HeldSession
     from ov_kvcrush.runtime.session_files.stored_session import StoredSession
 
 
@@ -218,6 +219,10 @@ class GenaiEngine(Engine):
 
     def close_session(self, session: Session) -> None:
         """Nothing to free: no session holds a cache here."""
+
+    def hold_session(self, session: Session) -> HeldSession:
+        """Refused: no session holds a cache here."""
+        raise _no_sessions()
 
     def save_session(self, session: Session, path: Path, about: Mapping[str, Any]) -> None:
         """Refused: no session holds a cache here."""

@@ -27,7 +27,8 @@ from ov_kvcrush.runtime.paged.storing import store
 from ov_kvcrush.runtime.pages.layout import PAGE_SIZE
 from ov_kvcrush.runtime.sequences.sequence import Chunk, Sequence
 from ov_kvcrush.runtime.sequences.session import Session
-from ov_kvcrush.runtime.session_files.session_file import open_session, write_session
+from ov_kvcrush.runtime.session_files.held_session import CacheOrigin, HeldSession
+from ov_kvcrush.runtime.session_files.session_file import open_session
 from ov_kvcrush.runtime.session_files.stored_session import StoredSession, load_into
 
 if TYPE_CHECKING:
@@ -101,6 +102,13 @@ class PagedEngine(Engine):
         self._budgets = parts.budgets
         self._identity = parts.identity
         self._gate_digest = parts.gate_digest
+        self._origin = CacheOrigin(
+            parts.model.memories,
+            parts.identity,
+            parts.model.cache_layers,
+            self.config.to_dict(),
+            parts.gate_digest,
+        )
         self._intake = parts.intake
         self._prompt_limits = PromptLimits(parts.model.num_token_ids, limits.context_length)
         self._requests = RunningRequests(self.cache, self.scheduler, self._intake, self.prefixes)
@@ -179,20 +187,20 @@ class PagedEngine(Engine):
         session.is_closed = session.busy
         self.cache.drop(session)
 
+    def hold_session(self, session: Session) -> HeldSession:
+        """What ``session`` has cached now, for any thread to write."""
+        holder = Session(owner=session.owner)
+        if session.sequence is not None:
+            copy = session.sequence.twin(session.token_ids)
+            self.cache.fork(session.sequence, copy)
+            self.cache.park(holder, copy)
+        # What is held holds the holder, and with it the pages.
+        sequence = holder.sequence
+        return HeldSession(sequence, self._origin, lambda: holder.sequence is sequence)
+
     def save_session(self, session: Session, path: Path, about: Mapping[str, Any]) -> None:
         """Write what ``session`` has cached, and ``about``, to ``path``."""
-        settings = self.config.to_dict()
-        memories = self.model.memories
-        write_session(
-            path,
-            about,
-            session.sequence,
-            memories,
-            self._identity,
-            self.model.cache_layers,
-            settings,
-            self._gate_digest,
-        )
+        HeldSession(session.sequence, self._origin, lambda: True).write(path, about)
 
     def open_session(self, path: Path) -> AbstractContextManager[StoredSession]:
         """The session in the file at ``path``, proved to be one of this model."""

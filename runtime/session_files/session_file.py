@@ -1,4 +1,4 @@
-"""Session files: written whole or not at all, and opened once everything has been checked."""
+"""Session files: opened once everything has been checked."""
 
 from __future__ import annotations
 
@@ -6,23 +6,15 @@ import json
 from collections.abc import Iterator, Mapping
 from collections.abc import Sequence as SequenceOf
 from contextlib import contextmanager
-from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ov_kvcrush.errors import SessionError
-from ov_kvcrush.files import replacing
 from ov_kvcrush.runtime.pages.cache_layer import CacheLayer, whole_layers
-from ov_kvcrush.runtime.pages.layout import pages_for
 from ov_kvcrush.runtime.pages.memory import CacheMemory
-from ov_kvcrush.runtime.sequences.sequence import Sequence
 from ov_kvcrush.runtime.session_files.cache_identity import CacheIdentity
 from ov_kvcrush.runtime.session_files.regrouping import (
     RegroupingError,
-    groups_to_json,
     read_groups,
     regrouped,
     regrouping,
@@ -32,78 +24,17 @@ from ov_kvcrush.runtime.session_files.stored_session import (
     StoredSession,
     check_pages,
     page_shapes,
-    pages_name,
 )
 from ov_kvcrush.runtime.session_files.tensor_file import (
-    ArraySource,
     DamagedFileError,
     TensorFile,
     open_tensors,
-    write_tensors,
 )
 
 FORMAT = "ov-kvcrush-session"
 VERSION = 3
 # Files of version 1 know of no gate, those of version 2 of no heads with a cache of their own.
 _READABLE_VERSIONS = ("1", "2", str(VERSION))
-
-
-def write_session(
-    path: Path,
-    about: Mapping[str, Any],
-    sequence: Sequence | None,
-    memories: SequenceOf[CacheMemory],
-    identity: CacheIdentity,
-    layers: SequenceOf[CacheLayer],
-    settings: Mapping[str, Any],
-    gate: str = "",
-) -> None:
-    """Put ``sequence`` and its pages into the file at ``path``, whole or not at all.
-
-    Args:
-        path: replaced if it is there.
-        about: what else is saved, as JSON values.
-        sequence: parked, with something cached; None saves ``about`` alone.
-        memories: the pages, by cache layer.
-        identity: of the cache.
-        layers: cache layers of the engine.
-        settings: of the cache, to be found again by who reads the file.
-        gate: digest of the gate that scored the tokens; empty for none.
-
-    Raises:
-        SessionError: it cannot be written; what was there is there.
-    """
-    state = None if sequence is None else SequenceState.of(sequence)
-    sources: dict[str, ArraySource] = {}
-    if state is not None and sequence is not None:
-        try:
-            state.check([layer.geometry for layer in layers], identity.vocab_size)
-        except StateError as error:
-            raise SessionError(
-                f"the cache was broken off in an inference and is not saved: {error}",
-                "Ask once more and save then.",
-            ) from error
-        sources = {name: partial(np.asarray, array) for name, array in state.arrays().items()}
-        for number, layer in enumerate(sequence.layers):
-            pages = layer.pages[: pages_for(layer.length)]
-            memory, length = memories[number], layer.length
-            sources[pages_name(number, "keys")] = partial(memory.copy_keys, pages, length)
-            sources[pages_name(number, "values")] = partial(memory.copy_values, pages, length)
-    content = {
-        "about": dict(about),
-        "identity": identity.to_dict(),
-        "cache_layers": groups_to_json(layers),
-        "state": None if state is None else state.values(),
-        "kv_cache_config": dict(settings),
-        "gate": gate,
-        "made_with": {name: version(name) for name in ("ov-kvcrush", "openvino")},
-    }
-    metadata = {"format": FORMAT, "version": str(VERSION), "content": json.dumps(content)}
-    try:
-        with replacing(path) as stream:
-            write_tensors(stream, metadata, sources)
-    except OSError as error:
-        raise SessionError(f"cannot write {path}: {error.strerror}") from error
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ov_kvcrush.errors import SessionError
+from ov_kvcrush.errors import SessionError, SessionRoomError
 from ov_kvcrush.runtime.pages.cache_layer import CacheLayer
 from ov_kvcrush.runtime.pages.layout import PAGE_SIZE, CacheLayout, pages_for
 from ov_kvcrush.runtime.pages.memory import CacheMemory
@@ -82,8 +82,8 @@ def load_into(sequence: Sequence, stored: StoredSession, cache: KVCache, gate: s
     reading has found it.
 
     Raises:
-        SessionError: the pool has no room, or the policy of ``sequence`` needs what was not saved;
-            no page is taken then.
+        SessionRoomError: the pool has no room; no page is taken then.
+        SessionError: the policy of ``sequence`` needs what was not saved; likewise.
     """
     state = stored.state
     if state is None:
@@ -99,7 +99,7 @@ def load_into(sequence: Sequence, stored: StoredSession, cache: KVCache, gate: s
         # Asked first: what is parked would be dropped in vain.
         if not (cache.pool.could_hold(stored.layer_pages) and cache.extend(sequence, 0)):
             size = cache.bytes_of_pages(stored.layer_pages)
-            raise SessionError(
+            raise SessionRoomError(
                 f"the session's cache takes {size / 1e6:,.1f} MB, and the pool of "
                 f"{cache.max_bytes / 1e6:,.1f} MB has no room for it",
                 "Close chats and cached prefixes, or give a larger pool_size.",

@@ -1,4 +1,4 @@
-"""What every request passes: its id, the host it names, its key, its size; and what is noted of it."""
+"""What every request passes: its id, its host, its key, its size; and what is noted of it."""
 
 from __future__ import annotations
 

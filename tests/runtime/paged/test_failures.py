@@ -40,7 +40,7 @@ from ov_kvcrush.runtime.sequences.query_window import QueryWindow
 from ov_kvcrush.runtime.sequences.sequence import Sequence
 from ov_kvcrush.runtime.sequences.session import Session
 from ov_kvcrush.runtime.sequences.tail import Tail
-from ov_kvcrush.runtime.session_files import session_file
+from ov_kvcrush.runtime.session_files import held_session
 from ov_kvcrush.runtime.session_files.sequence_state import SequenceState
 from ov_kvcrush.runtime.session_files.stored_session import StoredSession
 from tests.support.engines import EVICTING, EXACT, F32, engine_of, greedy, prompt_of
@@ -97,7 +97,7 @@ PLACES: dict[str, tuple[Any, str]] = {
     "end: what a stop string cut is taken back": (paged_running, "_take_back"),
     "end: its costs are summed up": (EndedSequences, "add"),
     "save: the state is checked": (SequenceState, "check"),
-    "save: the file is written": (session_file, "write_tensors"),
+    "save: the file is written": (held_session, "write_tensors"),
     "load: the state is restored": (SequenceState, "restore"),
     "load: the pages are filled": (StoredSession, "fill"),
 }

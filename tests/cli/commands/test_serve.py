@@ -1,0 +1,127 @@
+"""``ov-kvcrush serve`` as it is used: started, asked, ended; what it refuses before it loads."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from ov_kvcrush.cli import run
+from tests.support.commands import fails
+from tests.support.server_process import server_process
+
+
+def test_it_serves_with_its_flags_until_it_is_told_to_end(
+    needle_int8_dir: Path, tmp_path: Path
+) -> None:
+    keys = tmp_path / "keys.txt"
+    keys.write_text("alice:secret-1\n")
+    flags = ["--max-cache-size", "256", "--threads", "1", "--chunk", "256"]
+    flags += ["--model-name", "small", "--model-name", "needle", "--api-key-file", str(keys)]
+    flags += ["--max-answer-tokens", "3", "--property", "INFERENCE_PRECISION_HINT=f32"]
+    environment = {"OV_KVCRUSH_API_KEY": "secret-2"}
+    with server_process(needle_int8_dir, *flags, environment=environment) as server:
+        assert server.model == "small"
+        server.wait_until_ready()
+        with httpx2.Client(base_url=server.url, timeout=60) as client:
+            assert client.get("/v1/models").status_code == 401
+            for key in ("secret-1", "secret-2"):
+                client.headers["Authorization"] = f"Bearer {key}"
+                names = [model["id"] for model in client.get("/v1/models").json()["data"]]
+                assert names == ["small", "needle"]
+            body = {
+                "model": "needle",
+                "messages": [{"role": "user", "content": "Hello"}],
+                "ignore_eos": True,
+            }
+            reply = client.post("/v3/chat/completions", json=body).json()
+        assert reply["model"] == "small"
+        assert reply["usage"]["completion_tokens"] == 3
+        server.tell(signal.SIGTERM)
+        assert server.end() == 0
+    lines = [line for line in server.said if "/chat/completions" in line]
+    assert len(lines) == 1
+    assert " POST /v3/chat/completions 200 id=" in lines[0]
+    assert " key=default in=" in lines[0]
+    assert lines[0].endswith(" end=length\n")
+
+
+def test_it_may_keep_quiet(needle_int8_dir: Path) -> None:
+    with server_process(needle_int8_dir, "--max-cache-size", "256", "--no-access-log") as server:
+        server.wait_until_ready()
+        assert server.model == needle_int8_dir.name
+        assert httpx2.get(f"{server.url}/v1/models").status_code == 200
+        server.tell(signal.SIGINT)
+        assert server.end() == 0
+    assert not any("/models" in line for line in server.said)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message", "hint"),
+    [
+        (["--host", "0.0.0.0"], "0.0.0.0 is reached from other machines", "--api-key-file"),
+        (["--port", "70000"], "--port 70000 is not a port", "0 to 65535"),
+        (["--max-running", "0"], "--max-running is 0", "1 or more"),
+        (["--queue-timeout", "-1"], "--queue-timeout is -1", "0 or more"),
+        (["--api-key-file", "no-such-file"], "cannot read no-such-file", ""),
+        (["--model-name", ""], "the name of its model", "--model-name"),
+        (["--threads", "1", "--property", "INFERENCE_NUM_THREADS=1"], "twice", "one of them"),
+        (["--property", "x"], "is not KEY=VALUE", "--property"),
+        (["--no-such-flag"], "No such option", "--help"),
+    ],
+)
+def test_what_cannot_be_is_told_before_anything_is_loaded(
+    needle_int8_dir: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    flags: list[str],
+    message: str,
+    hint: str,
+) -> None:
+    monkeypatch.delenv("OV_KVCRUSH_API_KEY", raising=False)
+    said = fails(capsys, "serve", str(needle_int8_dir), *flags)
+    assert message in said
+    assert hint in said
+
+
+def test_a_folder_without_a_model_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "no such model folder" in fails(capsys, "serve", str(tmp_path / "nowhere"))
+    assert "holds no OpenVINO model" in fails(capsys, "serve", str(tmp_path))
+
+
+def test_its_help_names_all_flags_and_imports_no_server(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert run(["serve", "--help"]) == 0
+    shown = capsys.readouterr().out
+    for flag in ("--session-dir", "--api-key-file", "--max-cache-size", "--no-access-log"):
+        assert flag in shown
+
+
+def test_a_model_that_cannot_be_loaded_ends_the_server(
+    needle_int8_dir: Path, tmp_path: Path
+) -> None:
+    damaged = shutil.copytree(needle_int8_dir, tmp_path / "damaged")
+    (damaged / "openvino_model.bin").write_bytes(b"")
+    with server_process(damaged) as server:
+        assert server.end() == 2
+    assert server.said[-2].startswith("error: ")
+    assert "Traceback" not in "".join(server.said)
+
+
+def test_openvino_genais_engine_serves_too(needle_int8_dir: Path) -> None:
+    flags = ["--engine", "genai", "--max-cache-size", "256", "--granularity", "page"]
+    with server_process(needle_int8_dir, *flags, "--model-name", "needle") as server:
+        server.wait_until_ready()
+        body = {"model": "needle", "messages": [{"role": "user", "content": "Hello"}]}
+        url = f"{server.url}/v1/chat/completions"
+        assert httpx2.post(url, json=body, timeout=60).json()["choices"][0]["message"]["content"]
+        with httpx2.stream("POST", url, json={**body, "stream": True}, timeout=60) as got:
+            assert list(got.iter_lines())[-2] == "data: [DONE]"
+        server.tell(signal.SIGTERM)
+        assert server.end() == 0
