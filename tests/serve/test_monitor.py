@@ -16,7 +16,7 @@ from tests.support.server import RunningServer, serving
 GAUGES = (
     *("kv_cache_pool_bytes", "kv_cache_used_bytes", "kv_cache_bytes", "sequences_running"),
     *("sequences_waiting", "requests_in_flight", "ready", "engine_step_age_seconds"),
-    "build_info",
+    *("sessions", "build_info"),
 )
 COUNTERS = (
     *("requests", "requests_ended", "prompt_tokens", "prompt_tokens_reused", "generated_tokens"),
@@ -67,8 +67,7 @@ def test_every_metric_has_its_name_its_type_and_its_model(served: RunningServer)
         **{f"ov_kvcrush_{name}": "histogram" for name in HISTOGRAMS},
         **OF_VLLM,
     }
-    sessions = {"ov_kvcrush_sessions": "gauge"} if served.service.chats is not None else {}
-    assert {name: family.type for name, family in families.items()} == expected | sessions
+    assert {name: family.type for name, family in families.items()} == expected
     for family in families.values():
         assert family.documentation.endswith(".")
         assert all(sample.labels["model"] == "needle" for sample in family.samples)

@@ -373,10 +373,10 @@ async function* stream(conversation, signal) {
     if (response.status === 401) askForKey();
     throw new Error(await errorIn(response));
   }
+  // Read to its end, which follows [DONE]: a body that is let go before counts as broken off.
   for await (const line of lines(response.body)) {
     const data = line.startsWith("data:") ? line.slice(5).trim() : "";
-    if (data === "[DONE]") return;
-    if (data) yield JSON.parse(data);
+    if (data && data !== "[DONE]") yield JSON.parse(data);
   }
 }
 
