@@ -19,7 +19,8 @@ from starlette.responses import Response
 
 from ov_kvcrush.serve.access import VERSIONS, Access, error_response
 from ov_kvcrush.serve.errors import as_api_error
-from ov_kvcrush.serve.routes import chat, completions, models, tokenizing
+from ov_kvcrush.serve.named_prefixes import NamedPrefixes
+from ov_kvcrush.serve.routes import chat, completions, models, prefixes, tokenizing
 from ov_kvcrush.serve.service import Service
 from ov_kvcrush.serve.settings import ServeSettings
 from ov_kvcrush.serve.token_texts import TokenTexts
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
     from ov_kvcrush.pipeline.async_pipeline import AsyncLLMPipeline
     from ov_kvcrush.pipeline.llm_pipeline import LLMPipeline
 
-# Seconds between two looks at chats that nobody goes on with.
-_SAVE_EVERY = 2.0
 # Seconds that replies have to be sent when the engine has done with all.
 _SENDING_SECONDS = 5.0
 
@@ -65,7 +64,7 @@ def create_app(settings: ServeSettings, load: Callable[[], LLMPipeline]) -> Fast
     app.state.service = service
     for prefix in VERSIONS:
         is_first = prefix == VERSIONS[0]
-        for part in (chat, completions, models):
+        for part in (chat, completions, models, prefixes):
             app.include_router(part.router, prefix=prefix, include_in_schema=is_first)
     app.include_router(tokenizing.router)
     app.add_exception_handler(HTTPException, _tell)
@@ -103,18 +102,25 @@ async def drain(service: Service) -> None:
         if service.chats is not None:
             await service.chats.save_all()
 
-    await pipeline.drain(service.settings.drain_seconds, before_close)
+    try:
+        await pipeline.drain(service.settings.drain_seconds, before_close)
+    finally:
+        if service.looking_after is not None:
+            service.looking_after.cancel()
 
 
 async def _start(service: Service, load: Callable[[], LLMPipeline]) -> None:
     """Load the model and ask it something, so that the first request is as fast as the others."""
     from ov_kvcrush.pipeline.async_pipeline import AsyncLLMPipeline
+    from ov_kvcrush.serve.chats import Chats
 
     model = await _in_a_daemon(load)
     pipeline = AsyncLLMPipeline(model)
     texts = TokenTexts(pipeline.get_tokenizer())
     await asyncio.to_thread(texts.read_vocabulary)
     await _warm_up(pipeline)
+    service.prefixes, service.chats = NamedPrefixes(pipeline), Chats(pipeline, service.settings)
+    service.looking_after = asyncio.create_task(service.chats.look_after())
     service.token_texts, service.pipeline = texts, pipeline
 
 

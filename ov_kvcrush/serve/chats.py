@@ -7,9 +7,10 @@ Where it differs, since a message was edited, it is read anew from there, or fro
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -30,8 +31,10 @@ SAVE_AFTER = 5.0
 # Seconds until what could not be saved is tried again, and between two looks for old files.
 _AGAIN = 10.0
 _LOOK_FOR_OLD = 3600.0
-# Seconds that turns have to end when all is to be saved: their answers have ended already.
-_ENDING = 2.0
+# Seconds between two looks at who idles.
+_LOOK = 2.0
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(eq=False)
@@ -156,8 +159,17 @@ class Chats:
             raise
         return ChatTurn(kept)
 
+    async def look_after(self) -> None:
+        """Save and forget chats again and again, until it is cancelled."""
+        while True:
+            await asyncio.sleep(_LOOK)
+            try:
+                await self.save_idle()
+            except Exception:  # the next round may fare better
+                _log.exception("idle chats could not be looked after")
+
     async def save_idle(self) -> None:
-        """Save what has idled long enough, forget what has idled too long; every few seconds."""
+        """Save what has idled long enough, forget what has idled too long."""
         async with self._saving:
             for name, kept in list(self._kept.items()):
                 now = time.monotonic()
@@ -175,9 +187,6 @@ class Chats:
 
     async def save_all(self) -> None:
         """Save every chat: the server is about to end, and answers no more requests."""
-        deadline = time.monotonic() + _ENDING
-        while any(kept.busy for kept in self._kept.values()) and time.monotonic() < deadline:
-            await asyncio.sleep(0.02)
         async with self._saving:
             for kept in list(self._kept.values()):
                 if not await self._save(kept):
@@ -231,7 +240,7 @@ class Chats:
         with suppress(EngineClosedError):
             await chat.close()
 
-    def _later(self, work: Any) -> None:
-        task = asyncio.ensure_future(work)
+    def _later(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)

@@ -10,6 +10,7 @@ from fastapi import APIRouter, Request, Response
 from ov_kvcrush.serve.answers import AnswerResponse
 from ov_kvcrush.serve.errors import loading
 from ov_kvcrush.serve.messages import chat_history
+from ov_kvcrush.serve.named_prefixes import NamedPrefix, behind
 from ov_kvcrush.serve.replies import ChatReply
 from ov_kvcrush.serve.sampling import generation_settings, require_room
 from ov_kvcrush.serve.schemas import ChatRequest
@@ -18,7 +19,6 @@ from ov_kvcrush.serve.service import Service
 if TYPE_CHECKING:
     from ov_kvcrush.pipeline.answer import Answer
     from ov_kvcrush.pipeline.async_pipeline import AsyncLLMPipeline
-    from ov_kvcrush.pipeline.cached_prefix import CachedPrefix
     from ov_kvcrush.pipeline.results import DecodedResults
     from ov_kvcrush.serve.chats import ChatTurn
 
@@ -72,20 +72,21 @@ class _Turn:
         """Queue the answer."""
         pipeline, body, settings = self._pipeline, self._body, self._service.settings
         history = chat_history(body, settings)
+        prefix = self._named_prefix()
+        if prefix is not None:
+            history = behind(prefix, history)
         self._messages = history.get_messages()
         config = generation_settings(
             body, pipeline.get_generation_config(), settings, pipeline.context_length
         )
-        prefix = self._named_prefix()
         # A session has one continuation.
-        if self._key and self._service.chats and config.get("num_return_sequences", 1) == 1:
-            self._turn = await self._service.chats.begin(self._key, self._owner)
-        turn = self._turn
-        if turn is not None and prefix is None:
-            prefix = turn.prefix
-        session = None if turn is None else turn.session
+        chats, num_answers = self._service.chats, config.get("num_return_sequences", 1)
+        if self._key and chats is not None and num_answers == 1:
+            self._turn = await chats.begin(self._key, self._owner)
+        session = None if self._turn is None else self._turn.session
+        cached = None if prefix is None else prefix.prefix
         return [
-            pipeline.generate(history, session=session, prefix=prefix, owner=self._owner, **config)
+            pipeline.generate(history, session=session, prefix=cached, owner=self._owner, **config)
         ]
 
     def check(self, answer: Answer) -> None:
@@ -98,9 +99,9 @@ class _Turn:
             text = None if results is None else results[0].texts[0]
             await self._turn.end(self._messages, text)
 
-    def _named_prefix(self) -> CachedPrefix | None:
+    def _named_prefix(self) -> NamedPrefix | None:
         if self._body.prefix is None:
             return None
         if self._service.prefixes is None:
             raise loading()
-        return self._service.prefixes.get(self._body.prefix, self._owner).prefix
+        return self._service.prefixes.get(self._body.prefix, self._owner)
