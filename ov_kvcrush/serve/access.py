@@ -33,6 +33,9 @@ from ov_kvcrush.serve.settings import LOOPBACK
 OPEN_PATHS = ("/health", "/ready", "/", "/page.js", "/page.css")
 """Answered without a key: what supervisors ask, and a page that holds nothing of anybody."""
 
+WATCHING_PATHS = ("/health", "/ready", "/metrics", "/stats")
+"""Asked every few seconds; the log has those of them only that are not answered."""
+
 OTHER = "other"
 """Endpoint of a request that was sent away before a route had it, whatever its path."""
 
@@ -60,9 +63,9 @@ class Access:
         self._service = service
         settings = service.settings
         # Beyond loopback a server has names that it does not know; there keys protect it.
-        self._hosts = {*map(str.lower, settings.allowed_hosts)}
-        if settings.host in LOOPBACK:
-            self._hosts |= {*LOOPBACK}
+        is_local = settings.host in LOOPBACK
+        names = (*LOOPBACK, *map(str.lower, settings.allowed_hosts))
+        self._hosts = frozenset(names if is_local or settings.allowed_hosts else ())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -92,10 +95,8 @@ class Access:
             try:
                 self._check(scope, headers, record)
                 body = await self._read_body(headers, receive)
-                if body is None:
-                    record.status = CLIENT_GONE
-                    return
-                await self._app(scope, _replaying(body, receive), reply)
+                if body is not None:
+                    await self._app(scope, _replaying(body, receive), reply)
             except Exception as error:
                 told = as_api_error(error)
                 record.rejected = told.rejected
@@ -106,9 +107,11 @@ class Access:
                 await error_response(told)(scope, receive, reply)
         finally:
             record.seconds = time.monotonic() - began
+            record.status = record.status or CLIENT_GONE
             record.endpoint = _endpoint(scope)
             self._service.log.add(record)
-            if self._service.settings.access_log:
+            is_routine = record.endpoint in WATCHING_PATHS and record.status < 400
+            if self._service.settings.access_log and not is_routine:
                 _lines.info("%s", line(scope["method"], record))
 
     def _check(self, scope: Scope, headers: Headers, record: RequestRecord) -> None:

@@ -24,7 +24,7 @@ from ov_kvcrush.serve.errors import (
 )
 from ov_kvcrush.serve.event_stream import EventStream
 from ov_kvcrush.serve.replies import Reply, finish_reason
-from ov_kvcrush.serve.request_log import CLIENT_GONE, RequestRecord
+from ov_kvcrush.serve.request_log import RequestRecord
 from ov_kvcrush.serve.service import Service
 
 if TYPE_CHECKING:
@@ -98,7 +98,11 @@ class AnswerResponse(Response):
         """
         record, seconds = self._record, self._service.settings.request_seconds
         events = EventStream(send)
-        with self._service.admission.place(record.key) as place:
+        record.endpoint = scope["path"]
+        with (
+            self._service.admission.place(record.key) as place,
+            self._service.log.answering(record),
+        ):
             work = asyncio.create_task(self._answer(scope, receive, send, events, place))
             gone = asyncio.create_task(until_gone(receive))
             try:
@@ -111,7 +115,7 @@ class AnswerResponse(Response):
                 gone.cancel()
                 await asyncio.wait((work, gone))
             if is_gone and not is_done:
-                record.end, record.status = "cancelled", record.status or CLIENT_GONE
+                record.end = "cancelled"
                 return
             error = self._error_of(work) if is_done else request_timeout(seconds)
             if error is None:
@@ -131,6 +135,7 @@ class AnswerResponse(Response):
             place.hold_until_ended(self._answers)
             for answer in self._answers:
                 await answer.accepted()
+                self._record.num_prompt_tokens += answer.num_prompt_tokens
                 self._question.check(answer)
             results = await self._generate(events)
         finally:
@@ -204,7 +209,6 @@ class AnswerResponse(Response):
         record = self._record
         for result in known:
             costs = result.metrics
-            record.num_prompt_tokens += costs[0].num_prompt_tokens
             record.num_cached_tokens += costs[0].num_reused_tokens
             record.num_generated_tokens += sum(cost.num_generated_tokens for cost in costs)
             record.restarted = record.restarted or costs[0].restarted

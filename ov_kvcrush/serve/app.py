@@ -18,17 +18,20 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 
 from ov_kvcrush.serve.access import VERSIONS, Access, error_response
+from ov_kvcrush.serve.chats import Chats
 from ov_kvcrush.serve.errors import as_api_error
 from ov_kvcrush.serve.named_prefixes import NamedPrefixes
-from ov_kvcrush.serve.routes import chat, completions, models, prefixes, tokenizing
+from ov_kvcrush.serve.routes import chat, completions, models, page, prefixes, tokenizing, watching
+from ov_kvcrush.serve.schemas import ErrorReply
 from ov_kvcrush.serve.service import Service
 from ov_kvcrush.serve.settings import ServeSettings
 from ov_kvcrush.serve.token_texts import TokenTexts
 
 if TYPE_CHECKING:
-    from ov_kvcrush.pipeline.async_pipeline import AsyncLLMPipeline
     from ov_kvcrush.pipeline.llm_pipeline import LLMPipeline
 
+# Seconds between two looks at chats that nobody goes on with.
+_SAVE_EVERY = 2.0
 # Seconds that replies have to be sent when the engine has done with all.
 _SENDING_SECONDS = 5.0
 
@@ -47,10 +50,12 @@ def create_app(settings: ServeSettings, load: Callable[[], LLMPipeline]) -> Fast
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         service.loading = asyncio.create_task(_start(service, load))
+        saving = asyncio.create_task(_keep_saving(service))
         try:
             yield
         finally:
             await drain(service)
+            saving.cancel()
 
     app = FastAPI(
         title="ov-kvcrush",
@@ -59,6 +64,7 @@ def create_app(settings: ServeSettings, load: Callable[[], LLMPipeline]) -> Fast
         # Their pages take scripts from elsewhere.
         docs_url=None,
         redoc_url=None,
+        responses={key: {"description": "Error", "model": ErrorReply} for key in ("4XX", "5XX")},
         **_without_telemetry(),
     )
     app.state.service = service
@@ -66,7 +72,8 @@ def create_app(settings: ServeSettings, load: Callable[[], LLMPipeline]) -> Fast
         is_first = prefix == VERSIONS[0]
         for part in (chat, completions, models, prefixes):
             app.include_router(part.router, prefix=prefix, include_in_schema=is_first)
-    app.include_router(tokenizing.router)
+    for part in (tokenizing, watching, page):
+        app.include_router(part.router)
     app.add_exception_handler(HTTPException, _tell)
     app.add_exception_handler(RequestValidationError, _tell)
     app.add_middleware(Access, service=service)
@@ -102,30 +109,32 @@ async def drain(service: Service) -> None:
         if service.chats is not None:
             await service.chats.save_all()
 
-    try:
-        await pipeline.drain(service.settings.drain_seconds, before_close)
-    finally:
-        if service.looking_after is not None:
-            service.looking_after.cancel()
+    await pipeline.drain(service.settings.drain_seconds, before_close)
 
 
 async def _start(service: Service, load: Callable[[], LLMPipeline]) -> None:
     """Load the model and ask it something, so that the first request is as fast as the others."""
     from ov_kvcrush.pipeline.async_pipeline import AsyncLLMPipeline
-    from ov_kvcrush.serve.chats import Chats
 
     model = await _in_a_daemon(load)
     pipeline = AsyncLLMPipeline(model)
+    chats, prefixes = Chats(pipeline, service.settings), NamedPrefixes(pipeline)
     texts = TokenTexts(pipeline.get_tokenizer())
     await asyncio.to_thread(texts.read_vocabulary)
-    await _warm_up(pipeline)
-    service.prefixes, service.chats = NamedPrefixes(pipeline), Chats(pipeline, service.settings)
-    service.looking_after = asyncio.create_task(service.chats.look_after())
-    service.token_texts, service.pipeline = texts, pipeline
-
-
-async def _warm_up(pipeline: AsyncLLMPipeline) -> None:
     await pipeline.generate("Hello", max_new_tokens=2, owner="warm-up")
+    service.token_texts, service.chats, service.prefixes = texts, chats, prefixes
+    service.pipeline = pipeline
+
+
+async def _keep_saving(service: Service) -> None:
+    """Save chats that nobody goes on with, as long as the server takes requests."""
+    while not service.draining:
+        await asyncio.sleep(_SAVE_EVERY)
+        if service.chats is not None and not service.draining:
+            try:
+                await service.chats.save_idle()
+            except Exception:  # the next time may be better
+                _log.exception("idle chats could not be saved")
 
 
 async def _in_a_daemon(load: Callable[[], LLMPipeline]) -> LLMPipeline:

@@ -7,7 +7,6 @@ Where it differs, since a message was edited, it is read anew from there, or fro
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections import OrderedDict
 from collections.abc import Coroutine, Mapping, Sequence
@@ -31,10 +30,6 @@ SAVE_AFTER = 5.0
 # Seconds until what could not be saved is tried again, and between two looks for old files.
 _AGAIN = 10.0
 _LOOK_FOR_OLD = 3600.0
-# Seconds between two looks at who idles.
-_LOOK = 2.0
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(eq=False)
@@ -159,17 +154,8 @@ class Chats:
             raise
         return ChatTurn(kept)
 
-    async def look_after(self) -> None:
-        """Save and forget chats again and again, until it is cancelled."""
-        while True:
-            await asyncio.sleep(_LOOK)
-            try:
-                await self.save_idle()
-            except Exception:  # the next round may fare better
-                _log.exception("idle chats could not be looked after")
-
     async def save_idle(self) -> None:
-        """Save what has idled long enough, forget what has idled too long."""
+        """Save what has idled long enough, forget what has idled too long; every few seconds."""
         async with self._saving:
             for name, kept in list(self._kept.items()):
                 now = time.monotonic()

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import secrets
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-
-from openvino_genai import ChatHistory
 
 from ov_kvcrush.serve.errors import ApiError, invalid
 
@@ -41,6 +40,36 @@ class NamedPrefix:
     bytes: int
     prefix: CachedPrefix
 
+    def begin(self, messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+        """``messages`` with the text before the first one of a user.
+
+        The system message that the text was read with is there too, whether they have it or not.
+
+        Args:
+            messages: of a request, with role and content; not changed.
+
+        Raises:
+            ApiError: they have another system message, or do not begin with a user's.
+        """
+        text, system_message = self.prefix.text, self.prefix.system_message
+        begun = [dict(message) for message in messages]
+        is_system = bool(begun) and begun[0]["role"] in ("system", "developer")
+        if is_system and begun[0]["content"] != system_message:
+            raise invalid(
+                "the system message is not the one that the prefix was made with\n"
+                "Leave it out, or make a prefix with it.",
+                "messages.0.content",
+            )
+        if system_message and not is_system:
+            begun.insert(0, {"role": "system", "content": system_message})
+        first = begun[1 if system_message or is_system else 0 :][:1]
+        if not first or first[0]["role"] != "user":
+            raise invalid(
+                "a conversation behind a prefix begins with a message of the user", "messages"
+            )
+        first[0]["content"] = text + first[0]["content"]
+        return begun
+
     def to_dict(self) -> dict[str, Any]:
         """As requests are told of it."""
         return {
@@ -51,40 +80,6 @@ class NamedPrefix:
             "num_kept": self.num_kept,
             "bytes": self.bytes,
         }
-
-
-def behind(named: NamedPrefix, history: ChatHistory) -> ChatHistory:
-    """``history`` with the text of a prefix before what the user says first.
-
-    The system message that the text was read with is there too, whether it was there or not.
-
-    Args:
-        named: what it is to begin with.
-        history: messages of role and content; not changed.
-
-    Raises:
-        ApiError: it has another system message, or does not begin with a user's.
-    """
-    text, system_message = named.prefix.text, named.prefix.system_message
-    messages = history.get_messages()
-    is_system = bool(messages) and messages[0]["role"] in ("system", "developer")
-    if is_system and messages[0]["content"] != system_message:
-        raise invalid(
-            "the system message is not the one that the prefix was made with\n"
-            "Leave it out, or make a prefix with it.",
-            "messages.0.content",
-        )
-    if system_message and not is_system:
-        messages.insert(0, {"role": "system", "content": system_message})
-        is_system = True
-    first = messages[1:2] if is_system else messages[:1]
-    if not first or first[0]["role"] != "user":
-        raise invalid("a conversation behind a prefix begins with a user's message", "messages")
-    first[0]["content"] = text + first[0]["content"]
-    begun = ChatHistory(messages)
-    begun.set_tools(history.get_tools())
-    begun.set_extra_context(history.get_extra_context())
-    return begun
 
 
 class NamedPrefixes:

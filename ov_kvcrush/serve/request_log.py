@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter, deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from ov_kvcrush.runtime.engine_metrics import TTFT_BOUNDS, Histogram
@@ -13,7 +15,7 @@ CLIENT_GONE = 499
 _NUM_LAST = 10
 
 
-@dataclass
+@dataclass(eq=False)
 class RequestRecord:
     """One request, filled in while it is answered.
 
@@ -51,7 +53,9 @@ class RequestRecord:
 
 @dataclass
 class RequestLog:
-    """Sums over the requests that have ended, and the last of them. For the event loop's thread.
+    """Sums over the requests that have ended, the last of them, and those that are answered.
+
+    For the event loop's thread.
 
     Attributes:
         requests: how many by endpoint and status.
@@ -61,6 +65,7 @@ class RequestLog:
         seconds: from a generation's request to its last byte.
         queue_seconds: from there to its first token.
         last: the last ones, the newest first.
+        open: those that are answered, the oldest first.
     """
 
     requests: Counter[tuple[str, int]] = field(default_factory=Counter)
@@ -70,6 +75,16 @@ class RequestLog:
     seconds: Histogram = field(default_factory=lambda: Histogram(TTFT_BOUNDS))
     queue_seconds: Histogram = field(default_factory=lambda: Histogram(TTFT_BOUNDS))
     last: deque[RequestRecord] = field(default_factory=lambda: deque(maxlen=_NUM_LAST))
+    open: list[RequestRecord] = field(default_factory=list)
+
+    @contextmanager
+    def answering(self, record: RequestRecord) -> Iterator[None]:
+        """Have ``record`` among those that are answered, until the end of the block."""
+        self.open.append(record)
+        try:
+            yield
+        finally:
+            self.open.remove(record)
 
     def add(self, record: RequestRecord) -> None:
         """Take in a request that has ended."""

@@ -240,3 +240,18 @@ class PrefixRequest(Model):
     text: Annotated[Text, Field(min_length=1)]
     system_message: Text = ""
     thorough: bool = False
+
+
+class ErrorDetails(Model):
+    """What is wrong, as :class:`ov_kvcrush.serve.errors.ApiError` says it."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class ErrorReply(Model):
+    """The body of every reply that is not what was asked for."""
+
+    error: ErrorDetails

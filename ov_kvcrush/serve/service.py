@@ -34,7 +34,6 @@ class Service:
         token_texts: of its tokenizer; likewise.
         chats: kept by session key; likewise.
         prefixes: kept by name; likewise.
-        looking_after: saves and forgets chats; likewise.
         loading: the loading of the model, which may have failed.
         log: of requests.
         draining: no more are taken.
@@ -47,7 +46,6 @@ class Service:
     token_texts: TokenTexts | None = None
     chats: Chats | None = None
     prefixes: NamedPrefixes | None = None
-    looking_after: asyncio.Task[None] | None = None
     loading: asyncio.Task[None] | None = None
     log: RequestLog = field(default_factory=RequestLog)
     draining: bool = False

@@ -56,11 +56,11 @@ class TokenTexts:
 
     def _read(self, token: int) -> TokenText:
         self.read_vocabulary()
-        spelled = str(self._tokenizer.decode([token], skip_special_tokens=False))
-        if spelled and not self._tokenizer.decode([token]):
-            return TokenText(spelled, b"")
-        data = self._spellings.get(token)
-        data = spelled.encode() if data is None else self._plain(data)
+        decode = self._tokenizer.decode
+        if not decode([token]) and (special := str(decode([token], skip_special_tokens=False))):
+            return TokenText(special, b"")
+        spelling = self._spellings.get(token)
+        data = str(decode([token])).encode() if spelling is None else self._plain(spelling)
         return TokenText(data.decode(errors="backslashreplace"), data)
 
     def _plain(self, spelling: bytes) -> bytes:

@@ -14,7 +14,7 @@ from ov_kvcrush import LLMPipeline
 from ov_kvcrush.serve import answers
 from tests.support.server import RunningServer, serving
 
-ENDLESS = {"max_tokens": 7000, "ignore_eos": True}
+ENDLESS: dict[str, Any] = {"max_tokens": 7000, "ignore_eos": True}
 LONG = "The grass is green. The sky is blue. The sun is yellow. " * 250
 
 
@@ -132,12 +132,13 @@ def test_what_is_too_much_is_refused_and_told_when_to_come_back(pipeline: LLMPip
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_what_is_wrong_is_told_before_a_stream_begins(server: RunningServer, stream: bool) -> None:
+    fields: dict[str, Any]
     for fields in ({"max_tokens": 9000}, {"messages": [{"role": "user", "content": LONG * 4}]}):
-        refused = server.chat(**{"stream": stream, **fields})
+        refused = server.chat(stream=stream, **fields)
         assert refused.status_code == 400
         assert refused.json()["error"]["code"] == "context_length_exceeded"
     for fields in ({"model": "another"}, {"model": "Needle"}):
-        assert server.chat(**{"stream": stream, **fields}).status_code == 404
+        assert server.chat(stream=stream, **fields).status_code == 404
     assert server.chat(stream=stream, n=9).status_code == 400
 
 

@@ -27,9 +27,9 @@ def client(server: RunningServer) -> Iterator[openai.OpenAI]:
         yield client
 
 
-def expected(pipeline: LLMPipeline, question: str, **settings: object) -> DecodedResults:
+def expected(pipeline: LLMPipeline, question: str, max_new_tokens: int) -> DecodedResults:
     history = ChatHistory([{"role": "user", "content": question}])
-    results = pipeline.generate(history, do_sample=False, **settings)
+    results = pipeline.generate(history, do_sample=False, max_new_tokens=max_new_tokens)
     assert isinstance(results, DecodedResults)
     return results
 

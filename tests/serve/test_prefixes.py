@@ -87,7 +87,7 @@ def test_its_system_message_is_there_whether_it_is_said_or_not(server: RunningSe
     error = ask({**system, "content": "Be long."}, question)["error"]
     assert error["param"] == "messages.0.content"
     assert "prefix was made with" in error["message"]
-    assert "begins with a user's message" in ask(system)["error"]["message"]
+    assert "begins with a message of the user" in ask(system)["error"]["message"]
     server.client.delete(f"/v1/prefixes/{named['id']}")
 
 

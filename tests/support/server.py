@@ -44,8 +44,8 @@ class RunningServer:
     @contextmanager
     def stream(self, text: str = "Hello", **fields: Any) -> Iterator[Iterator[str]]:
         """The lines of a streamed one."""
-        body = {"model": "needle", "messages": [{"role": "user", "content": text}]}
-        body |= {"temperature": 0, "stream": True, **fields}
+        body: dict[str, Any] = {"model": "needle", "temperature": 0, "stream": True}
+        body |= {"messages": [{"role": "user", "content": text}], **fields}
         with self.client.stream("POST", "/v1/chat/completions", json=body) as response:
             response.raise_for_status()
             yield response.iter_lines()
@@ -77,8 +77,8 @@ def serving(
         wait: until the model is there.
         settings: fields of ``ServeSettings``.
     """
-    given = {"model_names": ("needle",), "port": 0, "access_log": False, **settings}
-    configured = ServeSettings(**given)
+    given: dict[str, Any] = {"model_names": ("needle",), "port": 0, "access_log": False}
+    configured = ServeSettings(**(given | settings))
     listener = listen(configured.host, configured.port)
     app = create_app(configured, load)
     config = uvicorn.Config(app, http="h11", ws="none", lifespan="on", log_config=None)
