@@ -100,7 +100,7 @@ def test_a_save_that_nobody_waits_for_any_more_leaves_the_old_file(
         await asyncio.to_thread(ended.wait)
         assert path.read_bytes() == content
         await chat.close()
-        assert pipeline.snapshot().owners["chats"] == 0
+        assert await pipeline.call(lambda engine: engine.metrics().owners["chats"]) == 0
 
     run(serve())
 

@@ -23,7 +23,7 @@ def pipeline(needle_int8_dir: Path) -> Iterator[AsyncLLMPipeline]:
 
 async def parked_bytes(pipeline: AsyncLLMPipeline) -> int:
     await pipeline.call(lambda engine: engine.check_integrity())
-    return pipeline.snapshot().owners["chats"]
+    return await pipeline.call(lambda engine: engine.metrics().owners["chats"])
 
 
 def test_a_history_goes_on_from_its_chat(pipeline: AsyncLLMPipeline) -> None:
