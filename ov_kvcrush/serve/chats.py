@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -30,8 +30,6 @@ SAVE_AFTER = 5.0
 # Seconds until what could not be saved is tried again, and between two looks for old files.
 _AGAIN = 10.0
 _LOOK_FOR_OLD = 3600.0
-# Seconds that turns have to end when all is to be saved: their answers have ended already.
-_ENDING = 2.0
 
 
 @dataclass(eq=False)
@@ -175,9 +173,6 @@ class Chats:
 
     async def save_all(self) -> None:
         """Save every chat: the server is about to end, and answers no more requests."""
-        deadline = time.monotonic() + _ENDING
-        while any(kept.busy for kept in self._kept.values()) and time.monotonic() < deadline:
-            await asyncio.sleep(0.02)
         async with self._saving:
             for kept in list(self._kept.values()):
                 if not await self._save(kept):
@@ -231,7 +226,7 @@ class Chats:
         with suppress(EngineClosedError):
             await chat.close()
 
-    def _later(self, work: Any) -> None:
-        task = asyncio.ensure_future(work)
+    def _later(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)

@@ -6,12 +6,14 @@ import asyncio
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from ov_kvcrush import AsyncChat, AsyncLLMPipeline, KVCacheConfig
 from ov_kvcrush.errors import SessionError
 from ov_kvcrush.runtime.session_files import held_session, session_file
+from ov_kvcrush.runtime.session_files.tensor_file import open_tensors, write_tensors
 from tests.support.coroutines import run
 from tests.support.texts import rooms
 
@@ -35,8 +37,12 @@ def test_a_slow_disk_holds_up_nobody(
     pipeline: AsyncLLMPipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path, disk = tmp_path / "chat.safetensors", threading.Event()
-    write, tensors = held_session.write_tensors, session_file.open_tensors
-    monkeypatch.setattr(held_session, "write_tensors", lambda *args: (disk.wait(), write(*args))[1])
+
+    def write_late(*args: Any) -> None:
+        disk.wait()
+        write_tensors(*args)
+
+    monkeypatch.setattr(held_session, "write_tensors", write_late)
 
     async def serve() -> None:
         chat = await chat_of_one_turn(pipeline)
@@ -51,7 +57,7 @@ def test_a_slow_disk_holds_up_nobody(
 
         disk.clear()
         monkeypatch.setattr(
-            session_file, "open_tensors", lambda path: (disk.wait(), tensors(path))[1]
+            session_file, "open_tensors", lambda path: (disk.wait(), open_tensors(path))[1]
         )
         loading = asyncio.ensure_future(pipeline.load_session(path))
         await pipeline.generate("Hello", max_new_tokens=5)
@@ -94,7 +100,7 @@ def test_a_save_that_nobody_waits_for_any_more_leaves_the_old_file(
         await asyncio.to_thread(ended.wait)
         assert path.read_bytes() == content
         await chat.close()
-        assert pipeline.snapshot().owners["chats"] == 0
+        assert await pipeline.call(lambda engine: engine.metrics().owners["chats"]) == 0
 
     run(serve())
 

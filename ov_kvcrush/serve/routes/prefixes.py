@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
@@ -61,7 +62,9 @@ def _prefixes(service: Service) -> NamedPrefixes:
     return service.prefixes
 
 
-async def _while_wanted(reading: Any, request: Request, seconds: float) -> NamedPrefix | None:
+async def _while_wanted(
+    reading: Coroutine[Any, Any, NamedPrefix], request: Request, seconds: float
+) -> NamedPrefix | None:
     """What ``reading`` gives; ended, and None, where the client leaves before.
 
     Args:
@@ -73,8 +76,8 @@ async def _while_wanted(reading: Any, request: Request, seconds: float) -> Named
         ApiError: it takes longer.
         Exception: what ended it.
     """
-    work = asyncio.ensure_future(reading)
-    gone = asyncio.ensure_future(until_gone(request.receive))
+    work = asyncio.create_task(reading)
+    gone = asyncio.create_task(until_gone(request.receive))
     try:
         await asyncio.wait(
             (work, gone), timeout=seconds or None, return_when=asyncio.FIRST_COMPLETED

@@ -12,6 +12,7 @@ from ov_kvcrush.runtime.paged.engine import PagedEngine
 from ov_kvcrush.runtime.sequences.session import Session
 from ov_kvcrush.runtime.session_files import held_session
 from ov_kvcrush.runtime.session_files.session_file import read_about
+from ov_kvcrush.runtime.session_files.tensor_file import write_tensors
 from tests.support.engines import prompt_of
 from tests.support.session_process import ABOUT, ask, load
 
@@ -79,7 +80,7 @@ def test_pages_that_others_took_are_not_written(
 ) -> None:
     content = saved.read_bytes()
     held = engine.hold_session(session)
-    write = held_session.write_tensors
+    write = write_tensors
 
     def give_up() -> None:
         if when == "closed meanwhile":
