@@ -20,7 +20,9 @@ const count = (number) => (number == null ? "–" : number.toLocaleString("en"))
 
 function megabytes(bytes) {
   const mb = bytes / 1e6;
-  const digits = mb < 100 ? { maximumSignificantDigits: 3 } : { maximumFractionDigits: 0 };
+  // Three digits or whole megabytes, and a plain 0.
+  const digits = { minimumSignificantDigits: 3, maximumSignificantDigits: 3 };
+  if (mb === 0 || mb >= 100) return `${Math.round(mb).toLocaleString("en")} MB`;
   return `${mb.toLocaleString("en", digits)} MB`;
 }
 
