@@ -10,7 +10,7 @@ import socket
 import sys
 from collections.abc import Callable
 from types import FrameType
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 import uvicorn
 
@@ -97,12 +97,15 @@ class Server(uvicorn.Server):
             self._service.loading.add_done_callback(self._loaded)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Drain, and end then; at once when it is the second signal, or nothing is there yet."""
+        """Drain, and end then; at once when it is the second signal, or nothing is there yet.
+
+        Nothing is said here: the signal may have come while something was written.
+        """
         if self._is_told:
-            _leave(128 + sig)
+            os._exit(128 + sig)
         self._is_told = True
         if self._loop is None or self._service.pipeline is None:
-            _leave(0)  # nothing can interrupt the loading of a model
+            os._exit(0)  # nothing can interrupt the loading of a model
         self._loop.call_soon_threadsafe(self._begin_to_end)
 
     def _begin_to_end(self) -> None:
@@ -149,11 +152,6 @@ def base_url(host: str, listener: socket.socket) -> str:
     """Where clients on this machine find it."""
     name = f"[{host}]" if ":" in host else host
     return f"http://{name}:{listener.getsockname()[1]}"
-
-
-def _leave(code: int) -> NoReturn:
-    sys.stderr.flush()
-    os._exit(code)
 
 
 def _log_to_stderr() -> None:
