@@ -103,7 +103,8 @@ class ChatFile:
             self._say_once(f"a chat is read anew: {error.message}")
             return None
         except OVKVCrushError as error:
-            self._leave_alone(stamp, error.message)
+            if await asyncio.to_thread(Stamp.of, self._path) == stamp:
+                self._leave_alone(stamp, error.message)
             return None
         if not isinstance(chat, AsyncChat):
             self._leave_alone(stamp, f"{self._path} is not a chat")

@@ -121,7 +121,7 @@ def test_a_token_and_its_spelling_are_not_taken_for_one_another(
     assert as_text.text == as_tokens.text
     for rendered, other in ((as_text, as_tokens), (as_tokens, as_text)):
         cached = encoder.encode(other)[:-1]
-        assert encoder.encode_continuing(rendered, cached) == encoder.encode(rendered)
+        assert encoder.encode_continuing(rendered, cached) is None
 
 
 def test_a_chat_with_spellings_goes_on_from_its_cache(pipe: LLMPipeline) -> None:
