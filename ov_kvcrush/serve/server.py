@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 # Clients' pools keep connections for about as long; whoever closes first loses no request by it.
 _KEEP_ALIVE_SECONDS = 75
-# Seconds beyond the drain that replies have before their connections are cut.
+# Seconds behind the drain until the connections of clients that read too slowly are cut.
 _GRACE_SECONDS = 10
 
 _log = logging.getLogger(__name__)
@@ -56,7 +56,7 @@ def run(settings: ServeSettings, load: Callable[[], LLMPipeline]) -> None:
         server_header=False,
         proxy_headers=False,
         timeout_keep_alive=_KEEP_ALIVE_SECONDS,
-        timeout_graceful_shutdown=int(settings.drain_seconds) + _GRACE_SECONDS,
+        timeout_graceful_shutdown=_GRACE_SECONDS,
     )
     server = Server(config, service)
     server.run([listener])

@@ -52,7 +52,12 @@ _FLAGS = {
         "NAME",
         "the folder's name",
     ),
-    "access_log": _Flag("--access-log/--no-access-log", bool, "A line for each.", _WHERE),
+    "access_log": _Flag(
+        "--access-log/--no-access-log",
+        bool,
+        "A line on stderr for each request, without its texts.",
+        _WHERE,
+    ),
     API_KEY_FILE: _Flag(
         "--api-key-file",
         Path,

@@ -28,6 +28,11 @@ function duration(seconds) {
   if (seconds == null) return "–";
   if (seconds < 1) return `${Math.round(seconds * 1000)} ms`;
   if (seconds < 60) return `${seconds.toFixed(seconds < 10 ? 2 : 1)} s`;
+  return age(seconds);
+}
+
+function age(seconds) {
+  if (seconds < 60) return `${Math.floor(seconds)} s`;
   const minutes = Math.floor(seconds / 60);
   if (minutes < 60) return `${minutes} min ${Math.floor(seconds % 60)} s`;
   const hours = Math.floor(minutes / 60);
@@ -76,6 +81,7 @@ $("forget-key").addEventListener("click", () => {
 
 // ------------------------------------------------------------------ what the server holds and does
 
+let model = "";
 let looking = false;
 let timer = 0;
 
@@ -83,12 +89,17 @@ async function look() {
   clearTimeout(timer);
   if (looking) return;
   looking = true;
+  const sent = headers();
+  let again = EVERY_MS;
   try {
-    const options = { headers: headers(), cache: "no-store", signal: AbortSignal.timeout(PATIENCE_MS) };
+    const options = { headers: sent, cache: "no-store", signal: AbortSignal.timeout(PATIENCE_MS) };
     const response = await fetch("stats", options);
     if (response.status === 401) {
-      askForKey();
-      showCondition("An API key is needed", true);
+      if (sent.Authorization === headers().Authorization) {
+        again = null; // until there is another key
+        askForKey();
+        showCondition("An API key is needed", true);
+      } else again = 0;
       return;
     }
     if (!response.ok) throw new Error(`status ${response.status}`);
@@ -100,7 +111,7 @@ async function look() {
     showCondition("The server does not answer", true);
   } finally {
     looking = false;
-    if (!document.hidden) timer = setTimeout(look, EVERY_MS);
+    if (again !== null && !document.hidden) timer = setTimeout(look, again);
   }
 }
 
@@ -116,10 +127,11 @@ function showCondition(text, isWrong, isKnown = !isWrong) {
 }
 
 function show(stats) {
-  setText($("model"), stats.model);
-  document.title = `${stats.model} – ov-kvcrush`;
+  model = stats.model;
+  setText($("model"), model);
+  document.title = `${model} – ov-kvcrush`;
   showCondition(CONDITIONS[stats.condition] ?? stats.condition, stats.condition === "failed", true);
-  setText($("uptime"), `for ${duration(Math.floor(stats.uptime_seconds))}`);
+  setText($("uptime"), `up ${age(stats.uptime_seconds)}`);
   if (stats.engine) {
     showPool(stats.engine.kv_cache);
     showSums(stats.engine, stats.sessions);
@@ -152,16 +164,16 @@ function showPool(cache) {
 function showSums({ requests, sequences, tokens, ttft_seconds, tpot_seconds }, sessions) {
   const reused = tokens.prompt ? ` (${Math.round((100 * tokens.reused) / tokens.prompt)} %)` : "";
   const sums = [
-    ["Requests ended", count(requests.finished)],
-    ["cancelled", count(requests.cancelled)],
-    ["failed", count(requests.failed)],
+    ["Requests finished", count(requests.finished)],
+    ["Requests cancelled", count(requests.cancelled)],
+    ["Requests failed", count(requests.failed)],
     ["Sessions known", count(sessions)],
     ["Tokens read", count(tokens.prompt)],
-    ["of them cached", count(tokens.reused) + reused],
+    ["Tokens from the cache", count(tokens.reused) + reused],
     ["Tokens generated", count(tokens.generated)],
     ["Tokens evicted", count(tokens.evicted)],
     ["First token, mean", mean(ttft_seconds)],
-    ["Each token after, mean", mean(tpot_seconds)],
+    ["Later tokens, mean", mean(tpot_seconds)],
     ["Preemptions", count(sequences.preemptions)],
     ["Prefix hits", count(sequences.prefix_hits)],
   ];
@@ -182,11 +194,11 @@ function showOpen({ engine, open }) {
   setText($("sequences"), `${running} in the engine`);
   const rows = open.map((one) => [
     [one.state === "waiting" ? "before its first token" : "answering"],
-    [one.endpoint],
-    [one.key || "–"],
     [count(one.prompt_tokens || null), "number"],
     [duration(one.ttft_seconds), "number"],
     [duration(one.seconds), "number"],
+    [one.endpoint],
+    [one.key],
   ]);
   fill($("open"), rows, "No request is being answered.");
 }
@@ -194,20 +206,22 @@ function showOpen({ engine, open }) {
 function showLast(last) {
   const rows = last.map((one) => [
     [clock(one.began_at)],
-    [one.endpoint],
-    [one.key || "–"],
     [one.end === "error" ? `error ${one.status}` : one.end, one.end === "error" ? "wrong" : ""],
     [count(one.prompt_tokens), "number"],
     [count(one.cached_tokens), "number"],
     [count(one.generated_tokens), "number"],
     [duration(one.ttft_seconds), "number"],
     [duration(one.seconds), "number"],
+    [one.endpoint],
+    [one.key],
   ]);
   fill($("last"), rows, "None yet.");
 }
 
 function fill(table, rows, ifNone) {
   const [body] = table.tBodies;
+  // The last column says whose requests they are, where the server has keys.
+  table.classList.toggle("no-keys", !rows.some((cells) => cells.at(-1)[0]));
   if (!rows.length) {
     const cell = make("td", "none", ifNone);
     cell.colSpan = table.tHead.rows[0].cells.length;
@@ -347,7 +361,8 @@ function cost(usage, ours, reason) {
 }
 
 async function* stream(conversation, signal) {
-  const body = { messages: conversation, stream: true, stream_options: { include_usage: true } };
+  const options = { stream: true, stream_options: { include_usage: true } };
+  const body = { model, messages: conversation, ...options };
   const response = await fetch("v1/chat/completions", {
     method: "POST",
     headers: { "Content-Type": "application/json", "X-Session-Id": session, ...headers() },
@@ -358,10 +373,10 @@ async function* stream(conversation, signal) {
     if (response.status === 401) askForKey();
     throw new Error(await errorIn(response));
   }
+  // Read to its end, which follows [DONE]: a body that is let go before counts as broken off.
   for await (const line of lines(response.body)) {
     const data = line.startsWith("data:") ? line.slice(5).trim() : "";
-    if (data === "[DONE]") return;
-    if (data) yield JSON.parse(data);
+    if (data && data !== "[DONE]") yield JSON.parse(data);
   }
 }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import signal
+import sys
 from pathlib import Path
 
 import httpx2
@@ -92,6 +93,17 @@ def test_a_folder_without_a_model_is_told(
 ) -> None:
     assert "no such model folder" in fails(capsys, "serve", str(tmp_path / "nowhere"))
     assert "holds no OpenVINO model" in fails(capsys, "serve", str(tmp_path))
+
+
+def test_a_library_that_is_missing_is_told(
+    needle_int8_dir: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in [name for name in sys.modules if name.startswith("ov_kvcrush.serve.")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    said = fails(capsys, "serve", str(needle_int8_dir))
+    assert "a server needs uvicorn" in said
+    assert "pip install 'ov-kvcrush[serve]'" in said
 
 
 def test_its_help_names_all_flags_and_imports_no_server(
