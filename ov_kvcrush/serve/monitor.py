@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
 from importlib.metadata import version
 
 from prometheus_client import CollectorRegistry, generate_latest
@@ -64,8 +65,7 @@ class Monitor:
     def _of_server(self) -> Iterator[Metric]:
         service = self._service
         build = InfoMetricFamily(f"{_OURS}build", "What serves.", labels=("model",))
-        versions = {name.replace("-", "_"): version(name) for name in _LIBRARIES}
-        build.add_metric((self._model,), {"version": version("ov-kvcrush"), **versions})
+        build.add_metric((self._model,), _versions())
         yield build
         is_ready = condition(service) == READY
         yield self._gauge("ready", "1 where requests are taken, 0 otherwise.", is_ready)
@@ -208,6 +208,13 @@ class Monitor:
         histogram = HistogramMetricFamily(_OURS + name, about, labels=("model",))
         histogram.add_metric((self._model,), [*zip(bounds, counts, strict=True)], times.sum)
         return histogram
+
+
+@lru_cache
+def _versions() -> dict[str, str]:
+    """Of what serves; looked up once, since that reads files."""
+    libraries = {name.replace("-", "_"): version(name) for name in _LIBRARIES}
+    return {"version": version("ov-kvcrush"), **libraries}
 
 
 def _each(known: Iterable[str], counted: Mapping[str, int]) -> dict[tuple[str, ...], int]:

@@ -139,13 +139,17 @@ def listen(host: str, port: int) -> socket.socket:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         # localhost is both; clients try either.
         family, _, _, _, address = min(found, key=lambda info: info[0] != socket.AF_INET)
-        return socket.create_server(address[:2], family=family, backlog=2048)
+        listener = socket.create_server(address[:2], family=family, backlog=2048)
     except OSError as error:
         reason = error.strerror or error
         raise ConfigError(
             f"cannot listen at {host}, port {port}: {reason}",
             "Give another --port (0 finds a free one) or --host.",
         ) from error
+    # Connections inherit it, and asyncio sets it only on sockets that name their protocol. Without
+    # it each small piece waits for the one before to be acknowledged, which takes clients 40 ms.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listener
 
 
 def base_url(host: str, listener: socket.socket) -> str:

@@ -106,6 +106,7 @@ def test_a_cached_beginning_is_continued_with_its_own_ids(encoder: PromptEncoder
     ]
     rendered = encoder.render(messages)
     ids = encoder.encode_continuing(rendered, cached)
+    assert ids is not None
     assert ids[: len(cached)] == cached
     assert ids != encoder.encode(rendered)
     assert encoder.tokenizer.decode(ids, skip_special_tokens=False) == rendered.text

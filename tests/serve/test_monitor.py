@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from prometheus_client import REGISTRY, Metric
@@ -52,6 +53,17 @@ def value(families: dict[str, Metric], name: str, /, **labels: str) -> float:
     return found[0]
 
 
+def answered(server: RunningServer, text: str = "Hello", **fields: Any) -> None:
+    """Have ``server`` answer, and wait until it has noted so: a reply may come a moment sooner."""
+    log, pipeline = server.service.log, server.service.pipeline
+    assert pipeline is not None
+    num_ended = sum(log.ends.values())
+    num_finished = pipeline.snapshot().ended.num_finished
+    assert server.chat(text, ignore_eos=True, **fields).status_code == 200
+    server.wait_until(lambda: sum(log.ends.values()) > num_ended)
+    server.wait_until(lambda: pipeline.snapshot().ended.num_finished > num_finished)
+
+
 @pytest.fixture
 def served(pipeline: LLMPipeline) -> Iterator[RunningServer]:
     """A server that has answered nobody yet."""
@@ -79,7 +91,7 @@ def test_requests_are_counted_by_what_became_of_them(served: RunningServer) -> N
     before = scraped(served)
     for reason in ("stop", "length", "tool_calls", "cancelled", "error"):
         assert value(before, "ov_kvcrush_requests_ended_total", reason=reason) == 0
-    served.chat(max_tokens=5, ignore_eos=True)
+    answered(served, max_tokens=5)
     assert served.chat(max_tokens=10**6).status_code == 400
     after = scraped(served)
     chats = {"endpoint": "/v1/chat/completions"}
@@ -96,7 +108,7 @@ def test_requests_are_counted_by_what_became_of_them(served: RunningServer) -> N
 
 def test_the_engines_figures_are_told_as_they_are(served: RunningServer) -> None:
     for ending in ("", "And now?"):
-        served.chat("The grass is green. " * 40 + ending, max_tokens=30, ignore_eos=True)
+        answered(served, "The grass is green. " * 40 + ending, max_tokens=30)
     assert served.service.pipeline is not None
     metrics, families = served.service.pipeline.snapshot(), scraped(served)
     ended = metrics.ended
@@ -123,7 +135,7 @@ def test_the_engines_figures_are_told_as_they_are(served: RunningServer) -> None
 def test_histograms_have_the_engines_buckets(
     served: RunningServer, name: str, bounds: tuple[float, ...]
 ) -> None:
-    served.chat(max_tokens=8, ignore_eos=True)
+    answered(served, max_tokens=8)
     family = scraped(served)[f"ov_kvcrush_{name}"]
     buckets = [(s.labels["le"], s.value) for s in family.samples if s.name.endswith("_bucket")]
     assert [float(bound) for bound, _ in buckets] == [*bounds, float("inf")]
@@ -134,7 +146,7 @@ def test_histograms_have_the_engines_buckets(
 
 def test_what_an_engine_does_not_tell_is_left_out(needle_int8_dir: Path) -> None:
     with serving(lambda: LLMPipeline(needle_int8_dir, engine="genai")) as other:
-        other.chat(max_tokens=3)
+        answered(other, max_tokens=3)
         families = scraped(other)
     assert {f"ov_kvcrush_{name}" for name in COUNTERS} - families.keys() == {
         f"ov_kvcrush_{name}" for name in UNKNOWN

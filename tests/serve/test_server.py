@@ -126,3 +126,11 @@ def test_localhost_and_addresses_of_both_kinds_are_listened_at() -> None:
             return  # this machine has none
         with listener:
             assert base_url("::1", listener).startswith("http://[::1]:")
+
+
+def test_connections_send_each_piece_at_once() -> None:
+    with listen("127.0.0.1", 0) as listener:
+        client = socket.create_connection(listener.getsockname())
+        connection, _ = listener.accept()
+        with client, connection:
+            assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)

@@ -151,6 +151,7 @@ def test_last_requests_are_told_without_their_texts(served: RunningServer) -> No
     secret = "The fierce statue costs 4229 coins. " * 20
     for number in range(12):
         served.chat(f"{secret} {number}", max_tokens=4, ignore_eos=True)
+    served.wait_until(lambda: served.service.log.ends.total() == 12)
     response = served.client.get("/stats")
     assert response.headers["cache-control"] == "no-store"
     assert "statue" not in response.text
@@ -186,6 +187,7 @@ def test_figures_ask_for_the_key_and_health_does_not(pipeline: LLMPipeline) -> N
         statuses = [httpx2.get(guarded.url + path).status_code for path in PATHS]
         assert statuses == [200, 200, 401, 401]
         guarded.chat(max_tokens=2)
+        guarded.wait_until(lambda: bool(guarded.service.log.last))
         assert guarded.client.get("/stats").json()["last"][0]["key"] == "alice"
 
 
