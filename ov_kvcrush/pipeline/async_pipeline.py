@@ -22,10 +22,11 @@ from ov_kvcrush.pipeline.cached_prefix import CachedPrefix, reading_config
 from ov_kvcrush.pipeline.call_times import CallTimes, timed_call
 from ov_kvcrush.pipeline.chat import Chat
 from ov_kvcrush.pipeline.llm_pipeline import LLMPipeline
+from ov_kvcrush.pipeline.loading import load, require_usable
 from ov_kvcrush.pipeline.messages import texts_in
 from ov_kvcrush.pipeline.prompt_encoder import require_text
 from ov_kvcrush.pipeline.prompts import Prompt, require_token_ids
-from ov_kvcrush.pipeline.saving import Saving, SessionSummary, hold, load, require_usable
+from ov_kvcrush.pipeline.saving import Saving, SessionSummary, hold
 from ov_kvcrush.runtime.engine_metrics import EngineMetrics
 from ov_kvcrush.runtime.generation.request import Request
 from ov_kvcrush.runtime.interface import Engine, EngineDescription
@@ -270,14 +271,17 @@ class AsyncLLMPipeline:
         with await self.hold_session(what) as saving:
             return await asyncio.to_thread(saving.write, Path(path), overwrite)
 
-    def require_usable_session(self, path: str | Path) -> None:
+    def require_usable_session(self, path: str | Path) -> str:
         """Prove that :meth:`load_session` could go on from a file, given room; from any thread.
+
+        Returns:
+            ``chat`` or ``prefix``.
 
         Raises:
             SessionError: it is damaged, or of another model, precision or head budgets.
             UnsupportedError: the engine keeps no caches.
         """
-        require_usable(self._model.engine, Path(path))
+        return require_usable(self._model.engine, Path(path))
 
     async def load_session(self, path: str | Path, owner: str = "") -> AsyncChat | CachedPrefix:
         """As :meth:`LLMPipeline.load_session`; then it is ``owner``'s.

@@ -68,13 +68,17 @@ class CachedPrefix:
             messages.insert(0, {"role": "system", "content": self.system_message})
         return encoder.render(messages)
 
+    def begins(self, prompt: RenderedText) -> bool:
+        """Whether a templated ``prompt`` begins with it."""
+        return prompt.marked.startswith(self.beginning.marked)
+
     def continue_with(self, encoder: PromptEncoder, prompt: RenderedText) -> list[int]:
         """Token ids of a templated ``prompt`` that begins with the prefix.
 
         Raises:
             PromptError: it does not.
         """
-        if not prompt.marked.startswith(self.beginning.marked):
+        if not self.begins(prompt):
             raise PromptError(
                 "the prompt does not begin with the cached prefix",
                 "A prefix opens the first message, after the system message it was made with.",

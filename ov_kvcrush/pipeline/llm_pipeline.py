@@ -29,11 +29,12 @@ from ov_kvcrush.pipeline.genai_arguments import (
     read_scheduler_config,
 )
 from ov_kvcrush.pipeline.loaded_model import LoadedModel, model_context_length
+from ov_kvcrush.pipeline.loading import load
 from ov_kvcrush.pipeline.prompt_reader import MAX_KEPT_HISTORIES
 from ov_kvcrush.pipeline.prompts import Prompt, require_texts, token_rows
 from ov_kvcrush.pipeline.reading import OnReading
 from ov_kvcrush.pipeline.results import DecodedResults, EncodedResults
-from ov_kvcrush.pipeline.saving import SessionSummary, load, save
+from ov_kvcrush.pipeline.saving import SessionSummary, save
 from ov_kvcrush.pipeline.streaming import Streamer
 from ov_kvcrush.runtime.interface import EngineDescription, EngineLimits
 

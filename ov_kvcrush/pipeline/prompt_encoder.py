@@ -101,8 +101,8 @@ class PromptEncoder:
         """Token ids of ``rendered``, which stands behind other tokens."""
         return self._texts.encode_behind(rendered.pieces)
 
-    def encode_continuing(self, rendered: RenderedText, cached: Sequence[int]) -> list[int]:
-        """Token ids of ``rendered`` that continue ``cached`` ids where the texts agree.
+    def encode_continuing(self, rendered: RenderedText, cached: Sequence[int]) -> list[int] | None:
+        """Token ids of ``rendered`` that begin with ``cached`` ids; None where the texts differ.
 
         What a model wrote is not always spelled as the tokenizer would spell it, so ids are
         compared by their text: if ``cached`` reads like the beginning of ``rendered``, with the
@@ -110,7 +110,7 @@ class PromptEncoder:
         """
         beginning = self.decode_marked(cached) if cached else None
         if beginning is None or not rendered.marked.startswith(beginning):
-            return self.encode(rendered)
+            return None
         _, rest = rendered.split(len(beginning.replace(MARK, "")))
         return [*cached, *self.encode_rest(rest)]
 

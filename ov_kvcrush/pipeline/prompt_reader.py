@@ -95,10 +95,13 @@ class PromptReader:
             for one in dropped:
                 self._close_session(one)
         cached = [] if session is None else session.token_ids
-        if prefix is not None and not cached:
-            ids = prefix.continue_with(self.encoder, rendered)
-            return Prompt(ids, session, prefix.session)
-        return Prompt(self.encoder.encode_continuing(rendered, cached), session)
+        ids = self.encoder.encode_continuing(rendered, cached)
+        if ids is not None:
+            return Prompt(ids, session)
+        # A chat that was edited may not be gone on from; then the prefix is, where it still begins.
+        if prefix is not None and (not cached or prefix.begins(rendered)):
+            return Prompt(prefix.continue_with(self.encoder, rendered), session, prefix.session)
+        return Prompt(self.encoder.encode(rendered), session)
 
 
 @dataclass

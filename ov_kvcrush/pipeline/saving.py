@@ -1,4 +1,4 @@
-"""Chats and cached prefixes as session files: what is saved beside the cache, and what is not."""
+"""Chats and cached prefixes to session files: what is saved beside the cache, and what is not."""
 
 from __future__ import annotations
 
@@ -16,10 +16,8 @@ from ov_kvcrush.runtime.session_files.held_session import HeldSession
 from ov_kvcrush.runtime.session_files.sequence_state import SequenceState
 from ov_kvcrush.runtime.session_files.session_file import read_about, unusable_session
 from ov_kvcrush.runtime.session_files.session_lock import session_lock
-from ov_kvcrush.runtime.session_files.stored_session import StoredSession
 
 if TYPE_CHECKING:
-    from ov_kvcrush.pipeline.loaded_model import LoadedModel
     from ov_kvcrush.runtime.interface import Engine
 
 CHAT, PREFIX = "chat", "prefix"
@@ -89,7 +87,7 @@ class Saving:
             if not is_there:
                 self._held.write(path, about)
                 if isinstance(what, Chat):
-                    _, what.files[_real(path)] = read_about(path)
+                    _, what.files[real_path(path)] = read_about(path)
         return SessionSummary(
             about["kind"],
             self._held.num_tokens,
@@ -112,7 +110,7 @@ class Saving:
 
         A cache that could not be gone on from here can be where the chat was saved.
         """
-        digest = self._what.files.get(_real(path)) if isinstance(self._what, Chat) else None
+        digest = self._what.files.get(real_path(path)) if isinstance(self._what, Chat) else None
         if self.has_cache or digest is None:
             return False
         try:
@@ -140,55 +138,6 @@ def hold(
     if what.session.busy:
         raise SessionError("the session is still answering", "Save it when the answer has ended.")
     return Saving(what, engine.hold_session(what.session), when_closed)
-
-
-def load(
-    model: LoadedModel,
-    path: Path,
-    owner: str = "",
-    at_rest: Callable[[Callable[[Engine], None]], None] | None = None,
-) -> Chat | CachedPrefix:
-    """Load what is at ``path``. See :meth:`LLMPipeline.load_session`.
-
-    Args:
-        model: to go on with.
-        path: of the file.
-        owner: whose it is then.
-        at_rest: calls what it is given with the engine at rest; None where it is at rest anyway.
-    """
-    with model.engine.open_session(path) as stored:
-        what: Chat | CachedPrefix
-        if require_kind(stored.about, path) == CHAT:
-            what = _read_chat(model, stored)
-        else:
-            what = _read_prefix(model, stored, path)
-        what.session.owner = owner
-
-        def take_over(engine: Engine) -> None:
-            engine.load_session(stored, what.session)
-
-        if at_rest is None:
-            take_over(model.engine)
-        else:
-            at_rest(take_over)
-        if isinstance(what, Chat):
-            what.files[_real(path)] = stored.digest
-    return what
-
-
-def require_usable(engine: Engine, path: Path) -> None:
-    """Prove that :func:`load` could go on from the file at ``path``, given room; in any thread.
-
-    Raises:
-        SessionError: it is damaged, or of another model, precision or head budgets.
-    """
-    with engine.open_session(path) as stored:
-        require_kind(stored.about, path)
-        if stored.lost:
-            raise SessionError(
-                f"the cache in {path} cannot be gone on from: {stored.lost}",
-                "Load the model with the head budgets and KV plan of then.",
-            )
 
 
 def saved_kind(path: Path) -> str:
@@ -266,40 +215,15 @@ def _require_replaceable(path: Path, what: Chat | CachedPrefix, kind: str) -> No
             "Choose another name.",
         )
     # A document can be read again; what was said in a chat is nowhere else.
-    if isinstance(what, Chat) and digest != what.files.get(_real(path)):
+    if isinstance(what, Chat) and digest != what.files.get(real_path(path)):
         reason = (
             "was changed by another chat since this one was loaded from it or saved to it"
-            if _real(path) in what.files
+            if real_path(path) in what.files
             else "holds another chat"
         )
         raise SessionError(f"{path} {reason}", "Choose another name, or overwrite it on purpose.")
 
 
-def _real(path: Path) -> Path:
+def real_path(path: Path) -> Path:
+    """What a chat knows its file by, whatever links lead there."""
     return Path(os.path.realpath(path))
-
-
-def _read_chat(model: LoadedModel, stored: StoredSession) -> Chat:
-    chat = Chat(model)
-    chat.replace_messages(stored.about["messages"])
-    return chat
-
-
-def _read_prefix(model: LoadedModel, stored: StoredSession, path: Path) -> CachedPrefix:
-    if stored.lost:
-        raise SessionError(
-            f"the cache in {path} cannot be gone on from: {stored.lost}",
-            "Load the model with the head budgets and KV plan of then, or crush the text again.",
-        )
-    state = require_read(stored.state, path)
-    text, system_message = (stored.about[name] for name in ("text", "system_message"))
-    encoder, close_session = model.reader.encoder, model.close_session
-    prefix = CachedPrefix(
-        encoder, close_session, text, system_message, stored.token_ids, state.is_thorough
-    )
-    if encoder.encode(prefix.beginning) != prefix.token_ids:
-        raise SessionError(
-            f"{path} was saved with another tokenizer or chat template: its text has other tokens",
-            "Load the model with the tokenizer, and parse_special as, it was saved with.",
-        )
-    return prefix

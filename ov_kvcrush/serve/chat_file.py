@@ -21,6 +21,7 @@ from ov_kvcrush.errors import (
     last_line,
 )
 from ov_kvcrush.pipeline.async_chat import AsyncChat
+from ov_kvcrush.pipeline.saving import CHAT
 from ov_kvcrush.runtime.session_files.session_lock import session_lock
 
 if TYPE_CHECKING:
@@ -103,7 +104,8 @@ class ChatFile:
             self._say_once(f"a chat is read anew: {error.message}")
             return None
         except OVKVCrushError as error:
-            self._leave_alone(stamp, error.message)
+            if await asyncio.to_thread(Stamp.of, self._path) == stamp:
+                self._leave_alone(stamp, error.message)
             return None
         if not isinstance(chat, AsyncChat):
             self._leave_alone(stamp, f"{self._path} is not a chat")
@@ -153,11 +155,13 @@ class ChatFile:
         if there == self._known:
             return True
         try:
-            self._pipeline.require_usable_session(self._path)
+            kind = self._pipeline.require_usable_session(self._path)
         except OVKVCrushError as error:
             self._leave_alone(there, error.message)
             return False
-        return True
+        if kind != CHAT:
+            self._leave_alone(there, f"{self._path} is not a chat")
+        return kind == CHAT
 
     def _leave_alone(self, stamp: Stamp, reason: str) -> None:
         self._left_alone = stamp

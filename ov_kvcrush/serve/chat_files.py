@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 # A chat's file, and the hidden ones beside it that a killed process leaves: a lock, a part of one.
 _OURS = re.compile(r"(chat-[0-9a-f]{40}\.safetensors)|\.(chat-[0-9a-f]{40}\.safetensors)\..+")
+_MOST_SAID = 10_000
 _WEEK_NS = 7 * 24 * 60 * 60 * 10**9
 
 _log = logging.getLogger(__name__)
@@ -80,6 +81,8 @@ class ChatFiles:
 
     def _say_once(self, line: str) -> None:
         if line not in self._said:
+            if len(self._said) >= _MOST_SAID:
+                self._said.clear()
             self._said.add(line)
             _log.warning("%s", line)
 

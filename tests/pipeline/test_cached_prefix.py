@@ -82,6 +82,27 @@ def test_a_crushed_prefix_keeps_to_the_budget(needle_f32_dir: Path) -> None:
     assert pipe.get_metrics()["kv_cache"]["prefixes_bytes"] == held - own
 
 
+def test_an_edited_chat_that_was_cut_since_begins_with_its_prefix_again(
+    needle_int8_dir: Path,
+) -> None:
+    config = KVCacheConfig(max_cache_size=96, start_size=8, recent_size=24)
+    pipe = LLMPipeline(needle_int8_dir, kv_cache_config=config)
+    with pipe.cache_prefix(DOCUMENT) as prefix:
+        chat = pipe.chat(prefix=prefix)
+        chat.ask(QUESTIONS[0], **SETTINGS)
+        chat.ask(document(3), **SETTINGS)
+        asked, answer = chat.messages[:2]
+        chat.replace_messages([asked, {**answer, "content": "I do not know."}])
+        (metrics,) = chat.ask(QUESTIONS[1], **SETTINGS).metrics
+        assert "differs from the cached one" in metrics.restarted
+        assert metrics.num_reused_tokens == len(prefix.token_ids)
+        # What does not begin with it any more is read without.
+        chat.replace_messages([{**asked, "content": QUESTIONS[0]}, answer])
+        assert chat.ask(QUESTIONS[1], **SETTINGS).metrics[0].num_reused_tokens < 32
+        chat.close()
+    engine_in(pipe).check_integrity()
+
+
 def test_many_ask_at_once(pipe: LLMPipeline, read: list[str]) -> None:
     async def serve() -> list[str]:
         async with AsyncLLMPipeline(pipe) as server:

@@ -106,6 +106,7 @@ def test_a_cached_beginning_is_continued_with_its_own_ids(encoder: PromptEncoder
     ]
     rendered = encoder.render(messages)
     ids = encoder.encode_continuing(rendered, cached)
+    assert ids is not None
     assert ids[: len(cached)] == cached
     assert ids != encoder.encode(rendered)
     assert encoder.tokenizer.decode(ids, skip_special_tokens=False) == rendered.text
@@ -121,7 +122,7 @@ def test_a_token_and_its_spelling_are_not_taken_for_one_another(
     assert as_text.text == as_tokens.text
     for rendered, other in ((as_text, as_tokens), (as_tokens, as_text)):
         cached = encoder.encode(other)[:-1]
-        assert encoder.encode_continuing(rendered, cached) == encoder.encode(rendered)
+        assert encoder.encode_continuing(rendered, cached) is None
 
 
 def test_a_chat_with_spellings_goes_on_from_its_cache(pipe: LLMPipeline) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from ov_kvcrush import LLMPipeline
+from ov_kvcrush.serve import access
 from ov_kvcrush.serve.access import line
 from ov_kvcrush.serve.request_log import RequestRecord
 from tests.support.server import RunningServer, serving
@@ -161,3 +162,16 @@ def test_the_log_has_a_line_for_each_and_no_text(
 def test_a_line_says_why_a_request_was_sent_away() -> None:
     record = RequestRecord("7", "/v1/models", status=429, seconds=0.5, rejected="busy")
     assert line("GET", record) == "GET /v1/models 429 id=7 total=0.500 rejected=busy"
+
+
+def test_a_body_that_does_not_come_is_not_waited_for(
+    guarded: RunningServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(access, "_BODY_SECONDS", 0.1)
+    port = int(guarded.url.rpartition(":")[2])
+    with socket.create_connection(("127.0.0.1", port)) as connection:
+        connection.sendall(
+            b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\n"
+            b"Authorization: Bearer of-alice\r\nContent-Length: 1000\r\n\r\n{"
+        )
+        assert connection.recv(1000).startswith(b"HTTP/1.1 408 ")

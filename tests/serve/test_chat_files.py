@@ -234,8 +234,9 @@ def test_a_file_that_cannot_be_used_is_left_alone_and_said_once(
         run(serve())
 
 
+@pytest.mark.parametrize("what", ["cut short", "a prefix"])
 def test_a_file_that_came_from_elsewhere_meanwhile_is_looked_at_before_it_is_replaced(
-    pipelines: list[AsyncLLMPipeline], tmp_path: Path
+    pipelines: list[AsyncLLMPipeline], tmp_path: Path, what: str
 ) -> None:
     here, there = pipelines
 
@@ -246,11 +247,14 @@ def test_a_file_that_came_from_elsewhere_meanwhile_is_looked_at_before_it_is_rep
         await ask(there, its, messages)
         await its.save_all()
         path = only_file(tmp_path)
-        path.write_bytes(path.read_bytes()[:-100])
+        if what == "a prefix":
+            await there.save_session(path, await there.cache_prefix(DOCUMENT), overwrite=True)
+        else:
+            path.write_bytes(path.read_bytes()[:-100])
         os.utime(path, (1, 1))
         content = path.read_bytes()
-        await turn.end([user("Hello")], None)
-        await ask(here, mine, [user(DOCUMENT)])
+        answer = await here.generate(DOCUMENT, session=turn.session, max_new_tokens=4)
+        await turn.end([user(DOCUMENT)], answer.texts[0])
         await mine.save_all()
         assert path.read_bytes() == content
 

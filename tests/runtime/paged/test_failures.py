@@ -177,6 +177,10 @@ class Work:
         questions = [(DOCUMENT + prompt_of(20, seed), None, document) for seed in (6, 7)]
         self.ask([*questions, (prompt_of(220, 8), None, None)], 24, num_return_sequences=2)
         self.path.unlink(missing_ok=True)
+        held = self.engine.hold_session(chat)
+        self.ask([(chat.token_ids + prompt_of(10, 9), chat, None)], 4)
+        held.write(self.path, {"kind": "chat"})
+        held.close()
         self.engine.save_session(chat, self.path, {"kind": "chat"})
         loaded = self.session()
         with self.engine.open_session(self.path) as stored:
