@@ -62,8 +62,9 @@ types: build/installed
 	cd build/types && ../../$(BIN)/mypy --config-file ../../pyproject.toml ov_kvcrush benchmarks tests
 	cd build/types && PYTHONPATH=. ../../$(BIN)/lint-imports --no-cache
 
+# Side by side, each process with whole files: what the tests of a file share is made once.
 unit: build/installed
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses logical --maxprocesses 4 --dist loadfile
 
 format: build/installed
 	$(BIN)/ruff check --fix .

@@ -16,10 +16,9 @@ from statistics import median
 
 import psutil
 
-from harness.gates import any_gate
-from harness.models import SHAPES, model_folder
-from harness.report import LoadMeter
-from harness.workload import tokens
+from harness.models import SHAPES, model_folder, tokens
+from ov_kvcrush.benchmark.random_gate import random_gate
+from ov_kvcrush.machine import LoadMeter
 from ov_kvcrush.runtime.model.batch import Batch, build_batch
 from ov_kvcrush.runtime.model.paged_model import PagedModel
 from ov_kvcrush.runtime.pages.layout import pages_for
@@ -39,7 +38,7 @@ def main() -> None:
     options = parser.parse_args()
 
     folder = options.folder or model_folder(options.model)
-    gate = any_gate(folder)
+    gate = random_gate(folder)
     properties = {"INFERENCE_NUM_THREADS": options.threads}
     seconds: dict[tuple[str, bool], list[float]] = {}
     load = LoadMeter()

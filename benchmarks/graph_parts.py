@@ -15,9 +15,8 @@ from statistics import median
 
 import psutil
 
-from harness.models import SHAPES, model_folder
-from harness.report import LoadMeter
-from harness.workload import PROMPT, plugin_properties, tokens
+from harness.models import SHAPES, model_folder, tokens
+from ov_kvcrush.machine import LoadMeter
 from ov_kvcrush.precisions import LayerPrecision
 from ov_kvcrush.runtime.model.batch import Batch, build_batch
 from ov_kvcrush.runtime.model.paged_graph import read_geometry
@@ -26,6 +25,7 @@ from ov_kvcrush.runtime.pages.layout import pages_for
 from ov_kvcrush.runtime.sequences.sequence import Chunk, sequence_on_pages
 
 _TURNS = 2
+_PROMPT = 4096
 
 
 def main() -> None:
@@ -48,7 +48,7 @@ def main() -> None:
                 model.forward(step)
                 times[parts].append(time.perf_counter() - begun)
             del model
-    print(f"{options.model}: a decode step behind {PROMPT:,} tokens")
+    print(f"{options.model}: a decode step behind {_PROMPT:,} tokens")
     first = median(times[options.parts[0]])
     for parts, seconds in times.items():
         ratio = median(seconds) / first
@@ -66,12 +66,10 @@ def make(folder: Path, parts: int, threads: int) -> tuple[PagedModel, Batch]:
     ]
     size = -(-len(geometry) // parts)
     precisions = [same[n // size % 2] for n in range(len(geometry))]
-    properties = plugin_properties(threads)
-    for name in ("KEY_CACHE_PRECISION", "VALUE_CACHE_PRECISION"):
-        del properties[name]
+    properties = {"INFERENCE_NUM_THREADS": threads}
     model = PagedModel(folder, precisions=precisions, properties=properties)
-    model.reserve([pages_for(PROMPT + 1)] * len(geometry))
-    sequence = sequence_on_pages([*tokens(PROMPT, 0), 7], geometry)
+    model.reserve([pages_for(_PROMPT + 1)] * len(geometry))
+    sequence = sequence_on_pages([*tokens(_PROMPT, 0), 7], geometry)
     while sequence.num_uncached > 1:
         count = min(1024, sequence.num_uncached - 1)
         model.forward(build_batch([Chunk.of(sequence, count)]))

@@ -27,12 +27,11 @@ from openvino_genai import GenerationConfig, Tokenizer
 from rich.console import Console
 from rich.table import Table
 
-from harness.gates import any_gate
-from harness.models import model_of_layers
-from harness.report import LoadMeter
-from harness.workload import tokens
+from harness.models import model_of_layers, tokens
+from ov_kvcrush.benchmark.random_gate import random_gate
 from ov_kvcrush.config import KVCacheConfig
 from ov_kvcrush.gate import GATE_FILE
+from ov_kvcrush.machine import LoadMeter
 from ov_kvcrush.model_folder import fingerprint
 from ov_kvcrush.runtime.interface import EngineLimits
 from ov_kvcrush.runtime.model.paged_model import PagedModel
@@ -132,7 +131,7 @@ def clocked(clocks: Clocks) -> Iterator[None]:
 def engine_on(folder: Path, count: int) -> PagedEngine:
     """An engine for ``count`` sequences, none of which is cut while it decodes."""
     if not (folder / GATE_FILE).exists():
-        replace(any_gate(folder), fingerprint=fingerprint(folder)).save(folder)
+        replace(random_gate(folder), fingerprint=fingerprint(folder)).save(folder)
     limits = EngineLimits(max_num_seqs=count)
     config = KVCacheConfig(
         max_cache_size=BUDGET,

@@ -14,12 +14,13 @@ from statistics import median
 import psutil
 from openvino_genai import GenerationConfig, Tokenizer
 
-from harness.models import SHAPES, model_folder
-from harness.report import LoadMeter
-from harness.workload import BUDGET, PROMPT, tokens
+from harness.models import SHAPES, model_folder, tokens
 from ov_kvcrush import KVCacheConfig
+from ov_kvcrush.machine import LoadMeter
 from ov_kvcrush.runtime.paged.engine import PagedEngine
 from ov_kvcrush.runtime.sequences.session import Session
+
+PROMPT, BUDGET = 4096, 1024
 
 
 def main() -> None:

@@ -26,7 +26,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig
 
-from harness.models import TOKENIZER as NEEDLE
+from harness.models import NEEDLE
 from ov_kvcrush.export import ExportOptions, optimum
 from ov_kvcrush.export.checkpoint.estimate import estimate_layers
 from ov_kvcrush.export.kv_plan.sensitivity import EXACT, Output, kl_divergence, read_output

@@ -67,13 +67,27 @@ def forget_calibration_text(folder: Path) -> None:
     path.write_text(json.dumps(stored, indent=2) + "\n", encoding="utf-8")
 
 
-def read_weights(folder: Path) -> dict[str, Any]:
+def read_graph(folder: Path) -> ElementTree.Element:
+    """The graph of the IR in ``folder``, for those who read more than one thing of it."""
+    return ElementTree.parse(folder / GRAPH_FILE).getroot()
+
+
+def read_options(graph: ElementTree.Element) -> dict[str, str]:
+    """Properties that a graph asks for where it is compiled without, by name."""
+    return {one.tag: one.get("value", "") for one in graph.iterfind("rt_info/runtime_options/*")}
+
+
+def read_weights(folder: Path, graph: ElementTree.Element | None = None) -> dict[str, Any]:
     """How the weights of the IR in ``folder`` were made, and their size in bytes.
 
     From what NNCF, or this package of a GGUF file, noted in the graph; else from the type of most
     weights.
+
+    Args:
+        folder: of the IR.
+        graph: that was read of it already.
     """
-    root = ElementTree.parse(folder / GRAPH_FILE).getroot()
+    root = read_graph(folder) if graph is None else graph
     weights: dict[str, Any] = {}
     noted = root.find("rt_info/nncf/weight_compression")
     from_gguf = root.find("rt_info/gguf")
@@ -93,9 +107,12 @@ def read_weights(folder: Path) -> dict[str, Any]:
     return weights
 
 
-def read_makers(folder: Path) -> dict[str, str]:
-    """The packages that made the IR in ``folder`` and their versions, as far as it notes them."""
-    notes = ElementTree.parse(folder / GRAPH_FILE).getroot().find("rt_info")
+def read_makers(folder: Path, graph: ElementTree.Element | None = None) -> dict[str, str]:
+    """The packages that made the IR in ``folder`` and their versions, as far as it notes them.
+
+    ``graph``: that was read of it already.
+    """
+    notes = (read_graph(folder) if graph is None else graph).find("rt_info")
     if notes is None:
         return {}
     found = {package: notes.find(place) for package, place in _MAKERS.items()}

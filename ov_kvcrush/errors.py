@@ -76,6 +76,10 @@ class SessionError(OVKVCrushError):
     """A session file that cannot be written, or from which this engine cannot go on."""
 
 
+class JournalError(OVKVCrushError):
+    """A journal of an evaluation that cannot be written, or from which this one cannot go on."""
+
+
 class ExportError(OVKVCrushError):
     """An export or a calibration that cannot start or did not finish."""
 

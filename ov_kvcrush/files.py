@@ -103,7 +103,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
         except BaseException:
             partial.unlink(missing_ok=True)
             raise
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
 
 
 def partial_of(path: Path) -> Path:
@@ -122,8 +122,8 @@ def _remove_abandoned(path: Path) -> None:
                     partial.unlink()
 
 
-def _sync_folder(folder: Path) -> None:
-    # Or a power cut may undo the renaming.
+def sync_folder(folder: Path) -> None:
+    """Let names that were given in ``folder`` stay: a power cut may undo them else."""
     with suppress(OSError):  # not every file system can
         descriptor = os.open(folder, os.O_RDONLY)
         try:

@@ -17,12 +17,21 @@ from typing import IO, Any
 from ov_kvcrush.errors import ConfigError, ModelError, OVKVCrushError
 from ov_kvcrush.files import read_json, replacing
 from ov_kvcrush.model_folder import fingerprint
-from ov_kvcrush.plan_records import Calibration, Measurement, ValueBasis
+from ov_kvcrush.plan_records import (
+    Calibration,
+    Measurement,
+    ValueBasis,
+    check_by_layer,
+    check_weights,
+    require_numbers,
+)
 from ov_kvcrush.precisions import LayerPrecision, by_layer, ranges_of
 from ov_kvcrush.selection.layer_shares import normalized
 
 PLAN_FILE = "ov_kvcrush.json"
 PLAN_VERSION = 5
+# Of a layer, and elements of a head: no model has as many.
+_MOST_HEADS = 100_000
 # Plans of these versions lack fields that have a default; until 2 they list precisions layer by
 # layer, and until 4 they have shares by layer.
 _OLDER_VERSIONS = (1, 2, 3, 4)
@@ -128,7 +137,7 @@ class KVPlan:
             )
         body = {name: value for name, value in stored.items() if name != "version"}
         try:
-            body["layers"] = tuple(LayerGeometry(**layer) for layer in body["layers"])
+            body["layers"] = read_layers(body["layers"])
             body["precisions"] = _read_precisions(body["precisions"])
             if version != PLAN_VERSION:
                 body["head_shares"] = _heads_alike(body.pop("layer_shares", ()), body["layers"])
@@ -195,6 +204,21 @@ _RECORDS: dict[str, type[Calibration | ValueBasis | Measurement]] = {
 }
 
 
+def read_layers(stored: Any) -> tuple[LayerGeometry, ...]:
+    """Geometry by layer, of JSON values; TypeError for what is not that of a model."""
+    layers = tuple(LayerGeometry(**layer) for layer in stored)
+    for layer in layers:
+        for name, value in dataclasses.asdict(layer).items():
+            least, most = (0, float("inf")) if name == "sliding_window" else (1, _MOST_HEADS)
+            if type(value) is not int or not least <= value <= most:
+                raise TypeError(f"{name} of a layer is {value!r}")
+        if layer.num_query_heads % layer.num_kv_heads:
+            raise TypeError(
+                f"{layer.num_query_heads} query heads do not share {layer.num_kv_heads} KV heads"
+            )
+    return layers
+
+
 def _check_types(plan: KVPlan) -> None:
     """TypeError for what is not a number or a text where the rest of the program counts on it."""
     kinds: dict[str, tuple[type, ...]] = {
@@ -208,10 +232,9 @@ def _check_types(plan: KVPlan) -> None:
     for name, kind in kinds.items():
         if not isinstance(getattr(plan, name), kind):
             raise TypeError(f"{name} is {getattr(plan, name)!r}")
-    for layer in plan.layers:
-        for name, value in dataclasses.asdict(layer).items():
-            if not isinstance(value, int) or value < 0:
-                raise TypeError(f"{name} of a layer is {value!r}")
+    require_numbers(plan.kv_bytes_per_token, plan.context_length)
+    check_weights(plan.weights)
+    check_by_layer(len(plan.layers), plan.calibration, plan.value_basis, plan.gate_measurement)
     _check_head_shares(plan)
 
 
@@ -222,7 +245,7 @@ def _check_head_shares(plan: KVPlan) -> None:
     if plan.head_shares and counts != heads:
         raise TypeError(f"head_shares are of {counts} heads by layer, and the layers have {heads}")
     for share in chain.from_iterable(plan.head_shares):
-        if not isinstance(share, (int, float)) or not 0 <= share < float("inf"):
+        if not isinstance(share, (int, float)) or not 0 <= share < _MOST_HEADS:
             raise TypeError(f"one of head_shares is {share!r}")
 
 

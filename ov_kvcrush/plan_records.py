@@ -6,10 +6,36 @@ Nothing runs by it; it is there to be shown, and to choose again on the same gro
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 from ov_kvcrush.precisions import LayerPrecision
+
+# Nothing that is measured or counted here is larger; numbers beyond would overflow elsewhere.
+_MOST = 1e18
+# A divergence is computed in float32: one of nearly nothing may come out below 0.
+_LEAST_KL = -1.0
+
+
+def require_numbers(*values: Any, least: float = 0) -> None:
+    """TypeError for what is not a finite number, or below ``least``."""
+    for value in values:
+        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if not is_number or not least <= value <= _MOST:
+            raise TypeError(f"{value!r} is not a number that can be here")
+
+
+def _require_texts(*values: Any) -> None:
+    for value in values:
+        if not isinstance(value, str):
+            raise TypeError(f"{value!r} is not a text")
+
+
+def _numbers(stored: Iterable[Any], least: float = 0) -> tuple[Any, ...]:
+    numbers = tuple(stored)
+    require_numbers(*numbers, least=least)
+    return numbers
 
 
 @dataclass(frozen=True)
@@ -60,11 +86,14 @@ class Calibration:
         """Rebuild what ``to_dict`` wrote; KeyError, TypeError, AttributeError for anything else."""
         body = {**stored}
         for name in ("passages", "predicted_kl", "measured_kl"):
-            body[name] = tuple(body[name])
+            body[name] = _numbers(body[name], least=_LEAST_KL)
         body["precisions"] = tuple(LayerPrecision(**one) for one in body["precisions"])
-        body["harms"] = tuple(tuple(layer) for layer in body["harms"])
+        body["harms"] = tuple(_numbers(layer, least=_LEAST_KL) for layer in body["harms"])
         outputs = body["outputs"].items()
         body["outputs"] = {name: CacheOutput(**output) for name, output in outputs}
+        for output in body["outputs"].values():
+            require_numbers(output.perplexity, output.bytes_per_token)
+            require_numbers(output.kl, least=_LEAST_KL)
         return cls(**body)
 
 
@@ -91,8 +120,10 @@ class ValueBasis:
     @classmethod
     def from_dict(cls, stored: dict[str, Any]) -> ValueBasis:
         """Rebuild what ``to_dict`` wrote; TypeError, AttributeError for anything else."""
-        lists = {name: tuple(stored.get(name, ())) for name in ("passages", "predicted_cost")}
-        return cls(**{**stored, **lists})
+        lists = {name: _numbers(stored.get(name, ())) for name in ("passages", "predicted_cost")}
+        basis = cls(**{**stored, **lists})
+        _require_texts(basis.method)
+        return basis
 
 
 @dataclass(frozen=True)
@@ -129,9 +160,38 @@ class Measurement:
         texts = tuple({**text} for text in stored["texts"])
         correlation = tuple(stored.get("correlation", ()))
         measurement = cls(**{**stored, "texts": texts, "correlation": correlation})
-        numbers = (measurement.num_passages, measurement.num_held, measurement.passage_tokens)
-        told = (value for value in correlation if value is not None)
-        for value in (*numbers, *told, measurement.seconds):
-            if not isinstance(value, (int, float)):
-                raise TypeError(f"{value!r} is not a number")
+        require_numbers(*(value for value in correlation if value is not None), least=-1)
+        require_numbers(
+            measurement.num_passages,
+            measurement.num_held,
+            measurement.passage_tokens,
+            measurement.seconds,
+        )
+        require_numbers(measurement.nats_repeating, least=_LEAST_KL)
         return measurement
+
+
+def check_weights(weights: dict[str, Any]) -> None:
+    """TypeError for what is not told of weights as NNCF notes it, and their size."""
+    _require_texts(weights.get("format", ""), *weights.get("methods", ()))
+    require_numbers(weights.get("size_bytes", 0))
+
+
+def check_by_layer(
+    num_layers: int,
+    calibration: Calibration | None,
+    basis: ValueBasis | None,
+    gate: Measurement | None,
+) -> None:
+    """TypeError for what was measured of other layers than there are."""
+    measured: dict[str, tuple[Any, ...]] = {}
+    if calibration:
+        measured["predicted_kl"] = calibration.predicted_kl
+        measured["measured_kl"] = calibration.measured_kl
+    if basis and basis.predicted_cost:
+        measured["predicted_cost"] = basis.predicted_cost
+    if gate and gate.correlation:
+        measured["correlation"] = gate.correlation
+    for name, values in measured.items():
+        if len(values) != num_layers:
+            raise TypeError(f"{name} is of {len(values)} layers, and there are {num_layers}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,8 +11,9 @@ from rich.console import Console
 from rich.table import Table
 
 from ov_kvcrush import KVCacheConfig, LLMPipeline
+from ov_kvcrush.evaluation.suites.longbench.prompts import LongBench
+from ov_kvcrush.evaluation.suites.longbench.rows import read_rows
 
-DATA = Path(__file__).parent / "data"
 FRACTION = 4
 QUESTIONS = (
     "What is the capital of France?",
@@ -65,16 +65,16 @@ def choose_document(pipeline: LLMPipeline) -> tuple[str, str, str, int]:
         size = tokenizer.encode(prompt).input_ids.shape[1]
         if LEAST_TOKENS <= size <= MOST_TOKENS:
             return prompt, question, right, size
-    raise SystemExit(f"no document of {LEAST_TOKENS:,} to {MOST_TOKENS:,} tokens in {DATA}")
+    raise SystemExit(f"no document of {LEAST_TOKENS:,} to {MOST_TOKENS:,} tokens in the rows")
 
 
 def documents() -> Iterator[tuple[str, str, str]]:
     """Rows of LongBench that ask something, in its own words."""
-    templates = json.loads((DATA / "longbench-prompts.json").read_text(encoding="utf-8"))
-    for line in (DATA / "longbench-rows.jsonl").read_text(encoding="utf-8").splitlines():
-        row = json.loads(line)
-        if row["input"].strip():
-            yield templates[row["dataset"]].format(**row), row["input"].strip(), row["answers"][0]
+    longbench = LongBench()
+    for row in read_rows():
+        question, prompt = row.fields["input"].strip(), longbench.prompt(row.fields)
+        if question:
+            yield prompt.text, question, prompt.answers[0]
 
 
 def ask(model: Path, question: str, max_cache_size: int) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 
 from ov_kvcrush.export import ExportOptions, export_model
@@ -23,6 +24,10 @@ from tests.support.paths import NEEDLE, ROOT
 # A shell's background jobs ignore Ctrl+C, and so would every process that the tests start and stop.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# Examples are not timed: what else the machine does would fail them.
+hypothesis.settings.register_profile("untimed")
+hypothesis.settings.load_profile("untimed")
 
 CACHE = ROOT / "build" / "test-models"
 

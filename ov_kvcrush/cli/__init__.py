@@ -38,6 +38,8 @@ COMMANDS = {
     "chat": "ov_kvcrush.cli.commands.chat",
     "crush": "ov_kvcrush.cli.commands.crush",
     "eval": "ov_kvcrush.cli.commands.eval",
+    "inspect": "ov_kvcrush.cli.commands.inspect",
+    "bench": "ov_kvcrush.cli.commands.bench",
 }
 
 EXIT_UNEXPECTED, EXIT_USER_ERROR, EXIT_INTERRUPTED = 1, 2, 130

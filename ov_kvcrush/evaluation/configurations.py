@@ -37,8 +37,12 @@ class Configuration:
 
     @property
     def name(self) -> str:
-        """For people: policy, part kept, precision where one was asked for."""
-        parts = ["full cache" if self.keep is None else f"{self.policy} {self.keep}"]
+        """For people: policy, part kept, precision where one was asked for.
+
+        The full caches of two engines are told apart.
+        """
+        full = "full cache" if self.engine == find_policy(FULL).engine else "full cache (genai)"
+        parts = [full if self.keep is None else f"{self.policy} {self.keep}"]
         return " ".join([*parts, "/".join(self.precision)] if self.precision else parts)
 
     def budget(self, tokens: int) -> int:

@@ -1,4 +1,4 @@
-"""Whether a difference between two configurations is more than chance."""
+"""How sure a mean is, and whether a difference of two configurations is more than chance."""
 
 from __future__ import annotations
 
@@ -6,10 +6,21 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 _NUM_RESAMPLES = 2000
 _SEED = 0
+# Of one block of draws, so that thousands of samples do not take hundreds of MB.
+_DRAWS_AT_ONCE = 2**21
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean with its 95 % interval."""
+
+    mean: float
+    low: float
+    high: float
 
 
 @dataclass(frozen=True)
@@ -19,6 +30,11 @@ class Difference:
     points: float
     low: float
     high: float
+
+    @property
+    def is_inside_interval(self) -> bool:
+        """Whether the interval holds 0: chance alone could have made the difference."""
+        return self.low <= 0 <= self.high
 
     def to_dict(self) -> dict[str, float]:
         """JSON values."""
@@ -70,6 +86,29 @@ def paired_mean_difference(
     )
     if not len(gained):
         return None
-    draws = np.random.default_rng(_SEED).integers(len(gained), size=(_NUM_RESAMPLES, len(gained)))
-    low, high = np.percentile(gained[draws].mean(axis=1), [2.5, 97.5])
-    return Difference(float(gained.mean()), float(low), float(high))
+    low, high = _interval(gained)
+    return Difference(float(gained.mean()), low, high)
+
+
+def bootstrap_mean(values: Sequence[float]) -> Estimate | None:
+    """The mean of ``values`` and its 95 % interval, by bootstrap over them.
+
+    Returns:
+        None where there are none.
+    """
+    if not len(values):
+        return None
+    there = np.asarray(values, dtype=float)
+    return Estimate(float(there.mean()), *_interval(there))
+
+
+def _interval(values: NDArray[np.float64]) -> tuple[float, float]:
+    """The percentile bootstrap's 95 % interval of the mean of ``values``."""
+    draw = np.random.default_rng(_SEED)
+    block = max(1, _DRAWS_AT_ONCE // len(values))
+    means = [
+        values[draw.integers(len(values), size=(rows, len(values)))].mean(axis=1)
+        for rows in (min(block, _NUM_RESAMPLES - at) for at in range(0, _NUM_RESAMPLES, block))
+    ]
+    low, high = np.percentile(np.concatenate(means), [2.5, 97.5])
+    return float(low), float(high)

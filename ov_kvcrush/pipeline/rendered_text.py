@@ -58,6 +58,11 @@ class RenderedText:
         ]
         return self._of(piece[:cut] for piece, cut in cuts), self._of(p[cut:] for p, cut in cuts)
 
+    def continued(self, text: str) -> RenderedText:
+        """The same with ``text`` behind it, which is read together with its end."""
+        *pieces, last = self.pieces or ("",)
+        return self._of([*pieces, last + text])
+
     def _of(self, pieces: Iterable[str]) -> RenderedText:
         return RenderedText(filter(None, pieces), self._special, self.is_plain)
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 from ov_kvcrush.errors import ConfigError, OVKVCrushError, SessionError
 from ov_kvcrush.pipeline.cached_prefix import CachedPrefix
 from ov_kvcrush.pipeline.chat import Chat
+from ov_kvcrush.runtime.session_files.sequence_state import SequenceState
 from ov_kvcrush.runtime.session_files.session_file import read_about, unusable_session
 from ov_kvcrush.runtime.session_files.session_lock import session_lock
 from ov_kvcrush.runtime.session_files.stored_session import StoredSession
@@ -73,14 +74,11 @@ def load(model: LoadedModel, path: Path, owner: str = "") -> Chat | CachedPrefix
     See :meth:`LLMPipeline.load_session`.
     """
     with model.engine.open_session(path) as stored:
-        kind = stored.about.get("kind")
         what: Chat | CachedPrefix
-        if kind == CHAT:
-            what = _read_chat(model, stored, path)
-        elif kind == PREFIX:
-            what = _read_prefix(model, stored, path)
+        if require_kind(stored.about, path) == CHAT:
+            what = _read_chat(model, stored)
         else:
-            raise unusable_session(path, f"it is neither a chat nor a prefix, but {kind!r}")
+            what = _read_prefix(model, stored, path)
         what.session.owner = owner
         model.engine.load_session(stored, what.session)
         if isinstance(what, Chat):
@@ -96,6 +94,31 @@ def saved_kind(path: Path) -> str:
     """
     about, _ = read_about(path)
     return str(about.get("kind"))
+
+
+def require_kind(about: dict[str, Any], path: Path) -> str:
+    """``chat`` or ``prefix``: what the session file at ``path`` says ``about`` itself, checked.
+
+    Raises:
+        SessionError: it is neither, or does not say what it is of.
+    """
+    kind = about.get("kind")
+    if kind not in (CHAT, PREFIX):
+        raise unusable_session(path, f"it is neither a chat nor a prefix, but {kind!r}")
+    if kind == CHAT and not are_messages(about.get("messages")):
+        raise unusable_session(path, "its messages are not objects of role and content")
+    text, system_message = (about.get(name) for name in ("text", "system_message"))
+    is_of_text = isinstance(text, str) and text and isinstance(system_message, str)
+    if kind == PREFIX and not is_of_text:
+        raise unusable_session(path, "it does not say which text it is of")
+    return str(kind)
+
+
+def require_read(state: SequenceState | None, path: Path) -> SequenceState:
+    """``state`` of a prefix; SessionError where its cache has not read all of its text."""
+    if state is None or state.num_cached != len(state.tokens):
+        raise unusable_session(path, "its cache has not read all of its text")
+    return state
 
 
 def are_messages(messages: object) -> TypeGuard[list[dict[str, str]]]:
@@ -165,29 +188,23 @@ def _real(path: Path) -> Path:
     return Path(os.path.realpath(path))
 
 
-def _read_chat(model: LoadedModel, stored: StoredSession, path: Path) -> Chat:
-    messages = stored.about.get("messages")
-    if not are_messages(messages):
-        raise unusable_session(path, "its messages are not objects of role and content")
+def _read_chat(model: LoadedModel, stored: StoredSession) -> Chat:
     chat = Chat(model)
-    chat.replace_messages(messages)
+    chat.replace_messages(stored.about["messages"])
     return chat
 
 
 def _read_prefix(model: LoadedModel, stored: StoredSession, path: Path) -> CachedPrefix:
-    text, system_message = (stored.about.get(name) for name in ("text", "system_message"))
-    if not (isinstance(text, str) and text and isinstance(system_message, str)):
-        raise unusable_session(path, "it does not say which text it is of")
     if stored.lost:
         raise SessionError(
             f"the cache in {path} cannot be gone on from: {stored.lost}",
             "Load the model with the head budgets and KV plan of then, or crush the text again.",
         )
-    if stored.state is None or stored.state.num_cached != len(stored.token_ids):
-        raise unusable_session(path, "its cache has not read all of its text")
+    state = require_read(stored.state, path)
+    text, system_message = (stored.about[name] for name in ("text", "system_message"))
     encoder, close_session = model.reader.encoder, model.close_session
     prefix = CachedPrefix(
-        encoder, close_session, text, system_message, stored.token_ids, stored.state.is_thorough
+        encoder, close_session, text, system_message, stored.token_ids, state.is_thorough
     )
     if encoder.encode(prefix.beginning) != prefix.token_ids:
         raise SessionError(

@@ -11,10 +11,8 @@ from numpy.typing import NDArray
 
 from ov_kvcrush.config import KVCacheConfig
 from ov_kvcrush.errors import ConfigError
-from ov_kvcrush.plan import LayerGeometry
-from ov_kvcrush.precisions import LayerPrecision
 from ov_kvcrush.runtime.pages.cache_layer import CacheLayer
-from ov_kvcrush.runtime.pages.layout import PAGE_SIZE, CacheLayout, kv_bytes_per_token
+from ov_kvcrush.runtime.pages.layout import PAGE_SIZE, CacheLayout
 from ov_kvcrush.runtime.sequences.sequence import Cut
 from ov_kvcrush.selection import (
     IMPORTANCE_METHODS,
@@ -168,6 +166,17 @@ class CacheBudgets:
         # Their places follow one another, as cache layers follow the model's.
         return [part for part, places in zip(parts, self._shared, strict=True) for _ in places]
 
+    def left_by(self, cut: Cut, held: SequenceOf[int]) -> list[int]:
+        """Tokens of each layer that ``cut``, and sliding windows, leave of those ``held``."""
+        left = list(held)
+        for n in self.sliding:
+            left[n] = min(left[n], self.window(n) + PAGE_SIZE)
+        if cut.budget and self.is_over(left, cut.budget):
+            kept = self.divide(cut, [left[n] for n in self.budgeted])
+            for n, tokens in zip(self.budgeted, kept, strict=True):
+                left[n] = min(left[n], tokens)
+        return left
+
     def _shares_unmeasured(self) -> list[float]:
         if self.needs_attention:
             return [1.0] * len(self.budgeted)
@@ -236,20 +245,3 @@ def buy_tokens(
             "Give more, or make those smaller.",
         )
     return config.with_tokens(config.start_size + config.recent_size + middle)
-
-
-def budgeted_bytes(
-    layers: SequenceOf[LayerGeometry],
-    precisions: SequenceOf[LayerPrecision],
-    tokens: int,
-    budget: int,
-) -> float:
-    """Bytes that the cache of ``tokens`` tokens takes with a budget of ``budget`` of them.
-
-    A layer with a sliding window is not cut to the budget: it holds its window.
-    """
-    num_bytes = 0.0
-    for layer, precision in zip(layers, precisions, strict=True):
-        most = layer.sliding_window + PAGE_SIZE if layer.sliding_window else budget
-        num_bytes += min(tokens, most) * kv_bytes_per_token([layer], [precision])
-    return num_bytes

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from ov_kvcrush.config import KVCacheConfig
 from ov_kvcrush.runtime.eviction.budgets import CacheBudgets
-from ov_kvcrush.runtime.pages.layout import PAGE_SIZE, pages_for
+from ov_kvcrush.runtime.pages.layout import pages_for
 from ov_kvcrush.runtime.sequences.sequence import Cut, Sequence
 
 # Shorter ones fill the processor worse: they read 15 % slower than the longest. So do those whose
@@ -103,23 +103,11 @@ class CutPlanner:
             # The page that is not full is copied, as the sequence and its second reading share it.
             again = pages_for(self.most_read_again) + 1 if cut.thorough else 0
             stages.append([pages_for(tokens) + again for tokens in held])
-            held = self._held_behind(cut, held)
+            held = budgets.left_by(cut, held)
         if decoding and self.evicts and budgets.budgeted:
             room = max(0, self._limit - int(budgets.mean_held(held)))
             stages.append([pages_for(tokens + room) for tokens in held])
         return stages
-
-    def _held_behind(self, cut: Cut, held: list[int]) -> list[int]:
-        """Tokens of each layer that ``cut``, and sliding windows, leave of those ``held``."""
-        budgets = self._budgets
-        left = list(held)
-        for n in budgets.sliding:
-            left[n] = min(left[n], budgets.window(n) + PAGE_SIZE)
-        if cut.budget and budgets.is_over(left, cut.budget):
-            kept = budgets.divide(cut, [left[n] for n in budgets.budgeted])
-            for n, tokens in zip(budgets.budgeted, kept, strict=True):
-                left[n] = min(left[n], tokens)
-        return left
 
     def _is_outgrown(self, held: list[int]) -> bool:
         return self._budgets.is_over(held, self._limit - 1)

@@ -17,6 +17,8 @@ VALUE_GROUP_SIZE = "VALUE_CACHE_GROUP_SIZE"
 DECODE_PRECISIONS = ("f32",)
 """Types that decoding can have besides the one in which prompts are read."""
 
+_HALVES = ("f16", "bf16")
+
 
 def inference_type(properties: Mapping[str, Any]) -> ov.Type:
     """The type the plugin computes in: what ``properties`` ask for, else its own choice."""
@@ -55,6 +57,27 @@ def with_precision(
             "f32 caches need f32 inference, bf16 caches bf16 inference; or use u8 or u4.",
         )
     return wanted
+
+
+def precision_unasked(options: Mapping[str, str]) -> LayerPrecision:
+    """What the cache is stored in where nobody asks for anything.
+
+    Args:
+        options: that the IR carries, by name; what they leave open is the plugin's own choice.
+
+    Raises:
+        ConfigError: the IR asks for types that the plugin does not hold together.
+    """
+    both = options.get("KV_CACHE_PRECISION")
+    kinds = []
+    for side in ("KEY", "VALUE"):
+        name = f"{side}_CACHE_PRECISION"
+        kinds.append(options.get(name) or both or type_name(core().get_property("CPU", name)) or "")
+    # For whoever is to compute in f16 or bf16: stored is what is computed in.
+    key, value = (inference_type({}).get_type_name() if k in _HALVES else k for k in kinds)
+    require_precision_pair(key, value)
+    group = options.get(VALUE_GROUP_SIZE, "")
+    return LayerPrecision(key, value, value_group_size=int(group) if group.isdecimal() else 0)
 
 
 def type_name(kind: Any) -> str | None:

@@ -124,6 +124,13 @@ class Scorer:
         finally:
             self.cache.release(target)
 
+    def kept_by_head(self, sequence: Sequence) -> tuple[tuple[int, ...], ...]:
+        """Tokens that each KV head of ``sequence`` holds, by layer of the model."""
+        held: dict[int, dict[int, int]] = {}
+        for layer, own in zip(self._model.cache_layers, sequence.layers, strict=True):
+            held.setdefault(layer.layer, {}).update(dict.fromkeys(layer.heads, own.length))
+        return tuple(tuple(heads[head] for head in sorted(heads)) for heads in held.values())
+
     def read(self, sequence: Sequence, end: int) -> Logits:
         """Read the tokens up to ``end``, nothing cut: logits ``[vocab]`` behind the last, a copy.
 
@@ -166,22 +173,60 @@ class Scorer:
         ends = np.cumsum([count for _, count in wanted])
         return np.split(logits, ends[:-1])
 
+    def read_together(self, sequences: SequenceOf[Sequence]) -> list[int]:
+        """Read all that each has not read yet: the likeliest token behind each, in their order.
+
+        Args:
+            sequences: each has something to read. At most ``chunk`` tokens, of as many sequences as
+                it takes, are read in one inference.
+        """
+        likeliest, begin = [0] * len(sequences), 0
+        while begin < len(sequences):
+            reads, room, last = [], self.chunk, begin
+            while room and last < len(sequences):
+                sequence = sequences[last]
+                count = min(sequence.num_uncached, room)
+                reads.append((sequence, count, 1))
+                room -= count
+                last += 1
+            logits = self._infer(reads)
+            for number, row in enumerate(logits, start=begin):
+                likeliest[number] = int(row.argmax())
+            # One that was read in part goes on in the next inference.
+            begin = last - bool(sequences[last - 1].num_uncached)
+        return likeliest
+
+    def answer_together(
+        self, asked: SequenceOf[tuple[Sequence, int, int]], ends: Collection[int]
+    ) -> list[list[int]]:
+        """What the model would write behind each sequence, all of them in one inference a token.
+
+        Who has ended drops out of it. Up to rounding, answers are as those of each alone.
+
+        Args:
+            asked: sequences that have read all of their tokens, and grow; each with the first token
+                of its answer, which the logits behind them tell, and the most tokens of it, 1 at
+                least.
+            ends: tokens that end an answer; the one that does is among the result.
+        """
+        answers = [[first] for _, first, _ in asked]
+        while going := [
+            (sequence, answer)
+            for (sequence, _, most), answer in zip(asked, answers, strict=True)
+            if len(answer) < most and answer[-1] not in ends
+        ]:
+            for sequence, answer in going:
+                sequence.tokens.append(answer[-1])
+            told = self.logits(*((sequence, 1) for sequence, _ in going))
+            for (_, answer), logits in zip(going, told, strict=True):
+                answer.append(int(logits[-1].argmax()))
+        return answers
+
     def continue_greedily(
         self, sequence: Sequence, first: int, count: int, ends: Collection[int]
     ) -> list[int]:
-        """At most ``count`` tokens that the model would write, up to one of ``ends``.
-
-        Args:
-            sequence: has read all of its tokens; grows.
-            first: the first of them, which the logits behind the prompt tell.
-            count: at least 1.
-            ends: tokens that end an answer; the one that does is among the result.
-        """
-        answer = [first]
-        while len(answer) < count and answer[-1] not in ends:
-            sequence.tokens.append(answer[-1])
-            (logits,) = self.logits((sequence, 1))
-            answer.append(int(logits[-1].argmax()))
+        """The same for one: at most ``count`` tokens, the first of them ``first``."""
+        (answer,) = self.answer_together([(sequence, first, count)], ends)
         return answer
 
     def _infer(self, reads: SequenceOf[tuple[Sequence, int, int]]) -> Logits:

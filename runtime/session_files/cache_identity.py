@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ov_kvcrush.errors import SessionError
-from ov_kvcrush.plan import LayerGeometry
-from ov_kvcrush.precisions import LayerPrecision, describe_precisions, ranges_of
+from ov_kvcrush.errors import ConfigError, SessionError
+from ov_kvcrush.plan import LayerGeometry, read_layers
+from ov_kvcrush.precisions import LayerPrecision, by_layer, describe_precisions, ranges_of
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,27 @@ class CacheIdentity:
             "stored_as": _in_words(self.precisions),
         }
 
+    @classmethod
+    def from_dict(cls, stored: Any, path: Path) -> CacheIdentity:
+        """Rebuild what :meth:`to_dict` gave for the file at ``path``.
+
+        Raises:
+            SessionError: ``stored`` is something else.
+        """
+        try:
+            identity = cls(
+                stored["model"],
+                stored["vocab_size"],
+                read_layers(stored["layers"]),
+                by_layer(stored["precisions"]),
+            )
+        except (KeyError, TypeError, AttributeError, ConfigError) as error:
+            raise _nameless(path) from error
+        is_whole = isinstance(identity.model, str) and type(identity.vocab_size) is int
+        if not is_whole or not identity.layers or len(identity.precisions) != len(identity.layers):
+            raise _nameless(path)
+        return identity
+
     def require(self, stored: Any, path: Path) -> None:
         """Refuse a cache of another model, or in other precisions.
 
@@ -51,9 +72,7 @@ class CacheIdentity:
         """
         own = self.to_dict()
         if not isinstance(stored, dict) or stored.keys() != own.keys():
-            raise SessionError(
-                f"{path} does not say which model it belongs to", "Use another copy of it."
-            )
+            raise _nameless(path)
         if any(stored[name] != own[name] for name in ("model", "vocab_size", "layers")):
             raise SessionError(
                 f"{path} was saved with another model",
@@ -65,6 +84,10 @@ class CacheIdentity:
                 f"{own['stored_as']}",
                 "Load the model with the key and value cache precision it was saved with.",
             )
+
+
+def _nameless(path: Path) -> SessionError:
+    return SessionError(f"{path} does not say which model it belongs to", "Use another copy of it.")
 
 
 def _in_words(precisions: Sequence[LayerPrecision]) -> str:

@@ -126,15 +126,12 @@ def open_session(
     """
     try:
         with open_tensors(path) as file:
-            content = _read_content(path, file)
+            content = read_content(path, file)
             file.prove()
             identity.require(content.get("identity"), path)
             saved = read_groups(content.get("cache_layers"), whole_layers(layers))
             heads = regrouping(saved, layers)
-            state = None
-            if content.get("state") is not None:
-                state = SequenceState.read(content["state"], file.read, len(saved))
-                state.check([layer.geometry for layer in saved], identity.vocab_size)
+            state = read_state(file, content, saved, identity.vocab_size)
             check_pages(file, state, saved, page_shapes(memories, layers))
             gate, lost = str(content.get("gate", "")), ""
             try:
@@ -159,14 +156,41 @@ def read_about(path: Path) -> tuple[dict[str, Any], str]:
     """
     try:
         with open_tensors(path) as file:
-            return _read_content(path, file).get("about", {}), file.digest
+            return read_content(path, file).get("about", {}), file.digest
     except OSError as error:
         raise SessionError(f"cannot read {path}: {error.strerror}") from error
     except DamagedFileError as error:
         raise unusable_session(path, str(error)) from error
 
 
-def _read_content(path: Path, file: TensorFile) -> dict[str, Any]:
+def read_state(
+    file: TensorFile, content: Mapping[str, Any], saved: SequenceOf[CacheLayer], vocab_size: int
+) -> SequenceState | None:
+    """The state of the cache that ``file`` holds, checked; None where no cache was saved.
+
+    Args:
+        file: proved to be whole.
+        content: that :func:`read_content` gave.
+        saved: cache layers of the file.
+        vocab_size: token ids of its model.
+
+    Raises:
+        StateError, DamagedFileError: nobody could go on from it.
+    """
+    if content.get("state") is None:
+        return None
+    state = SequenceState.read(content["state"], file.read, len(saved))
+    state.check([layer.geometry for layer in saved], vocab_size)
+    return state
+
+
+def read_content(path: Path, file: TensorFile) -> dict[str, Any]:
+    """What the session ``file`` at ``path`` says beside its tensors, as JSON values.
+
+    Raises:
+        SessionError: it is not a session of this format.
+        DamagedFileError: it says nothing that can be read.
+    """
     if file.metadata.get("format") != FORMAT:
         raise SessionError(
             f"{path} is a safetensors file, but not a saved session",

@@ -10,7 +10,7 @@ import numpy as np
 
 from ov_kvcrush.errors import SessionError
 from ov_kvcrush.runtime.pages.cache_layer import CacheLayer
-from ov_kvcrush.runtime.pages.layout import pages_for
+from ov_kvcrush.runtime.pages.layout import PAGE_SIZE, CacheLayout, pages_for
 from ov_kvcrush.runtime.pages.memory import CacheMemory
 from ov_kvcrush.runtime.sequences.kv_cache import KVCache
 from ov_kvcrush.runtime.sequences.sequence import Sequence
@@ -148,6 +148,15 @@ def page_shapes(
         for layer, memory in zip(layers, memories, strict=True)
         for side in ("keys", "values")
     }
+
+
+def page_shapes_of(layouts: SequenceOf[CacheLayout]) -> dict[tuple[int, str], tuple[int, ...]]:
+    """The same of ``layouts`` by layer of the model, where there is no memory."""
+    shapes: dict[tuple[int, str], tuple[int, ...]] = {}
+    for number, layout in enumerate(layouts):
+        shapes[number, "keys"] = (layout.key_head_bytes,)
+        shapes[number, "values"] = (PAGE_SIZE, layout.value_row_bytes)
+    return shapes
 
 
 def pages_name(number: int, side: str) -> str:

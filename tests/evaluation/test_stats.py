@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
-from ov_kvcrush.evaluation.stats import paired_difference, paired_mean_difference
+from ov_kvcrush.evaluation.stats import (
+    Difference,
+    bootstrap_mean,
+    paired_difference,
+    paired_mean_difference,
+)
 
 
 def test_no_difference_has_no_width() -> None:
@@ -61,3 +67,31 @@ def test_its_interval_is_that_of_the_normal_distribution_where_there_are_many() 
         [(ours - theirs).mean() - half, (ours - theirs).mean() + half],
         atol=0.01,
     )
+
+
+def test_a_mean_has_the_interval_of_its_difference_to_nothing() -> None:
+    values = [0.0, 0.5, 1.0, 1.0]
+    estimate = bootstrap_mean(values)
+    difference = paired_mean_difference(values, [0.0] * 4)
+    assert estimate is not None
+    assert difference is not None
+    assert estimate.mean == 0.625
+    assert (estimate.low, estimate.high) == (difference.low, difference.high)
+    assert 0 <= estimate.low < 0.625 < estimate.high <= 1
+    assert bootstrap_mean([]) is None
+
+
+def test_many_values_have_the_interval_that_few_blocks_of_draws_give(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    values = np.random.default_rng(3).random(500).tolist()
+    at_once = bootstrap_mean(values)
+    monkeypatch.setattr("ov_kvcrush.evaluation.stats._DRAWS_AT_ONCE", 501)
+    assert bootstrap_mean(values) == at_once
+
+
+def test_a_difference_is_inside_its_interval_where_that_holds_0() -> None:
+    assert Difference(1.0, -0.5, 2.5).is_inside_interval
+    assert Difference(1.0, 0.0, 2.5).is_inside_interval
+    assert not Difference(1.0, 0.1, 2.5).is_inside_interval
+    assert not Difference(-1.0, -2.5, -0.1).is_inside_interval

@@ -54,7 +54,7 @@ def special_ids(ids: list[int]) -> list[int]:
     return [token for token in ids if token < len(SPELLINGS)]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.lists(contents, min_size=3, max_size=3), st.sampled_from(["system", "user", "tool"]))
 def test_no_special_token_comes_of_what_is_said(
     encoder: PromptEncoder, texts: list[str], role: str

@@ -2,16 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from ov_kvcrush.cli.evaluating.accuracy import evaluate_accuracy
 from ov_kvcrush.cli.evaluating.fidelity import FidelityOptions, evaluate_fidelity
+from ov_kvcrush.cli.evaluating.flags import FIDELITY, NEEDLE, PPL, refuse_foreign_flags
 from ov_kvcrush.cli.evaluating.outputs import Outputs
+from ov_kvcrush.cli.evaluating.perplexity import evaluate_perplexity
 from ov_kvcrush.cli.evaluating.request import EvalRequest
+from ov_kvcrush.cli.evaluating.suites import SuiteOptions, evaluate_suite
+from ov_kvcrush.cli.options.evaluation import (
+    ALL_SUITES,
+    MOST,
+    AnswerTokens,
+    AsJson,
+    ByTask,
+    ChatTemplate,
+    Chunk,
+    Compare,
+    Data,
+    Journal,
+    Keeps,
+    Lengths,
+    Limit,
+    NumSamples,
+    Output,
+    Plot,
+    Policies,
+    Precisions,
+    PrefillFactor,
+    Report,
+    Seed,
+    Settings,
+    Split,
+    Suite,
+    Table,
+    Tasks,
+    Tokens,
+)
 from ov_kvcrush.cli.options.model import (
     DecodePrecision,
     Device,
@@ -23,27 +53,15 @@ from ov_kvcrush.cli.output.errors import Verbose
 from ov_kvcrush.errors import ConfigError, did_you_mean
 from ov_kvcrush.evaluation.configurations import make_configurations, parse_keep, parse_precision
 from ov_kvcrush.evaluation.dataset import SPLITS
-from ov_kvcrush.evaluation.fidelity.longbench import TEMPLATES
 from ov_kvcrush.evaluation.fidelity.results import SETTINGS
 from ov_kvcrush.evaluation.policies import (
     DEFAULT_POLICIES,
     FIDELITY_POLICIES,
     FULL,
-    POLICIES,
 )
+from ov_kvcrush.evaluation.suites.catalog import LENGTH, NUM_SAMPLES, SampleRequest
 
 app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
-
-METRICS = ("accuracy", "fidelity")
-
-_CACHE, _DATA, _FIDELITY, _OUTPUT = "KV cache", "Questions", "Fidelity", "Output"
-# Times a budget that nobody's document is long enough for.
-_MOST = 1_000_000
-
-
-def _option(help_text: str, panel: str, *names: str, **settings: Any) -> Any:
-    settings = {"show_default": False, "rich_help_panel": panel, **settings}
-    return typer.Option(*names, help=help_text, **settings)
 
 
 @app.command("eval")
@@ -51,145 +69,31 @@ def evaluate(
     model_dir: ModelDir,
     device: Device = "CPU",
     *,
-    data: Annotated[
-        Path,
-        _option(
-            "Conversations, one JSON object a line; for fidelity any text.", _DATA, metavar="FILE"
-        ),
-    ],
-    metric: Annotated[
-        str,
-        _option(
-            "Right answers, or how far a cut cache is from the full one.",
-            _DATA,
-            metavar="|".join(METRICS),
-            show_default=True,
-        ),
-    ] = "accuracy",
-    task: Annotated[
-        list[str] | None, _option("Only this task; repeatable.", _DATA, metavar="NAME")
-    ] = None,
-    tokens: Annotated[
-        tuple[int, int] | None,
-        _option(
-            "Only documents from LOW to HIGH tokens, as the data counts them (or the model).",
-            _DATA,
-            metavar="LOW HIGH",
-        ),
-    ] = None,
-    split: Annotated[
-        str,
-        _option(
-            "The half of the documents to tune with, or the half to report.",
-            _DATA,
-            metavar="|".join(SPLITS),
-            show_default=True,
-        ),
-    ] = "all",
-    limit: Annotated[
-        int | None, _option("N of them, always the same ones.", _DATA, metavar="N", min=1)
-    ] = None,
-    policy: Annotated[
-        list[str] | None,
-        _option(
-            f"{', '.join(POLICIES)}; repeatable (default {', '.join(DEFAULT_POLICIES)}; for "
-            f"fidelity {', '.join(FIDELITY_POLICIES)}). "
-            f"{FULL} is evaluated in any case. Other settings of one: NAME:FIELD=VALUE,...",
-            _CACHE,
-            metavar="POLICY",
-        ),
-    ] = None,
-    keep: Annotated[
-        list[str] | None,
-        _option(
-            "Part of each document's tokens that stays, such as 1/4 or 0.25; repeatable "
-            "(default 1/4).",
-            _CACHE,
-            metavar="PART",
-        ),
-    ] = None,
-    precision: Annotated[
-        list[str] | None,
-        _option(
-            "Storage of keys and values, such as u8/u4, or exported for the model's own plan; "
-            "repeatable, the first with the full cache is the reference (default exported).",
-            _CACHE,
-            metavar="KEY/VALUE",
-        ),
-    ] = None,
-    prefill_factor: Annotated[
-        float | None,
-        _option(
-            "Prefill budget as a multiple of the budget, 1 or more; 0 cuts nothing while a "
-            "prompt is read (default as in chat).",
-            _CACHE,
-            metavar="FACTOR",
-        ),
-    ] = None,
-    chunk: Annotated[
-        int | None,
-        _option(
-            "Tokens of a prompt that are read at once (default 2048, for fidelity 1024).",
-            _CACHE,
-            metavar="TOKENS",
-            min=1,
-            max=2**31 - 1,
-        ),
-    ] = None,
-    setting: Annotated[
-        list[str] | None,
-        _option(
-            "When caches are cut: the question is known, or comes later, or all the time while "
-            "reading; repeatable (default all three).",
-            _FIDELITY,
-            metavar="|".join(SETTINGS),
-        ),
-    ] = None,
-    answer_tokens: Annotated[
-        int | None,
-        _option(
-            "Tokens of the full cache's answer, at most (default 32).",
-            _FIDELITY,
-            metavar="N",
-            min=1,
-            max=4096,
-        ),
-    ] = None,
-    chat_template: Annotated[
-        str | None,
-        _option(
-            "Rows of LongBench that go through the model's chat template (default auto: those that "
-            "LongBench puts through it).",
-            _FIDELITY,
-            metavar="|".join(TEMPLATES),
-        ),
-    ] = None,
-    compare: Annotated[
-        str | None,
-        _option(
-            "Policy to which every other one's difference is given, with 95 % intervals.",
-            _OUTPUT,
-            metavar="NAME",
-        ),
-    ] = None,
-    by_task: Annotated[bool, _option("A second table, by task.", _OUTPUT, "--by-task")] = False,
-    as_json: Annotated[bool, _option("The figures as one JSON object.", _OUTPUT, "--json")] = False,
-    output: Annotated[
-        Path | None,
-        _option(
-            "The same and every answer, written anew after each configuration or text.",
-            _OUTPUT,
-            metavar="FILE.json",
-        ),
-    ] = None,
-    plot: Annotated[
-        Path | None,
-        _option(
-            "Picture of the metric over KV cache size; needs the eval extra.",
-            _OUTPUT,
-            metavar="FILE.png",
-        ),
-    ] = None,
+    suite: Suite = NEEDLE,
+    data: Data = None,
+    task: Tasks = None,
+    tokens: Tokens = None,
+    split: Split = "all",
+    limit: Limit = None,
+    length: Lengths = None,
+    samples: NumSamples = None,
+    seed: Seed = None,
+    policy: Policies = None,
+    keep: Keeps = None,
+    precision: Precisions = None,
+    prefill_factor: PrefillFactor = None,
+    chunk: Chunk = None,
+    setting: Settings = None,
+    answer_tokens: AnswerTokens = None,
+    chat_template: ChatTemplate = None,
+    compare: Compare = None,
+    by_task: ByTask = False,
+    as_json: AsJson = False,
+    output: Output = None,
+    journal: Journal = None,
+    table: Table = None,
+    report: Report = None,
+    plot: Plot = None,
     properties: Properties = None,
     decode_precision: DecodePrecision = None,
     max_cache_size: Annotated[int | None, typer.Option(hidden=True)] = None,
@@ -197,7 +101,7 @@ def evaluate(
 ) -> None:
     """Compare policies, budgets and precisions of the KV cache with the full one.
 
-    **accuracy** counts exactly right answers about long documents. A document is read with its
+    **needle** counts exactly right answers about long documents. A document is read with its
     first question, and the cache is cut once. Later questions are answered from what is left, each
     after the right answers to those before it. The full cache comes first and is the reference.
 
@@ -206,8 +110,15 @@ def evaluate(
     scored.
 
     **fidelity** needs no right answers: a text file, or lines that are `{"text": TEXT}`,
-    `{"messages": [...]}` or rows of LongBench, whose prompts lie beside them. The full cache
-    answers, and each cut one is told the same tokens: what it would have said (agreement, KL).
+    `{"messages": [...]}` or rows of LongBench. The full cache answers, and each cut one is told the
+    same tokens: what it would have said (agreement, KL).
+
+    **longbench** asks what LongBench asks, with its prompts, answer lengths and metrics. **ruler**
+    makes RULER's tasks in any length, **turns** conversations of five questions over one text.
+    All three read a text once and cut copies of its cache in every way.
+
+    **ppl** tells plain texts on, in passages of `--length` tokens, and cuts each cache to its part
+    of them behind every `--chunk` tokens.
 
     After Ctrl+C what was finished is shown. Exit codes: 0 done, 1 unexpected failure, 2 a mistake
     in the input, 130 Ctrl+C.
@@ -224,7 +135,10 @@ def evaluate(
     - `ov-kvcrush eval qwen3 --data questions.jsonl --policy default
     --policy default:representative_share=0.75,window_size=32`
 
-    - `ov-kvcrush eval qwen3 --data my-texts.jsonl --metric fidelity --limit 20 --compare default`
+    - `ov-kvcrush eval qwen3 --suite fidelity --data my-texts.jsonl --limit 20 --compare default`
+
+    - `ov-kvcrush eval qwen3 --suite ruler --length 4096 --keep 1/4 --keep 1/8 --journal a.jsonl
+    --report a.html`
 
     - `ov-kvcrush eval qwen3 --data questions.jsonl --policy genai-kvcrush --policy default
     --compare genai-kvcrush --json`
@@ -234,22 +148,43 @@ def evaluate(
             "--max-cache-size is not for documents of different sizes",
             "Give the part of their tokens that stays: --keep 1/4",
         )
-    if prefill_factor is not None and prefill_factor != 0 and not 1 <= prefill_factor <= _MOST:
+    if prefill_factor is not None and prefill_factor != 0 and not 1 <= prefill_factor <= MOST:
         raise ConfigError(
-            f"--prefill-factor {prefill_factor} is neither 0 nor from 1 to {_MOST:,}",
+            f"--prefill-factor {prefill_factor} is neither 0 nor from 1 to {MOST:,}",
             "Give 1 or more, or 0 to cut nothing while a prompt is read.",
         )
-    if metric not in METRICS:
-        raise ConfigError(f"unknown metric {metric!r}", did_you_mean(metric, METRICS))
-    if split not in SPLITS:
-        raise ConfigError(f"unknown split {split!r}", did_you_mean(split, SPLITS))
-    is_fidelity = metric == "fidelity"
-    options = _fidelity_options(is_fidelity, setting, answer_tokens, chat_template)
-    policies = policy or list(FIDELITY_POLICIES if is_fidelity else DEFAULT_POLICIES)
+    for name, value, known in (("suite", suite, ALL_SUITES), ("split", split, SPLITS)):
+        if value not in known:
+            raise ConfigError(f"unknown {name} {value!r}", did_you_mean(value, known))
+    given = {
+        "--data": data,
+        "--task": task,
+        "--by-task": by_task or None,
+        "--prefill-factor": prefill_factor,
+        "--tokens": tokens,
+        "--limit": limit,
+        "--split": None if split == "all" else split,
+        "--length": length,
+        "--samples": samples,
+        "--seed": seed,
+        "--setting": setting,
+        "--answer-tokens": answer_tokens,
+        "--chat-template": chat_template,
+        "--journal": journal,
+        "--csv": table,
+        "--report": report,
+        "--plot": plot,
+    }
+    refuse_foreign_flags(suite, [flag for flag, value in given.items() if value is not None])
+    policies = policy or list(DEFAULT_POLICIES if suite == NEEDLE else FIDELITY_POLICIES)
     if compare is not None and compare not in [FULL, *policies]:
         raise ConfigError(
             f"--compare {compare!r} is not one of the policies", did_you_mean(compare, policies)
         )
+    for name in setting or ():
+        if name not in SETTINGS:
+            raise ConfigError(f"unknown setting {name!r}", did_you_mean(name, SETTINGS))
+    settings = [name for name in SETTINGS if name in (setting or SETTINGS)]
     outputs = Outputs(compare, by_task, as_json, output, plot)
     outputs.check(data)
     request = EvalRequest(
@@ -261,7 +196,7 @@ def evaluate(
             [parse_keep(text) for text in keep or ["1/4"]],
             [parse_precision(text) for text in precision or []],
             # What every cache is told is what our own engine's full cache says.
-            reference="paged" if is_fidelity else None,
+            reference=None if suite == NEEDLE else "paged",
         ),
         outputs=outputs,
         tasks=task or (),
@@ -273,30 +208,33 @@ def evaluate(
         properties=parse_properties(properties or []),
         decode_precision=decode_precision,
     )
-    if is_fidelity:
-        evaluate_fidelity(request, options)
-    else:
+    if suite == NEEDLE:
         evaluate_accuracy(request)
+    elif suite == FIDELITY:
+        evaluate_fidelity(request, FidelityOptions(settings, answer_tokens, chat_template))
+    elif suite == PPL:
+        evaluate_perplexity(request, _one_length(length))
+    else:
+        wanted = SampleRequest(
+            suite,
+            data,
+            task or (),
+            length or (),
+            samples or NUM_SAMPLES,
+            seed or 0,
+            split,
+            limit,
+            chat_template or "auto",
+        )
+        evaluate_suite(request, SuiteOptions(wanted, settings, journal, table, report))
 
 
-def _fidelity_options(
-    is_fidelity: bool,
-    settings: Sequence[str] | None,
-    num_tokens: int | None,
-    chat_template: str | None,
-) -> FidelityOptions:
-    given = {
-        "--setting": settings,
-        "--answer-tokens": num_tokens,
-        "--chat-template": chat_template,
-    }
-    for flag, value in given.items():
-        if value and not is_fidelity:
-            raise ConfigError(
-                f"{flag} is for --metric fidelity", "Leave it out, or give the metric."
-            )
-    for name in settings or ():
-        if name not in SETTINGS:
-            raise ConfigError(f"unknown setting {name!r}", did_you_mean(name, SETTINGS))
-    chosen = [name for name in SETTINGS if name in (settings or SETTINGS)]
-    return FidelityOptions(chosen, num_tokens, chat_template)
+def _one_length(lengths: list[int] | None) -> int:
+    """The only one of ``lengths``, or the default.
+
+    Raises:
+        ConfigError: there are several.
+    """
+    if lengths and len(lengths) > 1:
+        raise ConfigError("--length is given several times", "Passages have one length.")
+    return lengths[0] if lengths else LENGTH

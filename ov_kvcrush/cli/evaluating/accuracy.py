@@ -1,4 +1,4 @@
-"""``--metric accuracy``: right answers, counted configuration by configuration."""
+"""``--suite needle``: right answers, counted configuration by configuration."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from ov_kvcrush.cli.evaluating.request import EvalRequest
 from ov_kvcrush.cli.output.console import table_console
 from ov_kvcrush.cli.output.progress import StepProgress
+from ov_kvcrush.errors import ConfigError
 from ov_kvcrush.evaluation.dataset import choose_examples, read_examples
 from ov_kvcrush.evaluation.plot import save_plot
 from ov_kvcrush.evaluation.report import accuracy_table, difference_table, summary, task_table
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 def evaluate_accuracy(request: EvalRequest) -> None:
     """Count right answers and show them; errors and Ctrl+C come out when that has been done."""
+    if request.data is None:
+        raise ConfigError("--suite needle needs conversations", "Give them with --data FILE.")
     examples = choose_examples(
         read_examples(request.data),
         tasks=request.tasks,

@@ -1,4 +1,4 @@
-"""``--metric fidelity``: how far cut caches are from the full one, measured text by text."""
+"""``--suite fidelity``: how far cut caches are from the full one, measured text by text."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from ov_kvcrush.cli.evaluating.request import EvalRequest
 from ov_kvcrush.cli.output.console import table_console
 from ov_kvcrush.cli.output.progress import StepProgress
-from ov_kvcrush.evaluation.fidelity.longbench import LongBench
 from ov_kvcrush.evaluation.fidelity.plot import save_fidelity_plot
 from ov_kvcrush.evaluation.fidelity.report import (
     fidelity_difference_table,
@@ -19,6 +18,8 @@ from ov_kvcrush.evaluation.fidelity.report import (
 )
 from ov_kvcrush.evaluation.fidelity.results import Results
 from ov_kvcrush.evaluation.fidelity.texts import in_turn, read_texts
+from ov_kvcrush.evaluation.suites.longbench.prompts import LongBench
+from ov_kvcrush.evaluation.suites.longbench.rows import SHIPPED_ROWS
 
 if TYPE_CHECKING:
     from ov_kvcrush.evaluation.fidelity.results import PromptScores
@@ -41,8 +42,10 @@ class FidelityOptions:
 
 def evaluate_fidelity(request: EvalRequest, options: FidelityOptions) -> None:
     """Measure and show it; errors and Ctrl+C come out when that has been done."""
-    longbench = LongBench(request.data.parent, options.chat_template or "auto")
-    texts = in_turn(read_texts(request.data, longbench), request.tasks, request.split)
+    longbench = LongBench(options.chat_template or "auto")
+    texts = in_turn(
+        read_texts(request.data or SHIPPED_ROWS, longbench), request.tasks, request.split
+    )
     outputs = request.outputs
     scores: list[PromptScores] = []
     num_prompts = 0
@@ -52,7 +55,7 @@ def evaluate_fidelity(request: EvalRequest, options: FidelityOptions) -> None:
 
     def figures(with_prompts: bool) -> dict[str, Any]:
         body = request.facts() | {
-            "metric": "fidelity",
+            "suite": "fidelity",
             "settings": list(options.settings),
             "answer_tokens": options.num_tokens,
             "chat_template": options.chat_template,

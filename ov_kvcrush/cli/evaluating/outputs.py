@@ -38,7 +38,7 @@ class Outputs:
     output: Path | None = None
     plot: Path | None = None
 
-    def check(self, data: Path) -> None:
+    def check(self, data: Path | None) -> None:
         """Refuse before anything runs what could not be written in the end.
 
         Raises:
@@ -46,7 +46,7 @@ class Outputs:
         """
         for path in (self.output, self.plot):
             if path is not None:
-                _check_writable(path, data)
+                check_writable(path, data)
         if self.plot is not None:
             require_plot(self.plot)
 
@@ -62,7 +62,7 @@ class Outputs:
         figures: Figures,
         has_any: Callable[[], bool],
         print_tables: Callable[[], None],
-        save_plot: Callable[[Path], None],
+        save_plot: Callable[[Path], None] | None = None,
     ) -> Iterator[None]:
         """Show when the ``with`` ends what was finished, also after Ctrl+C or a failure.
 
@@ -76,13 +76,17 @@ class Outputs:
                     print_json(figures(False), indent=2)
                 else:
                     print_tables()
-                if self.plot is not None:
+                if self.plot is not None and save_plot is not None:
                     save_plot(self.plot)
 
 
-def _check_writable(path: Path, data: Path) -> None:
-    """Refuse before anything runs a file that could not, or should not, be written in the end."""
-    if os.path.realpath(path) == os.path.realpath(data):
+def check_writable(path: Path, data: Path | None) -> None:
+    """Refuse before anything runs a file that could not, or should not, be written in the end.
+
+    Raises:
+        ConfigError: it is so, or ``path`` is ``data``, which is read.
+    """
+    if data is not None and os.path.realpath(path) == os.path.realpath(data):
         raise ConfigError(f"{path} is the data itself", "Give the name of another file.")
     folder = Path(os.path.realpath(path)).parent
     if not os.path.isdir(folder):

@@ -1,4 +1,4 @@
-"""What the flags of ``ov-kvcrush eval`` ask for, whatever the metric."""
+"""What the flags of ``ov-kvcrush eval`` ask for, whatever the suite."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class EvalRequest:
     Attributes:
         model_dir: exported model.
         device: name of the device.
-        data: file to evaluate on.
+        data: file to evaluate on; None is what ships, or what is made.
         configurations: of the cache.
         outputs: what is shown, and where.
         tasks: of the data.
@@ -33,7 +33,7 @@ class EvalRequest:
 
     model_dir: Path
     device: str
-    data: Path
+    data: Path | None
     configurations: Sequence[Configuration]
     outputs: Outputs
     tasks: Sequence[str]
@@ -50,7 +50,7 @@ class EvalRequest:
         return {
             "model": str(self.model_dir),
             "device": self.device,
-            "data": str(self.data),
+            "data": self.data and str(self.data),
             "tasks": list(self.tasks) or None,
             "tokens": self.tokens,
             "split": self.split,

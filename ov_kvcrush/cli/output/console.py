@@ -5,9 +5,13 @@ from __future__ import annotations
 import io
 import json
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
 
 # A table in a file or a pipe is as wide as it has to be.
 _WIDE = 1000
@@ -19,6 +23,21 @@ def table_console() -> Console:
     return (
         console if console.is_terminal else Console(file=sys.stdout, highlight=False, width=_WIDE)
     )
+
+
+def print_rows(title: str, rows: Sequence[tuple[str, str]]) -> None:
+    """Print names and values below ``title`` on stdout: a table on a terminal, else plain lines."""
+    console = table_console()
+    if not console.is_terminal:
+        print(title)
+        width = max(len(name) for name, _ in rows)
+        for name, value in rows:
+            print(f"  {name:<{width}}  {value}")
+        return
+    table = Table(title=escape(title), title_justify="left", show_header=False)
+    for row in rows:
+        table.add_row(*map(Text, row))
+    console.print(table)
 
 
 def print_json(value: Any, indent: int | None = None) -> None:

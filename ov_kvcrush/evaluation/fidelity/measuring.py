@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from ov_kvcrush.evaluation.configurations import Configuration
-from ov_kvcrush.evaluation.fidelity.budgets import budget_of, prefill_budget_of
+from ov_kvcrush.evaluation.fidelity.budgets import budget_of
+from ov_kvcrush.evaluation.fidelity.cut_forks import CutForks, CutRule
 from ov_kvcrush.evaluation.fidelity.divergence import (
     Doubles,
     Logits,
@@ -20,9 +21,8 @@ from ov_kvcrush.evaluation.fidelity.divergence import (
 from ov_kvcrush.evaluation.fidelity.free_running import tokens_alike
 from ov_kvcrush.evaluation.fidelity.prompts import Prompt
 from ov_kvcrush.evaluation.fidelity.results import Score
-from ov_kvcrush.runtime.scoring.cutter import cuts_while_reading
 from ov_kvcrush.runtime.scoring.scorer import Scorer
-from ov_kvcrush.runtime.sequences.sequence import Cut, Sequence
+from ov_kvcrush.runtime.sequences.sequence import Sequence
 
 
 @dataclass(frozen=True)
@@ -49,8 +49,7 @@ class Measurement:
         given: by another scorer, whose full cache is the reference; None makes this one's that.
         settings: that will be asked for.
         keeps: parts of the prompt that will be asked for.
-        prefill_factor: what stays while the prompt is read, of what stays in the end.
-        whole_pages: budgets are rounded down to pages.
+        rule: of the cuts.
         runs_free: whether caches also write answers of their own, where the question is known.
     """
 
@@ -60,78 +59,49 @@ class Measurement:
     given: Given | None
     settings: tuple[str, ...]
     keeps: tuple[Fraction, ...]
-    prefill_factor: float
-    whole_pages: bool
+    rule: CutRule
     runs_free: bool
-    _read: dict[int, Sequence] = field(default_factory=dict)
     _given: Given = field(default_factory=lambda: Given((), {}))
-    _first: Logits = field(default_factory=lambda: np.empty(0, np.float32))
+    _forks: CutForks = field(init=False)
 
     def begin(self, held: ExitStack) -> Given:
         """Read the prompt uncut; ``held`` keeps what was read until it is closed."""
-        scorer, tokens = self.scorer, self.prompt.tokens
-        base = held.enter_context(scorer.begun(tokens))
-        for place in self._places():
-            self._first = scorer.read(base, place)
-            self._read[place] = base
-            if place < len(tokens):
-                self._read[place] = held.enter_context(scorer.forked(base, tokens))
+        scorer, prompt = self.scorer, self.prompt
+        self._forks = forks = CutForks.of(
+            held,
+            scorer,
+            prompt.tokens,
+            prompt.num_before,
+            self.rule,
+            self.settings,
+            {self._budget(keep) for keep in self.keeps},
+        )
         if self.given is not None:
             self._given = self.given
         else:
-            with scorer.forked(base, tokens) as twin:
+            with scorer.forked(forks.uncut("known"), prompt.tokens) as twin:
                 answer = scorer.continue_greedily(
-                    twin, int(self._first.argmax()), self.prompt.most_tokens, self.ends
+                    twin, int(forks.first.argmax()), prompt.most_tokens, self.ends
                 )
             self._given = Given(tuple(answer), {})
             for setting in self.settings:
-                with scorer.forked(self._source(setting), tokens) as twin:
-                    told, gold = self._tell(twin, setting, self._first)
+                with scorer.forked(forks.uncut(setting), prompt.tokens) as twin:
+                    told, gold = self._tell(twin, setting, forks.first)
                     self._given.wanted[setting] = (Reference(told), gold)
         return self._given
 
     def score(self, setting: str, configuration: Configuration) -> Score:
         """What the cache of ``configuration`` says in ``setting``; :meth:`begin` comes first."""
-        scorer, tokens = self.scorer, self.prompt.tokens
-        source, first = self._source(setting), self._first
+        forks = self._forks
         if configuration.keep is None:
-            with scorer.forked(source, tokens) as cache:
-                return self._scored(setting, 0, cache, first)
-        cutter = scorer.cutters[configuration.policy]
-        budget = budget_of(configuration.keep, len(tokens), self.whole_pages)
-        if setting == "reading":
-            cuts = self._cuts(budget)
-            source = self._read[min(cuts[0].num_cached, len(tokens))]
-            with scorer.forked(source, tokens, cutter) as cache:
-                told = scorer.read_cutting(cache, cutter, cuts)
-                return self._scored(setting, budget, cache, told if len(told) else first)
-        # Where the question comes later, a text is cut as one that goes on.
-        cut = Cut(source.num_cached, budget, reads_on=setting == "unknown")
-        with scorer.forked(source, tokens, cutter) as cache:
-            cutter.cut(cache, scorer.cache, cut)
+            with self.scorer.forked(forks.uncut(setting), self.prompt.tokens) as cache:
+                return self._scored(setting, 0, cache, forks.first)
+        budget = self._budget(configuration.keep)
+        with forks.cut(setting, configuration.policy, budget) as (cache, first):
             return self._scored(setting, budget, cache, first)
 
-    def _places(self) -> list[int]:
-        """Where the uncut reading stops for something to go on from, and its end."""
-        num_tokens, places = len(self.prompt.tokens), set[int]()
-        if "unknown" in self.settings:
-            places.add(self.prompt.num_before)
-        if "reading" in self.settings:
-            places |= {self._cuts(budget)[0].num_cached for budget in self._budgets()}
-        return sorted({*places, num_tokens})
-
-    def _budgets(self) -> set[int]:
-        size = len(self.prompt.tokens)
-        return {budget_of(keep, size, self.whole_pages) for keep in self.keeps}
-
-    def _cuts(self, budget: int) -> list[Cut]:
-        prefill = prefill_budget_of(budget, self.prefill_factor, self.whole_pages)
-        return cuts_while_reading(len(self.prompt.tokens), budget, prefill, self.scorer.chunk)
-
-    def _source(self, setting: str) -> Sequence:
-        """The uncut cache from which ``setting`` goes on."""
-        before = setting == "unknown"
-        return self._read[self.prompt.num_before if before else len(self.prompt.tokens)]
+    def _budget(self, keep: Fraction) -> int:
+        return budget_of(keep, len(self.prompt.tokens), self.rule.whole_pages)
 
     def _scored(self, setting: str, budget: int, cache: Sequence, first: Logits) -> Score:
         scorer, given = self.scorer, self._given

@@ -7,16 +7,15 @@ from dataclasses import dataclass
 
 from ov_kvcrush.errors import ConfigError, OVKVCrushError, PromptError
 from ov_kvcrush.evaluation.dataset import half_of
+from ov_kvcrush.evaluation.fidelity.question_place import place_of
 from ov_kvcrush.evaluation.fidelity.texts import Text
+from ov_kvcrush.evaluation.pieces import in_pieces
 from ov_kvcrush.pipeline.prompt_encoder import PromptEncoder
-from ov_kvcrush.pipeline.rendered_text import RenderedText
 
 # Of a text that is to be read in passages, unless its sizes are asked for.
 _PASSAGE_TOKENS = 4096
 # The end of a passage, which counts as what is not known when the cache is cut before.
 _TAIL_TOKENS = 128
-# Characters. Some tokenizers cut off what has more tokens than their model's context.
-_PIECE = 4096
 
 
 @dataclass(frozen=True)
@@ -118,10 +117,10 @@ class Prompter:
         encoder = self.encoder
         if isinstance(text.content, str):
             rendered = encoder.plain(text.content)
-            place = _place_of(text.question, text.content, rendered) if text.question else None
+            place = place_of(text.question, text.content, rendered) if text.question else None
         else:
             rendered = encoder.render(text.content)
-            place = _place_of(text.question, str(text.content[-1]["content"]), rendered)
+            place = place_of(text.question, str(text.content[-1]["content"]), rendered)
         if place is None:
             raise OVKVCrushError(
                 f"{text.id}: the model's chat template changes what is asked, so it cannot be told "
@@ -144,7 +143,7 @@ class Prompter:
     def _passages(self, text: Text) -> Iterator[Prompt]:
         """``text`` in passages; what follows each in it is its right answer."""
         encoder, plain = self.encoder, self.encoder.plain
-        first, *rest = _pieces(str(text.content))
+        first, *rest = in_pieces(str(text.content))
         whole = encoder.encode(plain(first))
         for piece in rest:
             whole += encoder.encode_rest(plain(piece))
@@ -174,30 +173,3 @@ class Prompter:
     ) -> Prompt:
         num_before = max(1, len(tokens) - _TAIL_TOKENS)
         return Prompt(name, text.task, tokens, num_before, gold, self.num_tokens)
-
-
-def _pieces(text: str) -> list[str]:
-    """``text`` in pieces that any tokenizer reads at once, each but the first from a space on."""
-    begins = [0]
-    while len(text) - begins[-1] > 2 * _PIECE:
-        space = text.find(" ", begins[-1] + _PIECE)
-        begins.append(space if 0 < space < begins[-1] + 2 * _PIECE else begins[-1] + _PIECE)
-    return [text[begin:end] for begin, end in zip(begins, [*begins[1:], len(text)], strict=True)]
-
-
-def _place_of(question: str, content: str, rendered: RenderedText) -> int | None:
-    """Where in ``rendered`` the question begins with which ``content`` ends.
-
-    Behind the content where there is no question; None where it cannot be found.
-    """
-    # Templates trim messages.
-    asked, content = question.strip(), content.strip()
-    begin = rendered.text.rfind(content)
-    if begin >= 0 and content.endswith(asked):
-        begin += len(content) - len(asked)
-    else:
-        begin = rendered.text.rfind(asked) if asked else -1
-    if begin < 0:
-        return None
-    # The space before a word is a part of its token.
-    return len(rendered.text[:begin].rstrip(" ")) if asked else begin

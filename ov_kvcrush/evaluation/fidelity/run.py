@@ -9,19 +9,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ov_kvcrush.config import KVCacheConfig
 from ov_kvcrush.evaluation.configurations import Configuration
 from ov_kvcrush.evaluation.fidelity.budgets import (
     PREFILL_FACTOR,
     budget_of,
     leaves_nothing,
     needs_whole_pages,
-    policy_config,
 )
+from ov_kvcrush.evaluation.fidelity.cut_forks import CutRule
 from ov_kvcrush.evaluation.fidelity.free_running import GenaiAnswers, end_tokens, tokens_alike
 from ov_kvcrush.evaluation.fidelity.measuring import Given, Measurement
 from ov_kvcrush.evaluation.fidelity.prompts import Prompt, Prompter
 from ov_kvcrush.evaluation.fidelity.results import SETTINGS, PromptScores, Score
+from ov_kvcrush.evaluation.fidelity.scorers import ScorerSettings
 from ov_kvcrush.evaluation.fidelity.texts import Text
 from ov_kvcrush.model_folder import load_tokenizer
 from ov_kvcrush.pipeline.loaded_model import model_context_length
@@ -133,8 +133,7 @@ class FidelityRun:
             given,
             settings=tuple(self.settings),
             keeps=tuple({c.keep for c in self.configurations if c.keep is not None}),
-            prefill_factor=self.prefill_factor,
-            whole_pages=needs_whole_pages(self.configurations),
+            rule=CutRule(self.prefill_factor, needs_whole_pages(self.configurations)),
             runs_free=self._runs_free,
         )
 
@@ -145,32 +144,12 @@ class FidelityRun:
     def _scorers(self, prompts: Sequence[Prompt]) -> list[tuple[Scorer, list[Configuration]]]:
         """A model for each precision, and what it serves."""
         longest = max(len(p.tokens) + len(p.tokens) - p.num_before for p in prompts)
-        by_precision: dict[tuple[str, str] | None, list[Configuration]] = {}
-        for configuration in self.configurations:
-            if configuration.engine == "paged":
-                by_precision.setdefault(configuration.precision, []).append(configuration)
-        scorers = []
-        for precision, configurations in by_precision.items():
-            key, value = precision or (None, None)
-            config = KVCacheConfig(
-                key_cache_precision=key,
-                value_cache_precision=value,
-                # The prompt, a cut copy of it, and what is read behind the two.
-                pool_size=3 * longest + 8 * self.num_tokens + 1024,
-                prefix_caching=False,
-            )
-            policies = {c.policy: policy_config(c) for c in configurations if c.keep is not None}
-            scorer = Scorer(
-                self.model_dir,
-                self.device,
-                config,
-                policies,
-                dict(self.properties or {}),
-                self.chunk,
-                self.decode_precision,
-            )
-            scorers.append((scorer, configurations))
-        return scorers
+        # The prompt, a cut copy of it, and what is read behind the two.
+        pool_size = 3 * longest + 8 * self.num_tokens + 1024
+        settings = ScorerSettings(
+            self.model_dir, self.device, self.properties, self.chunk, self.decode_precision
+        )
+        return settings.make(self.configurations, pool_size)
 
     def _genai_scores(
         self, tokenizer: Tokenizer, prompt: Prompt

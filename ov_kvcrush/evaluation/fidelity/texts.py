@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from ov_kvcrush.errors import ConfigError, OVKVCrushError, did_you_mean
-from ov_kvcrush.evaluation.dataset import half_of, stable_number
-from ov_kvcrush.evaluation.fidelity.longbench import LongBench
+from ov_kvcrush.evaluation.dataset import half_of
+from ov_kvcrush.evaluation.rotation import one_of_each
+from ov_kvcrush.evaluation.suites.longbench.prompts import LongBench
 from ov_kvcrush.files import parse_json, read_text
 
 _LINES = (".jsonl", ".ndjson")
@@ -44,7 +45,7 @@ def read_texts(path: Path, longbench: LongBench) -> list[Text]:
     """The texts in ``path``: one JSON object a line where its name says so, else one text.
 
     A line is ``{"text": TEXT}``, ``{"messages": [...]}``, a row of LongBench with its own fields,
-    or a conversation as ``--metric accuracy`` takes it. ``id``, ``task`` and ``answer`` may stand
+    or a conversation as ``--suite needle`` takes it. ``id``, ``task`` and ``answer`` may stand
     beside text and messages.
 
     Args:
@@ -92,14 +93,13 @@ def in_turn(texts: Sequence[Text], tasks: Sequence[str] = (), split: str = "all"
     for task in tasks:
         if task not in known:
             raise ConfigError(f"no text has the task {task!r}", did_you_mean(task, known))
-    by_task: dict[str, list[Text]] = {}
-    for text in sorted(texts, key=lambda text: stable_number(f"draw {text.id}")):
+    chosen = one_of_each(
+        text
+        for text in texts
         # Passages of one text are halved when they are made.
-        if text.is_passage or split in ("all", half_of(text.id)):
-            by_task.setdefault(text.task, []).append(text)
-    names = [task for task in sorted(by_task) if not tasks or task in tasks]
-    rounds = max((len(by_task[name]) for name in names), default=0)
-    chosen = [by_task[name][n] for n in range(rounds) for name in names if n < len(by_task[name])]
+        if (not tasks or text.task in tasks)
+        and (text.is_passage or split in ("all", half_of(text.id)))
+    )
     if not chosen:
         raise ConfigError(
             f"the filters leave none of the {len(texts)} texts", "Widen --task or --split."
@@ -137,7 +137,7 @@ def _from_longbench(row: dict[str, Any], name: str, longbench: LongBench) -> Tex
         prompt.task,
         content,
         question=prompt.question,
-        gold=prompt.gold,
+        gold=prompt.answers[0] if prompt.answers else "",
         most_tokens=prompt.most_tokens,
     )
 

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from ov_kvcrush.cli import run
+from ov_kvcrush.evaluation.suites.longbench.rows import SHIPPED_ROWS
 from tests.support.paths import ROOT
 
 DATA = ROOT / "samples" / "data" / "needle-sample.jsonl"
-ROWS = ROOT / "samples" / "data" / "longbench-rows.jsonl"
 LINES = DATA.read_text(encoding="utf-8").splitlines(keepends=True)
 
 
@@ -111,14 +111,14 @@ def test_ctrl_c_shows_what_was_finished(needle_int8_dir: Path, two: Path) -> Non
         (["--output", str(DATA)], f"{DATA} is the data itself"),
         (["--plot", f"{DATA.parent}/../data/{DATA.name}"], f"{DATA.parent}/../data/{DATA.name} is"),
         (["--property", "THREADS"], "--property 'THREADS' is not KEY=VALUE"),
-        (["--metric", "fidelty"], "unknown metric 'fidelty'"),
+        (["--suite", "fidelty"], "unknown suite 'fidelty'"),
         (["--split", "hold"], "unknown split 'hold'"),
-        (["--setting", "known"], "--setting is for --metric fidelity"),
-        (["--answer-tokens", "4"], "--answer-tokens is for --metric fidelity"),
-        (["--metric", "fidelity", "--setting", "knwon"], "unknown setting 'knwon'"),
-        (["--metric", "fidelity", "--task", "qoute"], "no text has the task 'qoute'"),
-        (["--metric", "fidelity", "--chat-template", "no"], "--chat-template 'no' is not one of"),
-        (["--metric", "fidelity", "--policy", "snapkw"], "unknown policy 'snapkw'"),
+        (["--setting", "known"], "--setting is not for --suite needle"),
+        (["--answer-tokens", "4"], "--answer-tokens is not for --suite needle"),
+        (["--suite", "fidelity", "--setting", "knwon"], "unknown setting 'knwon'"),
+        (["--suite", "fidelity", "--task", "qoute"], "no text has the task 'qoute'"),
+        (["--suite", "fidelity", "--chat-template", "no"], "--chat-template 'no' is not one of"),
+        (["--suite", "fidelity", "--policy", "snapkw"], "unknown policy 'snapkw'"),
     ],
 )
 def test_a_mistake_is_one_line_and_a_hint(
@@ -158,12 +158,12 @@ def test_fidelity_needs_no_right_answers(
 ) -> None:
     output, plot = tmp_path / "figures.json", tmp_path / "kl.png"
     arguments = [
-        "--metric", "fidelity", "--limit", "2", "--tokens", "400", "4000", "--policy", "default",
+        "--suite", "fidelity", "--limit", "2", "--tokens", "400", "4000", "--policy", "default",
         "--policy", "snapkv-k7", "--compare", "snapkv-k7", "--keep", "1/2", "--answer-tokens", "4",
         "--chat-template", "never", "--by-task", "--chunk", "512",
     ]  # fmt: skip
     files = ["--output", str(output), "--plot", str(plot)]
-    code = run(["eval", str(needle_int8_dir), "--data", str(ROWS), *arguments, *files])
+    code = run(["eval", str(needle_int8_dir), "--data", str(SHIPPED_ROWS), *arguments, *files])
     shown = capsys.readouterr()
     assert code == 0
     assert [line[:5] for line in shown.err.splitlines()] == ["[1/2]", "[2/2]"]
@@ -185,7 +185,7 @@ def test_fidelity_needs_no_right_answers(
 
 def test_fidelity_shows_what_was_finished_after_ctrl_c(needle_int8_dir: Path) -> None:
     command = [sys.executable, "-m", "ov_kvcrush", "eval", str(needle_int8_dir)]
-    arguments = ["--metric", "fidelity", "--policy", "default", "--setting", "known", "--json"]
+    arguments = ["--suite", "fidelity", "--policy", "default", "--setting", "known", "--json"]
     with subprocess.Popen(
         [*command, "--data", str(DATA), *arguments],
         stdout=subprocess.PIPE,

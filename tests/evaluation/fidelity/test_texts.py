@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -12,28 +11,25 @@ import pytest
 
 from ov_kvcrush.errors import ConfigError, OVKVCrushError
 from ov_kvcrush.evaluation.dataset import half_of
-from ov_kvcrush.evaluation.fidelity.longbench import LongBench
 from ov_kvcrush.evaluation.fidelity.texts import Text, in_turn, read_texts
-from tests.support.paths import ROOT
-
-DATA = ROOT / "samples" / "data"
-ROWS = DATA / "longbench-rows.jsonl"
+from ov_kvcrush.evaluation.suites.longbench.prompts import LongBench
+from ov_kvcrush.evaluation.suites.longbench.rows import SHIPPED_ROWS
 
 
 def read(path: Path, *rows: Any, template: str = "auto") -> list[Text]:
     path.write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
-    return read_texts(path, LongBench(path.parent, template))
+    return read_texts(path, LongBench(template))
 
 
 def test_a_file_that_is_not_of_lines_is_one_text(tmp_path: Path) -> None:
     path = tmp_path / "story.txt"
     path.write_text("Once\nupon a time.")
-    (text,) = read_texts(path, LongBench(tmp_path))
+    (text,) = read_texts(path, LongBench())
     assert (text.id, text.task, text.content) == ("story.txt", "story", "Once\nupon a time.")
     assert text.is_passage
     path.write_text(" \n")
     with pytest.raises(OVKVCrushError, match="holds no text"):
-        read_texts(path, LongBench(tmp_path))
+        read_texts(path, LongBench())
 
 
 def test_lines_are_texts_and_conversations(tmp_path: Path) -> None:
@@ -86,8 +82,8 @@ def test_a_bad_line_is_one_error_with_its_number(tmp_path: Path, row: Any, reaso
     assert caught.value.message.startswith(f"{tmp_path / 'data.jsonl'}, line 2: {reason}")
 
 
-def test_longbench_rows_go_through_the_prompts_beside_them() -> None:
-    texts = read_texts(ROWS, LongBench(DATA))
+def test_longbench_rows_go_through_its_prompts() -> None:
+    texts = read_texts(SHIPPED_ROWS, LongBench())
     assert len(texts) == 55
     assert set(Counter(text.task for text in texts).values()) == {3, 4}
     by_task = {text.task: text for text in texts}
@@ -104,29 +100,23 @@ def test_longbench_rows_go_through_the_prompts_beside_them() -> None:
     # Examples to be continued, and code.
     for task in ("trec", "triviaqa", "samsum", "lcc", "repobench-p"):
         assert isinstance(by_task[task].content, str)
-    never = read_texts(ROWS, LongBench(DATA, "never"))
-    always = read_texts(ROWS, LongBench(DATA, "always"))
+    never = read_texts(SHIPPED_ROWS, LongBench("never"))
+    always = read_texts(SHIPPED_ROWS, LongBench("always"))
     assert all(isinstance(text.content, str) for text in never)
     assert all(isinstance(text.content, tuple) for text in always)
 
 
 def test_longbench_rows_of_even_lengths_are_of_the_same_tasks(tmp_path: Path) -> None:
-    row = json.loads(ROWS.read_text(encoding="utf-8").split("\n")[0])
+    row = json.loads(SHIPPED_ROWS.read_text(encoding="utf-8").split("\n")[0])
     path = tmp_path / "rows.jsonl"
     path.write_text(json.dumps(row | {"dataset": f"{row['dataset']}_e"}))
-    with pytest.raises(OVKVCrushError, match=r"rows of LongBench need longbench-prompts.json"):
-        read_texts(path, LongBench(tmp_path))
-    for name in ("longbench-prompts.json", "longbench-maxlen.json"):
-        shutil.copy(DATA / name, tmp_path)
-    assert read_texts(path, LongBench(tmp_path))[0].task == row["dataset"]
+    assert read_texts(path, LongBench())[0].task == row["dataset"]
     path.write_text(json.dumps(row | {"dataset": "other"}))
-    with pytest.raises(OVKVCrushError, match="has no prompt for 'other'"):
-        read_texts(path, LongBench(tmp_path))
+    with pytest.raises(OVKVCrushError, match="'other' is not a task of LongBench"):
+        read_texts(path, LongBench())
 
 
 def test_braces_in_a_text_are_text(tmp_path: Path) -> None:
-    for name in ("longbench-prompts.json", "longbench-maxlen.json"):
-        shutil.copy(DATA / name, tmp_path)
     row = {"dataset": "lcc", "context": "x = {input} {context}\n", "input": "", "answers": ["y"]}
     (text,) = read(tmp_path / "rows.jsonl", row)
     assert text.content == (

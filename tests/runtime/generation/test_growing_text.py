@@ -8,7 +8,7 @@ from pathlib import Path
 
 import openvino as ov
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from openvino_genai import Tokenizer
 from openvino_tokenizers import convert_tokenizer
@@ -119,7 +119,6 @@ def test_pieces_are_the_text(tokenizer: Tokenizer) -> None:
         assert len(whole) - len("".join(pieces[:count])) <= 2
 
 
-@settings(deadline=None)
 @given(data=st.data())
 def test_any_tokens_make_the_text_that_they_make_together(
     tokenizer: Tokenizer, data: st.DataObject

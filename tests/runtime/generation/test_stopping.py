@@ -8,7 +8,7 @@ from typing import Any
 
 import openvino_genai
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from openvino_genai import GenerationConfig, GenerationFinishReason, StreamingStatus, Tokenizer
 
@@ -156,7 +156,6 @@ def test_a_stop_string_that_begins_inside_a_token_cuts_it(tokenizer: Tokenizer) 
     assert run(tokens, tokenizer, stop_strings={"dle, a"})[1] == tokens[:4]
 
 
-@settings(deadline=None)
 @given(
     text=st.text("ab \n世🎉", max_size=30),
     strings=st.sets(st.text("ab \n世🎉", min_size=1, max_size=4), min_size=1, max_size=3),
@@ -180,7 +179,6 @@ def test_any_text_is_cut_at_the_first_of_any_stop_strings(
     assert len(tokenizer.decode(kept[:-1]).rstrip("\ufffd")) <= len(answer)
 
 
-@settings(deadline=None)
 @given(tokens=st.lists(st.integers(8, 4999), max_size=60), strings=st.sets(st.sampled_from("aeio")))
 def test_any_tokens_are_shown_as_they_are_decoded(
     tokenizer: Tokenizer, tokens: list[int], strings: set[str]

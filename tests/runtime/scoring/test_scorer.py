@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -210,6 +211,41 @@ def test_an_answer_stops_at_an_end_token_which_belongs_to_it(scorer: Scorer) -> 
         with scorer.forked(base, PROMPT) as twin:
             place = answer.index(answer[2])
             assert scorer.continue_greedily(twin, first, 8, {answer[2]}) == answer[: place + 1]
+    assert_nothing_held(scorer)
+
+
+def test_what_is_read_together_is_followed_by_the_same_tokens(scorer: Scorer) -> None:
+    rests = [prompt_of(length, length) for length in (1, 90, 300, 3, 128)]
+    with ExitStack() as held:
+        base = held.enter_context(scorer.begun(PROMPT))
+        scorer.read(base, len(PROMPT))
+        wanted = []
+        for rest in rests:
+            with scorer.forked(base, [*PROMPT, *rest]) as twin:
+                wanted.append(int(scorer.read(twin, len(twin.tokens)).argmax()))
+        twins = [held.enter_context(scorer.forked(base, [*PROMPT, *rest])) for rest in rests]
+        assert scorer.read_together(twins) == wanted
+        assert [twin.num_uncached for twin in twins] == [0] * len(twins)
+        assert scorer.read_together([]) == []
+    assert_nothing_held(scorer)
+
+
+def test_answers_written_together_are_those_written_alone(scorer: Scorer) -> None:
+    prompts = [prompt_of(60, seed) for seed in range(4)]
+    mosts = [1, 9, 4, 9]
+    with ExitStack() as held:
+        begun = [held.enter_context(scorer.begun(prompt)) for prompt in prompts]
+        firsts = [int(scorer.read(one, 60).argmax()) for one in begun]
+        alone = []
+        for one, first, most in zip(begun, firsts, mosts, strict=True):
+            with scorer.forked(one, one.tokens) as twin:
+                alone.append(scorer.continue_greedily(twin, first, most, ()))
+        end = alone[1][5]
+        wanted = [a[: a.index(end) + 1] if end in a else a for a in alone]
+        asked = list(zip(begun, firsts, mosts, strict=True))
+        assert scorer.answer_together(asked, {end}) == wanted
+        assert scorer.answer_together([], {end}) == []
+    assert len(wanted[1]) <= 6
     assert_nothing_held(scorer)
 
 

@@ -1,0 +1,1 @@
+"""What inspect shows: of a model or its plan, and of a session."""

@@ -1,0 +1,1 @@
+"""What a model folder, a KV plan or a session file is: told by its files, nothing is compiled."""
