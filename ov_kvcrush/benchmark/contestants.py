@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ov_kvcrush.config import KVCacheConfig
+from ov_kvcrush.config_text import read_settings
 from ov_kvcrush.errors import ConfigError, did_you_mean
 
 OURS = "paged"
@@ -80,41 +78,10 @@ def find_contestant(text: str) -> Contestant:
         raise ConfigError(
             f"engine {text!r}: only ours, {OURS}, takes settings", "Leave them out here."
         )
-    given = dict(_parse_settings(text, settings))
-    try:
-        KVCacheConfig.from_dict(given)
-    except ConfigError as error:
-        raise ConfigError(f"engine {text!r}: {error.message}", error.hint) from error
+    given = read_settings("engine", text, contestant.settings, _SHARED)
     return Contestant(f"{contestant.title} {settings}", contestant.needs_total, given)
 
 
 def is_ours(text: str) -> bool:
     """Whether the engine that ``text`` names is ours, with whatever settings."""
     return text.partition(":")[0] == OURS
-
-
-def _parse_settings(text: str, settings: str) -> Iterator[tuple[str, Any]]:
-    # A comma also stands between the numbers of layer_budgets.
-    for part in re.split(r",(?=[a-z_]+=)", settings):
-        name, equals, value = part.partition("=")
-        if not (name and equals and value):
-            raise ConfigError(
-                f"engine {text!r}: {part!r} is not FIELD=VALUE",
-                "For instance: --engine paged:prefill_budget=928,window_size=32",
-            )
-        if name in _SHARED:
-            flag = _SHARED[name]
-            raise ConfigError(
-                f"engine {text!r}: {name} is the same for every engine",
-                f"Give it with {flag}." if flag else "Leave it out.",
-            )
-        yield name, _parse_value(value)
-
-
-def _parse_value(text: str) -> Any:
-    for candidate in (text, f"[{text}]"):
-        try:
-            return json.loads(candidate)
-        except ValueError:
-            continue
-    return text

@@ -19,6 +19,7 @@ from ov_kvcrush.benchmark.side import Side
 from ov_kvcrush.benchmark.side_setup import SideSetup
 from ov_kvcrush.benchmark.workload import Workload
 from ov_kvcrush.errors import OVKVCrushError, OVKVCrushWarning
+from ov_kvcrush.pipeline.streaming import deferred_signals
 from ov_kvcrush.progress import Progress
 
 _SECONDS_TO_END = 5.0
@@ -43,8 +44,13 @@ class SideProcess:
         context = get_context("spawn")
         self._connection, child = context.Pipe()
         self._process = context.Process(target=_serve, args=(child,), daemon=True)
-        with _interrupts_held_back():  # the terminal's Ctrl+C is for this process alone
-            self._process.start()
+        try:
+            # What starts reads from this process what it is to do; half of it would be a traceback.
+            with deferred_signals(), _interrupts_blocked():
+                self._process.start()
+        except BaseException:
+            self._end()
+            raise
         child.close()
 
     def __enter__(self) -> SideProcess:
@@ -53,9 +59,7 @@ class SideProcess:
 
     def __exit__(self, *_: object) -> None:
         """End it, whatever it is doing."""
-        self._connection.close()
-        self._process.kill()
-        self._process.join()
+        self._end()
 
     def compile(self, progress: Progress) -> None:
         """Compile the side; what it warns of is noted to ``progress``.
@@ -82,6 +86,12 @@ class SideProcess:
             raise answer
         return answer
 
+    def _end(self) -> None:
+        self._connection.close()
+        if self._process.pid is not None:
+            self._process.kill()
+            self._process.join()
+
     def _died(self) -> OVKVCrushError:
         self._process.join(_SECONDS_TO_END)
         code = self._process.exitcode
@@ -97,7 +107,8 @@ class SideProcess:
 
 
 @contextmanager
-def _interrupts_held_back() -> Iterator[None]:
+def _interrupts_blocked() -> Iterator[None]:
+    """What is started meanwhile never gets Ctrl+C: the terminal's is for this process alone."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield

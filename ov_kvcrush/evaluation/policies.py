@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ov_kvcrush.config import KVCacheConfig
+from ov_kvcrush.config_text import read_settings
 from ov_kvcrush.errors import ConfigError, did_you_mean
-from ov_kvcrush.files import parse_json
 
 FULL = "full"
 """The policy that evicts nothing; all others are measured by it."""
@@ -95,7 +93,7 @@ def find_policy(text: str) -> Policy:
         ConfigError: an unknown name, a text that is not ``FIELD=VALUE``, a setting that all
             policies share, or as ``KVCacheConfig``.
     """
-    name, colon, settings = text.partition(":")
+    name, colon, _ = text.partition(":")
     policy = POLICIES.get(name)
     if policy is None:
         raise ConfigError(f"unknown policy {name!r}", did_you_mean(name, POLICIES))
@@ -103,35 +101,4 @@ def find_policy(text: str) -> Policy:
         return policy
     if name == FULL:
         raise ConfigError(f"policy {text!r}: nothing can be set where nothing is evicted")
-    merged = {**policy.settings, **dict(_parse_settings(text, settings))}
-    try:
-        KVCacheConfig.from_dict(merged)
-    except ConfigError as error:
-        raise ConfigError(f"policy {text!r}: {error.message}", error.hint) from error
-    return Policy(merged, policy.engine)
-
-
-def _parse_settings(text: str, settings: str) -> Iterator[tuple[str, Any]]:
-    # A comma also stands between the numbers of layer_budgets.
-    for part in re.split(r",(?=[a-z_]+=)", settings):
-        field_name, equals, value = part.partition("=")
-        if not (field_name and equals and value):
-            raise ConfigError(
-                f"policy {text!r}: {part!r} is not FIELD=VALUE",
-                "For instance: --policy default:representative_share=0.75,window_size=32",
-            )
-        if field_name in _SHARED:
-            raise ConfigError(
-                f"policy {text!r}: {field_name} is the same for all policies",
-                f"Give it with {_SHARED[field_name]}.",
-            )
-        yield field_name, _parse_value(value)
-
-
-def _parse_value(text: str) -> Any:
-    for candidate in (text, f"[{text}]"):
-        try:
-            return parse_json(candidate)
-        except ValueError:
-            continue
-    return text
+    return Policy(read_settings("policy", text, policy.settings, _SHARED), policy.engine)

@@ -91,7 +91,7 @@ def test_ours_can_be_given_other_settings() -> None:
         ("genia", "unknown engine 'genia'"),
         ("genai:seed=1", "only ours, paged, takes settings"),
         ("paged:seed", "'seed' is not FIELD=VALUE"),
-        ("paged:max_cache_size=512", "max_cache_size is the same for every engine"),
+        ("paged:max_cache_size=512", "max_cache_size is the same for all that are compared"),
         ("paged:sed=1", "engine 'paged:sed=1': unknown"),
     ],
 )

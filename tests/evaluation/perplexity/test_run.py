@@ -29,7 +29,7 @@ CONFIGURATIONS = make_configurations(
 
 @pytest.fixture(scope="module")
 def passage(needle_int8_dir: Path) -> Passage:
-    tokens = Tokenizer(needle_int8_dir).encode(rooms(40)).input_ids.data[0].tolist()
+    tokens = Tokenizer(needle_int8_dir).encode(rooms(60)).input_ids.data[0].tolist()
     return Passage("rooms 1", "rooms", tuple(tokens[:600]))
 
 

@@ -18,8 +18,9 @@ INK = "#101112"
 MUTED = "#707172"
 RULE = "#d0d1d2"
 PAPER = "#fdfcfb"
-# Told apart with any kind of colour blindness (Okabe and Ito 2008), without its yellow and black.
-SERIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+# Told apart with any kind of colour blindness: Okabe and Ito (2008) without yellow and black, and
+# two of Tol's muted colours.
+SERIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#882255", "#999933")
 
 # What is drawn in these is shown in the page's own, which a dark one has too.
 _VARIABLES = {INK: "--ink", MUTED: "--muted", RULE: "--rule", PAPER: "--paper"} | {
