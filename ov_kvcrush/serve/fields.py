@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -21,6 +22,7 @@ UNSUPPORTED = "unsupported_value"
 # Beyond these JSON's numbers, which many programs read as floats, are no longer exact.
 _LARGEST = 2**53
 _NUM_IDS = 2**31
+_DEEPEST = 32
 
 
 class Model(BaseModel):
@@ -70,6 +72,34 @@ def _require_utf8(text: str) -> str:
 
 
 Text = Annotated[str, AfterValidator(_require_utf8)]
+
+
+def _require_plain_json(values: dict[str, Any]) -> dict[str, Any]:
+    # Python reads more than other programs can be given: NaN, integers of any size, any depth.
+    level: list[Any] = [values]
+    for _ in range(_DEEPEST):
+        level = [part for value in level for part in _parts_of(value)]
+        if not level:
+            return values
+    raise PydanticCustomError("depth", "more than {deepest} deep", {"deepest": _DEEPEST})
+
+
+def _parts_of(value: Any) -> list[Any]:
+    if isinstance(value, dict):
+        return [*value, *value.values()]
+    if isinstance(value, list):
+        return value
+    if isinstance(value, str):
+        _require_utf8(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        raise PydanticCustomError("number", "a number that is not finite")
+    if isinstance(value, int) and abs(value) > _LARGEST:
+        raise PydanticCustomError("number", "a number that is too large")
+    return []
+
+
+JsonObject = Annotated[dict[str, Any], AfterValidator(_require_plain_json)]
+"""Any JSON that other programs can be given."""
 
 
 class TextPart(Model):

@@ -9,6 +9,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from ov_kvcrush.serve.fields import (
     Count,
+    JsonObject,
     Model,
     Parts,
     Penalty,
@@ -171,7 +172,7 @@ class ChatRequest(GenerationRequest):
     messages: Annotated[list[Message], Field(min_length=1)]
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
-    chat_template_kwargs: dict[str, Any] | None = None
+    chat_template_kwargs: JsonObject | None = None
     reasoning_effort: Annotated[Text, Field(max_length=32)] | None = None
     prefix: Annotated[Text, Field(max_length=512)] | None = None
 
@@ -223,7 +224,7 @@ class TokenizeRequest(Model):
     prompt: Text | None = None
     add_generation_prompt: bool = True
     add_special_tokens: bool = True
-    chat_template_kwargs: dict[str, Any] | None = None
+    chat_template_kwargs: JsonObject | None = None
     reasoning_effort: Annotated[Text, Field(max_length=32)] | None = None
 
 

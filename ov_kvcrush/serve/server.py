@@ -43,8 +43,20 @@ def run(settings: ServeSettings, load: Callable[[], LLMPipeline]) -> None:
     """
     _log_to_stderr()
     listener = listen(settings.host, settings.port)
+    server = make_server(settings, load)
+    server.run([listener])
+    if server.failure is not None:
+        raise server.failure
+
+
+def make_server(settings: ServeSettings, load: Callable[[], LLMPipeline]) -> Server:
+    """A server that has not begun; what it listens at goes to its ``run``.
+
+    Args:
+        settings: of the server.
+        load: loads the model.
+    """
     app = create_app(settings, load)
-    service: Service = app.state.service
     config = uvicorn.Config(
         app,
         http="h11",
@@ -58,10 +70,7 @@ def run(settings: ServeSettings, load: Callable[[], LLMPipeline]) -> None:
         timeout_keep_alive=_KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=_GRACE_SECONDS,
     )
-    server = Server(config, service)
-    server.run([listener])
-    if server.failure is not None:
-        raise server.failure
+    return Server(config, app.state.service)
 
 
 class Server(uvicorn.Server):
@@ -72,12 +81,13 @@ class Server(uvicorn.Server):
         service: that is drained first.
 
     Attributes:
+        service: what its routes share.
         failure: why the model could not be loaded.
     """
 
     def __init__(self, config: uvicorn.Config, service: Service) -> None:
         super().__init__(config)
-        self._service = service
+        self.service = service
         self._ending: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._is_told = False
@@ -89,12 +99,12 @@ class Server(uvicorn.Server):
         if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
             signal.signal(signal.SIGHUP, self.handle_exit)  # the terminal has gone
         await super().startup(sockets)
-        settings = self._service.settings
+        settings = self.service.settings
         for listener in sockets or []:
             url = base_url(settings.host, listener)
             _log.info("loading %s; it will be at %s/v1", settings.model_names[0], url)
-        if self._service.loading is not None:
-            self._service.loading.add_done_callback(self._loaded)
+        if self.service.loading is not None:
+            self.service.loading.add_done_callback(self._loaded)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Drain, and end then; at once when it is the second signal, or nothing is there yet.
@@ -104,18 +114,18 @@ class Server(uvicorn.Server):
         if self._is_told:
             os._exit(128 + sig)
         self._is_told = True
-        if self._loop is None or self._service.pipeline is None:
+        if self._loop is None or self.service.pipeline is None:
             os._exit(0)  # nothing can interrupt the loading of a model
         self._loop.call_soon_threadsafe(self._begin_to_end)
 
     def _begin_to_end(self) -> None:
-        count = self._service.admission.num_open
+        count = self.service.admission.num_open
         _log.info("ending: %d requests are still being answered", count)
         self._ending = asyncio.create_task(self._end())
 
     async def _end(self) -> None:
         try:
-            await drain(self._service)
+            await drain(self.service)
         finally:
             self.should_exit = True
 

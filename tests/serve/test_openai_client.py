@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import openai
 import pytest
 from openvino_genai import ChatHistory
+from pydantic import BaseModel
 
 from ov_kvcrush import LLMPipeline
 from ov_kvcrush.pipeline.results import DecodedResults
@@ -137,6 +138,26 @@ def test_errors_have_the_clients_classes(client: openai.OpenAI) -> None:
         client.models.retrieve("another")
     assert client.models.retrieve("needle").id == "needle"
     assert [model.id for model in client.models.list()] == ["needle"]
+
+
+class Colour(BaseModel):
+    name: str
+
+
+def test_the_parse_helper_parses_what_has_no_form_and_is_told_that_none_is_served(
+    client: openai.OpenAI, pipeline: LLMPipeline
+) -> None:
+    messages: list[openai.types.chat.ChatCompletionMessageParam]
+    messages = [{"role": "user", "content": "Hello"}]
+    made = client.chat.completions.parse(
+        model="needle", messages=messages, temperature=0, max_tokens=8
+    )
+    assert made.choices[0].message.content == expected(pipeline, "Hello", 8).texts[0]
+    assert made.choices[0].message.parsed is None
+    with pytest.raises(openai.BadRequestError) as refused:
+        client.chat.completions.parse(model="needle", messages=messages, response_format=Colour)
+    assert refused.value.param == "response_format"
+    assert refused.value.code == "unsupported_value"
 
 
 def test_the_client_waits_and_asks_again_when_the_server_is_busy(pipeline: LLMPipeline) -> None:
