@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
 
 _THREADS = "INFERENCE_NUM_THREADS"
+_PINNING = "ENABLE_CPU_PINNING"
 
 
 @app.command()
@@ -91,6 +92,8 @@ def serve(
                 f"--threads and --property {_THREADS} say the same thing twice", "Give one of them."
             )
         plugin[_THREADS] = str(threads)
+        # Else every server that is given few threads pins them to the same processors.
+        plugin.setdefault(_PINNING, "NO")
     run = _server()
 
     def load() -> LLMPipeline:
