@@ -31,7 +31,7 @@ import httpx2
 import numpy as np
 
 from harness.conversations import Conversation, Tally
-from harness.served import Look, ServerChild, answer_all, look, served
+from harness.served import CHUNK, Look, ServerChild, answer_all, look, served
 from ov_kvcrush import KVCacheConfig
 from ov_kvcrush.machine import LoadMeter
 
@@ -88,6 +88,8 @@ async def soak(
 ) -> list[str]:
     """Have clients come and go, and look at what is left; what is wrong with it."""
     model, tally = await _model(client), Tally()
+    if child is not None:
+        await _see_all_sizes(client, model)
     began = time.monotonic()
     until = began + options.seconds
     talks = [
@@ -186,6 +188,18 @@ MEASURES: dict[str, Callable[..., Any]] = {
     "throughput": throughput,
     "latency": latency,
 }
+
+
+async def _see_all_sizes(client: httpx2.AsyncClient, model: str) -> None:
+    """Have steps of every size computed once: the plugin keeps what it makes for each.
+
+    Otherwise memory grows as long as sizes come that have not been there yet.
+    """
+    for count in range(2, CHUNK + 1):
+        # None begins like another one, so that all of it is read.
+        prompt = [1 + count % 128, 1 + count // 128, *[7] * (count - 2)]
+        body = {"model": model, "prompt": prompt, "max_tokens": 1}
+        (await client.post("/v1/completions", json=body)).raise_for_status()
 
 
 async def _by_pipeline(

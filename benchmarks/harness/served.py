@@ -24,9 +24,8 @@ from ov_kvcrush.serve.service import Service
 from ov_kvcrush.serve.settings import ServeSettings
 
 NAME = "model"
-
-# Of one step, as `ov-kvcrush serve` has it by default.
-_CHUNK = 512
+CHUNK = 512
+"""Tokens of one step, as `ov-kvcrush serve` has it by default."""
 
 
 @dataclass(frozen=True)
@@ -155,7 +154,7 @@ def _serve(pipe: Connection, model: Path, config: KVCacheConfig) -> None:
         return LLMPipeline(
             model,
             kv_cache_config=config,
-            max_num_batched_tokens=_CHUNK,
+            max_num_batched_tokens=CHUNK,
             max_num_seqs=settings.max_running,
         )
 
@@ -177,4 +176,4 @@ def _tell(pipe: Connection, service: Service) -> None:
         try:
             pipe.send(what(service))
         except Exception as error:
-            pipe.send(error)
+            pipe.send(RuntimeError(f"{type(error).__name__}: {error}"))

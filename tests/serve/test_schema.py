@@ -67,12 +67,14 @@ def test_nothing_that_is_sent_makes_the_server_fail(
     operation = operations[label]
 
     def check(case: Any) -> None:
+        if isinstance(case.body, dict) and isinstance(case.body.get("model"), str):
+            case.body["model"] = "needle"  # others are sent away at once
         reply = case.call(timeout=60)
         assert reply.status_code < 500, reply.text
         if reply.status_code >= 400:
             ErrorReply.model_validate_json(reply.content)
         else:
-            assert b'"error"' not in reply.content  # of a stream
+            assert b'data: {"error"' not in reply.content
 
     quiet = hypothesis.settings(
         max_examples=MAX_EXAMPLES // 2,
