@@ -28,16 +28,14 @@ from statistics import median
 from typing import Any
 
 import httpx2
-import numpy as np
 
-from harness.conversations import Conversation, Tally
-from harness.served import CHUNK, Look, ServerChild, answer_all, look, served
+from harness.asking import model_name, times_line
+from harness.served import ServerChild, answer_all, served
+from harness.soak import soak
 from ov_kvcrush import KVCacheConfig
 from ov_kvcrush.machine import LoadMeter
 
 _PATIENCE = 300.0
-# Of a soak, before memory is looked at for the first time: what is kept has found its place.
-_WARM = 0.2
 
 
 def main() -> None:
@@ -80,49 +78,14 @@ async def _measure(options: argparse.Namespace, child: ServerChild | None) -> li
     async with client:
         while (await client.get("/ready")).status_code != 200:
             await asyncio.sleep(0.1)
-        return await MEASURES[options.what](options, client, child)
+        troubles: list[str] = await MEASURES[options.what](options, client, child)
+        return troubles
 
 
-async def soak(
+async def _soak(
     options: argparse.Namespace, client: httpx2.AsyncClient, child: ServerChild | None
 ) -> list[str]:
-    """Have clients come and go, and look at what is left; what is wrong with it."""
-    model, tally = await _model(client), Tally()
-    if child is not None:
-        await _see_all_sizes(client, model)
-    began = time.monotonic()
-    until = began + options.seconds
-    talks = [
-        asyncio.create_task(Conversation(client, model, number, tally).run(until))
-        for number in range(options.conversations)
-    ]
-    looks = []
-    for share in (_WARM, (1 + _WARM) / 2, 1.0):
-        await asyncio.sleep(max(0.0, began + share * options.seconds - time.monotonic()))
-        looks.append(await _look(child))
-    await asyncio.gather(*talks)
-    seconds = time.monotonic() - began
-    left = await _settled(client)
-    after = await _look(child)
-    print(
-        f"{options.conversations} conversations, {seconds:.0f} s: {tally.num_answered:,} answered, "
-        f"{tally.num_left:,} left by their clients, {len(tally.failures)} failed; "
-        f"{tally.num_tokens / seconds:.0f} tokens a second"
-    )
-    print(_line("TTFT of streams", tally.ttft))
-    print(f"afterwards: {_of_pages(left)}")
-    troubles = [*tally.failures[:5], *_troubles(left)]
-    if child is not None:
-        for name, one in zip(
-            ("after warm-up", "middle", "end", "idle"), [*looks, after], strict=True
-        ):
-            print(
-                f"{name}: {one.resident_bytes / 1e6:,.0f} MB resident, "
-                f"{one.used_bytes / 1e6:.1f} MB of KV cache in use"
-            )
-        troubles += [one.trouble for one in (*looks, after) if one.trouble]
-        print(f"pages: {after.trouble or 'each is free, or held as often as it is counted'}")
-    return troubles
+    return await soak(client, child, options.conversations, options.seconds)
 
 
 async def throughput(
@@ -130,7 +93,7 @@ async def throughput(
 ) -> list[str]:
     """Time the same requests with and without HTTP, whole and as streams."""
     assert child is not None
-    model = await _model(client)
+    model = await model_name(client)
     sides: dict[str, Callable[[Sequence[str]], Any]] = {
         f"{way}, {'stream' if stream else 'whole'}": partial(run, stream=stream)
         for stream in (False, True)
@@ -179,27 +142,15 @@ async def latency(
     usage = (await asking).raise_for_status().json()["usage"]
     print(f"{usage['prompt_tokens']:,} tokens were read in {time.perf_counter() - began:.1f} s")
     for path, times in taken.items():
-        print(_line(path, times))
+        print(times_line(path, times))
     return []
 
 
 MEASURES: dict[str, Callable[..., Any]] = {
-    "soak": soak,
+    "soak": _soak,
     "throughput": throughput,
     "latency": latency,
 }
-
-
-async def _see_all_sizes(client: httpx2.AsyncClient, model: str) -> None:
-    """Have steps of every size computed once: the plugin keeps what it makes for each.
-
-    Otherwise memory grows as long as sizes come that have not been there yet.
-    """
-    for count in range(2, CHUNK + 1):
-        # None begins like another one, so that all of it is read.
-        prompt = [1 + count % 128, 1 + count // 128, *[7] * (count - 2)]
-        body = {"model": model, "prompt": prompt, "max_tokens": 1}
-        (await client.post("/v1/completions", json=body)).raise_for_status()
 
 
 async def _by_pipeline(
@@ -228,10 +179,6 @@ async def _by_http(
     return time.perf_counter() - began
 
 
-async def _model(client: httpx2.AsyncClient) -> str:
-    return str((await client.get("/v1/models")).raise_for_status().json()["data"][0]["id"])
-
-
 async def _long_prompt(client: httpx2.AsyncClient) -> dict[str, Any]:
     """A chat of nearly as many tokens as the model reads, 8,000 at most."""
     model = (await client.get("/v1/models")).raise_for_status().json()["data"][0]
@@ -242,54 +189,6 @@ async def _long_prompt(client: httpx2.AsyncClient) -> dict[str, Any]:
         text = " ".join(f"word{n * 37 % 1009}" for n in range(words))
         count = (await client.post("/tokenize", json={"prompt": text})).json()["count"]
     return {"model": model["id"], "messages": [{"role": "user", "content": text}], "max_tokens": 1}
-
-
-async def _look(child: ServerChild | None) -> Look:
-    if child is None:
-        return Look(0, 0, 0, 0, 0, "")
-    found: Look = await asyncio.to_thread(child.ask, look)
-    return found
-
-
-async def _settled(client: httpx2.AsyncClient) -> dict[str, Any]:
-    """The server's figures when nobody asks it any more, at most five seconds later."""
-    for _ in range(50):
-        await asyncio.sleep(0.1)
-        told: dict[str, Any] = (await client.get("/stats")).raise_for_status().json()
-        if not _troubles(told):
-            break
-    return told
-
-
-def _troubles(told: dict[str, Any]) -> list[str]:
-    sequences, held = told["engine"]["sequences"], told["engine"]["kv_cache"]
-    found = {
-        "sequences that run": sequences["running"],
-        "sequences that wait": sequences["waiting"],
-        "requests that are answered": len(told["open"]),
-        "bytes of sequences that run or wait": held["running_bytes"] + held["waiting_bytes"],
-        # Pages that chats and prefixes share count for both of them.
-        "bytes of nobody": max(
-            0, held["used_bytes"] - held["chats_bytes"] - held["prefixes_bytes"]
-        ),
-    }
-    return [f"{count} {name}" for name, count in found.items() if count]
-
-
-def _of_pages(told: dict[str, Any]) -> str:
-    sequences, held = told["engine"]["sequences"], told["engine"]["kv_cache"]
-    return (
-        f"{sequences['running']} run, {sequences['waiting']} wait, {len(told['open'])} are answered"
-        f"; {held['used_bytes'] / 1e6:.1f} MB in use, chats {held['chats_bytes'] / 1e6:.1f} MB and "
-        f"prefixes {held['prefixes_bytes'] / 1e6:.1f} MB (what they share counts for both)"
-    )
-
-
-def _line(name: str, times: Sequence[float]) -> str:
-    if not times:
-        return f"{name}: none"
-    p50, p95, most = (1e3 * float(np.quantile(times, share)) for share in (0.5, 0.95, 1.0))
-    return f"{name}: p50 {p50:.1f} ms, p95 {p95:.1f} ms, most {most:.1f} ms, of {len(times):,}"
 
 
 def _range(ratios: Sequence[float]) -> str:
