@@ -146,11 +146,23 @@ def test_two_keys_find_nothing_of_one_another(guarded: RunningServer) -> None:
 def test_the_log_has_a_line_for_each_and_no_text(
     guarded: RunningServer, caplog: pytest.LogCaptureFixture
 ) -> None:
+    body = {
+        "model": "needle",
+        "messages": [{"role": "user", "content": "My secret is 4711."}],
+        "max_tokens": 3,
+        "ignore_eos": True,
+    }
+
+    def lines(name: str) -> list[str]:
+        """Of one request: those of earlier ones come behind their replies, perhaps only now."""
+        return [line for line in caplog.messages if f" id={name} " in line]
+
     with caplog.at_level(logging.INFO, "ov_kvcrush.access"):
-        guarded.chat("My secret is 4711.", max_tokens=3, ignore_eos=True)
-        guarded.client.get("/v1/a-secret-path")
-        guarded.wait_until(lambda: len(caplog.messages) == 2)
-    first, second = caplog.messages
+        headers = {"X-Request-Id": "asked"}
+        guarded.client.post("/v1/chat/completions", json=body, headers=headers)
+        guarded.client.get("/v1/a-secret-path", headers={"X-Request-Id": "looked"})
+        guarded.wait_until(lambda: bool(lines("asked") and lines("looked")))
+    (first,), (second,) = lines("asked"), lines("looked")
     assert first.startswith("POST /v1/chat/completions 200 id=")
     assert " key=alice in=" in first
     assert " out=3 ttft=" in first

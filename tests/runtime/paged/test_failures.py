@@ -8,6 +8,7 @@ had been.
 from __future__ import annotations
 
 import warnings
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -177,10 +178,9 @@ class Work:
         questions = [(DOCUMENT + prompt_of(20, seed), None, document) for seed in (6, 7)]
         self.ask([*questions, (prompt_of(220, 8), None, None)], 24, num_return_sequences=2)
         self.path.unlink(missing_ok=True)
-        held = self.engine.hold_session(chat)
-        self.ask([(chat.token_ids + prompt_of(10, 9), chat, None)], 4)
-        held.write(self.path, {"kind": "chat"})
-        held.close()
+        with closing(self.engine.hold_session(chat)) as held:
+            self.ask([(chat.token_ids + prompt_of(10, 9), chat, None)], 4)
+            held.write(self.path, {"kind": "chat"})
         self.engine.save_session(chat, self.path, {"kind": "chat"})
         loaded = self.session()
         with self.engine.open_session(self.path) as stored:
