@@ -27,15 +27,15 @@ def read_settings(
     Raises:
         ConfigError: a part is not ``FIELD=VALUE``, a shared field, or as ``KVCacheConfig``.
     """
+    name, _, settings = text.partition(":")
     given = dict(base)
     # A comma also stands between the numbers of layer_budgets.
-    for part in re.split(r",(?=[a-z_]+=)", text.partition(":")[2]):
+    for part in re.split(r",(?=[a-z_]+=)", settings):
         field, equals, value = part.partition("=")
         if not (field and equals and value):
-            example = f"{text.partition(':')[0]}:representative_share=0.75,window_size=32"
             raise ConfigError(
                 f"{what} {text!r}: {part!r} is not FIELD=VALUE",
-                f"For instance: --{what} {example}",
+                f"For instance: --{what} {name}:representative_share=0.75,window_size=32",
             )
         if field in shared:
             flag = shared[field]

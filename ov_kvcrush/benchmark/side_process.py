@@ -19,8 +19,8 @@ from ov_kvcrush.benchmark.side import Side
 from ov_kvcrush.benchmark.side_setup import SideSetup
 from ov_kvcrush.benchmark.workload import Workload
 from ov_kvcrush.errors import OVKVCrushError, OVKVCrushWarning
-from ov_kvcrush.pipeline.streaming import deferred_signals
 from ov_kvcrush.progress import Progress
+from ov_kvcrush.signals import deferred_signals
 
 _SECONDS_TO_END = 5.0
 

@@ -23,13 +23,7 @@ from ov_kvcrush.pipeline.prompt_reader import MAX_KEPT_HISTORIES, PromptReader
 from ov_kvcrush.pipeline.reading import OnReading, ReadingProgress
 from ov_kvcrush.pipeline.results import DecodedResults, EncodedResults, decoded, encoded, ranked
 from ov_kvcrush.pipeline.special_tokens import added_tokens
-from ov_kvcrush.pipeline.streaming import (
-    AnswerStream,
-    DeferredSignals,
-    Streamer,
-    deferred_signals,
-    open_stream,
-)
+from ov_kvcrush.pipeline.streaming import AnswerStream, Streamer, open_stream
 from ov_kvcrush.plan import KVPlan
 from ov_kvcrush.runtime.generation.model_settings import load_model_settings
 from ov_kvcrush.runtime.generation.request import Generation, Request
@@ -37,6 +31,7 @@ from ov_kvcrush.runtime.generation.settings import resolve_generation_config
 from ov_kvcrush.runtime.interface import EngineLimits, make_engine
 from ov_kvcrush.runtime.sequences.session import Session
 from ov_kvcrush.runtime.serving.engine_lock import EngineLock
+from ov_kvcrush.signals import DeferredSignals, deferred_signals
 
 if TYPE_CHECKING:
     from ov_kvcrush.config import KVCacheConfig

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from ov_kvcrush.cli.output.stats_line import megabytes
 from ov_kvcrush.errors import ConfigError, OVKVCrushError, SessionError, UnsupportedError
 from ov_kvcrush.runtime.session_files.session_lock import session_lock
+from ov_kvcrush.signals import deferred_signals
 
 if TYPE_CHECKING:
     from ov_kvcrush.cli.chat.conversation import Conversation
@@ -188,8 +189,6 @@ class SessionFile:
 
 
 def _save_at_end(conversation: Conversation, path: Path, show: Callable[[str], None]) -> None:
-    from ov_kvcrush.pipeline.streaming import deferred_signals
-
     if not any(message["role"] == "user" for message in conversation.chat.messages):
         show(f"There is nothing to save; {path} is as it was.")
         return
