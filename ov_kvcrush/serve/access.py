@@ -30,8 +30,11 @@ from ov_kvcrush.serve.request_log import CLIENT_GONE, RequestRecord
 from ov_kvcrush.serve.service import Service
 from ov_kvcrush.serve.settings import LOOPBACK
 
-OPEN_PATHS = ("/health", "/ready", "/", "/page.js", "/page.css")
+OPEN_PATHS = ("/health", "/ready", "/")
 """Answered without a key: what supervisors ask, and a page that holds nothing of anybody."""
+
+PAGE_PARTS = "/page/"
+"""What the paths of the page's parts begin with; likewise."""
 
 WATCHING_PATHS = ("/health", "/ready", "/metrics", "/stats")
 """Asked every few seconds; the log has those of them only that are not answered."""
@@ -125,7 +128,7 @@ class Access:
         keys = self._service.settings.keys
         if keys:
             owner = owner_of(bearer(headers.get("authorization")), keys)
-            if owner is None and scope["path"] not in OPEN_PATHS:
+            if owner is None and not _is_open(scope["path"]):
                 raise invalid_api_key()
             record.key = owner or ""
 
@@ -143,6 +146,10 @@ class Access:
             return await asyncio.wait_for(_all_of(receive, limit), _BODY_SECONDS)
         except asyncio.TimeoutError:
             raise body_too_slow(_BODY_SECONDS) from None
+
+
+def _is_open(path: str) -> bool:
+    return path in OPEN_PATHS or path.startswith(PAGE_PARTS)
 
 
 def error_response(error: ApiError) -> JSONResponse:

@@ -93,7 +93,12 @@ def piece(text: str, **choice: Any) -> str:
 
 
 def test_a_page_and_its_files_may_do_nothing_but_ask_their_server(server: RunningServer) -> None:
-    types = {"/": "text/html", "/page.js": "text/javascript", "/page.css": "text/css"}
+    types = {
+        "/": "text/html",
+        "/page/page.js": "text/javascript",
+        "/page/chat.js": "text/javascript",
+        "/page/page.css": "text/css",
+    }
     for path, media_type in types.items():
         response = server.client.get(path)
         assert response.headers["content-type"] == f"{media_type}; charset=utf-8"

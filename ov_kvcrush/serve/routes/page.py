@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from functools import lru_cache
 from importlib.resources import files
+from pathlib import PurePosixPath
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, HTTPException, Response
 
 router = APIRouter(include_in_schema=False)
 
+_FOLDER = files("ov_kvcrush.serve.page")
+_MEDIA_TYPES = {".css": "text/css", ".js": "text/javascript"}
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
     "img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -28,16 +31,13 @@ async def page() -> Response:
     return _file("index.html", "text/html")
 
 
-@router.get("/page.js")
-async def script() -> Response:
-    """What it does."""
-    return _file("page.js", "text/javascript")
-
-
-@router.get("/page.css")
-async def style() -> Response:
-    """How it looks."""
-    return _file("page.css", "text/css")
+@router.get("/page/{name}")
+async def part(name: str) -> Response:
+    """One of the page's parts."""
+    media_type = _MEDIA_TYPES.get(PurePosixPath(name).suffix)
+    if media_type is None or not (_FOLDER / name).is_file():
+        raise HTTPException(404)
+    return _file(name, media_type)
 
 
 def _file(name: str, media_type: str) -> Response:
@@ -46,4 +46,4 @@ def _file(name: str, media_type: str) -> Response:
 
 @lru_cache
 def _content(name: str) -> bytes:
-    return (files("ov_kvcrush.serve.page") / name).read_bytes()
+    return (_FOLDER / name).read_bytes()
