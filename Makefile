@@ -64,7 +64,7 @@ types: build/installed
 
 # Side by side, each process with whole files: what the tests of a file share is made once.
 unit: build/installed
-	$(BIN)/pytest --numprocesses logical --maxprocesses 4 --dist loadfile
+	$(BIN)/pytest --numprocesses logical --maxprocesses 4 --dist loadfile --max-worker-restart 0
 
 format: build/installed
 	$(BIN)/ruff check --fix .

@@ -28,25 +28,25 @@ class EngineLock:
             ConfigError: this thread holds it already.
         """
         me = threading.get_ident()
-        with self._guard:
-            if self._holder == me:
-                raise ConfigError(
-                    "this call would wait for itself: it was made while the engine is at work for "
-                    "the same thread",
-                    "Make it when the call that is at work has returned, or from another thread.",
-                )
-            if self._holder is None:
-                self._holder = me
-                return
-            turn = _Turn(me)
-            self._waiting.append(turn)
+        if self._holder == me:  # which nobody else makes it, or ends
+            raise ConfigError(
+                "this call would wait for itself: it was made while the engine is at work for "
+                "the same thread",
+                "Make it when the call that is at work has returned, or from another thread.",
+            )
+        turn = _Turn(me)
         try:
+            with self._guard:
+                if self._holder is None:
+                    self._holder = me
+                    return
+                self._waiting.append(turn)
             turn.has_come.wait()
-        except BaseException:  # Ctrl+C
+        except BaseException:  # Ctrl+C, at any place
             with self._guard:
                 if turn in self._waiting:
                     self._waiting.remove(turn)
-                else:
+                elif self._holder == me:
                     self._hand_on()
             raise
 

@@ -14,6 +14,7 @@ import pytest
 from ov_kvcrush import LLMPipeline
 from ov_kvcrush.errors import ConfigError
 from ov_kvcrush.pipeline.reading import ReadingProgress
+from tests.support.interrupting import interrupt_when
 from tests.support.pipelines import TEXT, used_bytes
 
 
@@ -94,11 +95,15 @@ def test_progress_may_call_back_too(ours: LLMPipeline) -> None:
 
 
 def test_ctrl_c_reaches_a_streamer_that_does_not_return(ours: LLMPipeline) -> None:
-    before = used_bytes(ours)
-    timer = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT))
-    timer.start()
+    before, called = used_bytes(ours), threading.Event()
+
+    def never_return(_: str) -> None:
+        called.set()
+        time.sleep(50)
+
+    interrupt_when(called.is_set)
     with pytest.raises(KeyboardInterrupt):
-        ours.generate(TEXT, streamer=lambda _: time.sleep(50), max_new_tokens=6)
+        ours.generate(TEXT, streamer=never_return, max_new_tokens=6)
     assert used_bytes(ours) == before
 
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-import threading
 import warnings
-from collections.abc import Iterator
 from typing import Any
 
 import openvino_genai as genai
@@ -15,6 +13,7 @@ import pytest
 from ov_kvcrush import LLMPipeline
 from ov_kvcrush.errors import ConfigError
 from tests.support.answers import decoded, encoded
+from tests.support.interrupting import interrupt_when
 from tests.support.pipelines import TEXT, engine_in, used_bytes
 
 
@@ -168,17 +167,9 @@ def test_one_streamer_cannot_show_several_answers(ours: LLMPipeline) -> None:
         ours.generate(TEXT, streamer=3)
 
 
-@pytest.fixture
-def interrupt_soon() -> Iterator[None]:
-    timer = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT))
-    timer.start()
-    yield
-    timer.cancel()
-
-
-@pytest.mark.usefixtures("interrupt_soon")
 def test_ctrl_c_ends_generate_and_leaves_nothing(ours: LLMPipeline) -> None:
     handler, before = signal.getsignal(signal.SIGINT), used_bytes(ours)
+    interrupt_when(engine_in(ours).has_unfinished)
     with pytest.raises(KeyboardInterrupt):
         ours.generate(TEXT, ignore_eos=True, max_new_tokens=100_000)
     assert signal.getsignal(signal.SIGINT) == handler

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import threading
 import time
 
@@ -11,6 +9,7 @@ import pytest
 
 from ov_kvcrush.errors import ConfigError
 from ov_kvcrush.runtime.serving.engine_lock import EngineLock
+from tests.support.interrupting import interrupt_when
 
 
 def test_its_holder_is_refused_at_once() -> None:
@@ -71,8 +70,7 @@ def test_ctrl_c_ends_the_waiting_and_leaves_the_lock_whole() -> None:
     thread = threading.Thread(target=hold)
     thread.start()
     taken.wait()
-    timer = threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT))
-    timer.start()
+    interrupt_when(lambda: lock._waiting)
     with pytest.raises(KeyboardInterrupt), lock:
         pass
     go.set()
