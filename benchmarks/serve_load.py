@@ -9,7 +9,7 @@
   Afterwards nothing may run or wait, every page has to be free or of something that is parked, and
   no request that was not left may have failed; else the exit code is 1.
 * throughput: as many requests at once over HTTP as without, by the same pipeline, taking turns.
-  The clients are a process of their own on the same machine.
+  The clients are a process of their own on the same machine, and do as little as they can.
 * latency: of /health and /metrics while a prompt as long as the model's context is read.
 """
 
@@ -30,6 +30,7 @@ from typing import Any
 import httpx2
 
 from harness.asking import model_name, times_line
+from harness.light_client import post
 from harness.served import ServerChild, answer_all, served
 from harness.soak import soak
 from ov_kvcrush import KVCacheConfig
@@ -99,7 +100,7 @@ async def throughput(
         for stream in (False, True)
         for way, run in (
             ("pipeline", partial(_by_pipeline, child, options.answer_tokens)),
-            ("HTTP", partial(_by_http, client, model, options.answer_tokens)),
+            ("HTTP", partial(_by_http, child.url, model, options.answer_tokens)),
         )
     }
     times: dict[str, list[float]] = {name: [] for name in sides}
@@ -162,16 +163,12 @@ async def _by_pipeline(
 
 
 async def _by_http(
-    client: httpx2.AsyncClient, model: str, num_tokens: int, prompts: Sequence[str], stream: bool
+    url: str, model: str, num_tokens: int, prompts: Sequence[str], stream: bool
 ) -> float:
     async def answer(prompt: str) -> None:
         body: dict[str, Any] = {"model": model, "messages": [{"role": "user", "content": prompt}]}
         body |= {"max_tokens": num_tokens, "ignore_eos": True, "temperature": 0, "stream": stream}
-        async with client.stream("POST", "/v1/chat/completions", json=body) as reply:
-            reply.raise_for_status()
-            last = b""
-            async for piece in reply.aiter_raw():
-                last = (last + piece)[-40:]
+        last = await post(f"{url}/v1/chat/completions", body)
         assert not stream or b"[DONE]" in last
 
     began = time.perf_counter()
