@@ -19,6 +19,8 @@ from ov_kvcrush.errors import (
 
 # Properties that OpenVINO itself takes, of any device.
 _OF_ANY_DEVICE = ("CACHE_DIR", "CACHE_ENCRYPTION_CALLBACKS", "CACHE_MODE", "ENABLE_MMAP")
+# Those that a plugin takes and does not list.
+_UNLISTED = {"CPU": ("CPU_RUNTIME_CACHE_CAPACITY",)}
 
 
 @functools.cache
@@ -49,7 +51,8 @@ def require_device(device: str) -> str:
 
 def require_properties(device: str, properties: Mapping[str, Any]) -> None:
     """Raise ConfigError for a property that neither ``device`` nor OpenVINO itself knows."""
-    supported = {*core().get_property(device, "SUPPORTED_PROPERTIES"), *_OF_ANY_DEVICE}
+    listed = core().get_property(device, "SUPPORTED_PROPERTIES")
+    supported = {*listed, *_OF_ANY_DEVICE, *_UNLISTED.get(device, ())}
     for name in properties:
         if name not in supported:
             raise ConfigError(

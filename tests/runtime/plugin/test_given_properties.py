@@ -118,6 +118,14 @@ def test_what_cannot_be_obeyed_is_refused(given: dict[str, Any], message: str) -
         read(given)
 
 
+def test_the_plugin_takes_what_it_does_not_list(needle_int8_dir: Path) -> None:
+    name = "CPU_RUNTIME_CACHE_CAPACITY"
+    assert name not in core().get_property("CPU", "SUPPORTED_PROPERTIES")
+    engine_of(needle_int8_dir, properties={name: "50"})
+    with pytest.raises(ConfigError, match=name):  # it reads it
+        engine_of(needle_int8_dir, properties={name: "many"})
+
+
 def test_values_of_an_engine_are_grouped_as_asked(needle_int8_dir: Path) -> None:
     whole = engine_of(needle_int8_dir).describe().kv_bytes_per_token
     grouped = engine_of(needle_int8_dir, properties={"VALUE_CACHE_GROUP_SIZE": "16"})
