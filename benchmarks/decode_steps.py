@@ -26,7 +26,7 @@ from ov_kvcrush.runtime.pages.layout import pages_for
 from ov_kvcrush.runtime.sequences.sequence import Chunk, Sequence, sequence_on_pages
 
 STEPS = 15
-COLUMNS = (None, "f32")
+COLUMNS = ("same", "f32")
 
 
 def main() -> None:
@@ -50,7 +50,7 @@ def main() -> None:
 
 
 def measure(
-    folder: Path, decode_precision: str | None, num_cached: int, counts: list[int]
+    folder: Path, decode_precision: str, num_cached: int, counts: list[int]
 ) -> tuple[str, dict[int, float]]:
     """What the model decodes in, and milliseconds a step by number of sequences."""
     u8 = LayerPrecision("u8", "u8")

@@ -24,6 +24,10 @@ KV_PRECISION_PAIRS = (
 )
 
 
+AUTO, SAME = "auto", "same"
+DECODE_PRECISIONS = (AUTO, "f32", SAME)
+"""What decoding may compute in: f32 where that is faster, always, or what prompts are read in."""
+
 _MOST_LAYERS = 10_000  # no model has as many
 
 

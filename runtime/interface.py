@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from openvino_genai import GenerationFinishReason
 
 from ov_kvcrush.errors import ConfigError, did_you_mean
+from ov_kvcrush.precisions import SAME
 from ov_kvcrush.runtime.engine_metrics import EngineMetrics
 from ov_kvcrush.runtime.generation.request import Request
 from ov_kvcrush.runtime.sequences.session import Session
@@ -91,6 +92,11 @@ class EngineDescription:
     context_length: int
     kv_cache_config: KVCacheConfig
 
+    @property
+    def computing(self) -> str:
+        """What it computes in and why, as a line; empty where it is not known."""
+        return ""
+
     def to_dict(self) -> dict[str, Any]:
         """As JSON values, the settings of the cache last."""
         body = dataclasses.asdict(self)
@@ -108,7 +114,7 @@ class Engine(ABC):
         config: what the cache may hold, which tokens, in which precision; None keeps everything.
         properties: passed to the plugin.
         limits: how much it may do at once and hold.
-        decode_precision: type that decoding computes in; None is the one prompts are read in.
+        decode_precision: one of ``DECODE_PRECISIONS``.
 
     Raises:
         ModelError, UnsupportedError, DeviceError, ConfigError: as their names say, at construction.
@@ -123,7 +129,7 @@ class Engine(ABC):
         config: KVCacheConfig | None = None,
         properties: Mapping[str, Any] | None = None,
         limits: EngineLimits = DEFAULT_LIMITS,
-        decode_precision: str | None = None,
+        decode_precision: str = SAME,
     ) -> None: ...
 
     @abstractmethod
@@ -249,13 +255,13 @@ def make_engine(
     config: KVCacheConfig,
     properties: Mapping[str, Any],
     limits: EngineLimits,
-    decode_precision: str | None = None,
+    decode_precision: str = SAME,
 ) -> Engine:
     """The engine called ``name``, with the model in ``folder``.
 
     Raises:
         ConfigError: there is no such engine; else as :class:`Engine`.
-        UnsupportedError: it has no ``decode_precision``; else likewise.
+        UnsupportedError: it has no such ``decode_precision``; else likewise.
     """
     if name not in ENGINES:
         raise ConfigError(f"unknown engine {name!r}", did_you_mean(name, ENGINES))

@@ -16,6 +16,7 @@ from ov_kvcrush.errors import ConfigError, ContextError
 from ov_kvcrush.machine import num_processors
 from ov_kvcrush.model_folder import WEIGHTS_FILE, require_graph
 from ov_kvcrush.pipeline.loaded_model import model_context_length
+from ov_kvcrush.precisions import SAME
 from ov_kvcrush.runtime.interface import DEFAULT_LIMITS
 from ov_kvcrush.runtime.pages.layout import PAGE_SIZE, pages_for
 
@@ -159,7 +160,7 @@ def _setup(
         max_num_batched_tokens=options.max_num_batched_tokens or own_chunk,
         max_num_seqs=max(DEFAULT_LIMITS.max_num_seqs, *(w.num_requests for w in workloads)),
         properties=options.properties,
-        decode_precision=options.decode_precision if is_ours(engine) else None,
+        decode_precision=options.decode_precision if is_ours(engine) else SAME,
     )
     setup.cache_config()  # refuses what does not go together
     for workload in workloads:

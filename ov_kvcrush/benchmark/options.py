@@ -10,7 +10,7 @@ from ov_kvcrush.benchmark.contestants import CONTESTANTS, find_contestant
 from ov_kvcrush.benchmark.side_setup import require_budget
 from ov_kvcrush.errors import ConfigError
 from ov_kvcrush.machine import num_processors
-from ov_kvcrush.precisions import require_precision_pair
+from ov_kvcrush.precisions import AUTO, require_precision_pair
 
 _THREADS = "INFERENCE_NUM_THREADS"
 
@@ -57,7 +57,7 @@ class BenchmarkOptions:
     num_threads: int | None = None
     max_num_batched_tokens: int | None = None
     properties: Mapping[str, str] = field(default_factory=dict)
-    decode_precision: str | None = None
+    decode_precision: str = AUTO
     quick: bool = False
 
     def __post_init__(self) -> None:

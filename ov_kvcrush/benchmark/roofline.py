@@ -12,18 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import openvino as ov
 import psutil
 from numpy.typing import NDArray
 
 from ov_kvcrush.runtime.model.paged_graph import read_ir
+from ov_kvcrush.runtime.model.weights import WeightBytes
 
 _READ_BYTES = 2**29
 _PART_OF_FREE_MEMORY = 1 / 8
 _PASSES = 7
-
-# What stands between a weight in the file and the product it goes into.
-_UNPACKING = ("Convert", "Multiply", "Subtract", "Reshape", "Transpose", "Squeeze", "Unsqueeze")
 
 
 @dataclass(frozen=True)
@@ -72,37 +69,9 @@ def _pass_seconds(threads: ThreadPoolExecutor, parts: list[NDArray[np.uint64]]) 
 def read_weight_bytes(folder: Path) -> int:
     """Bytes of the weights that a decode step of the model in ``folder`` multiplies with.
 
-    As they lie in the file: what the plugin makes of them when it compiles may be larger. A table
-    that tokens are only looked up in does not count; one that makes logits too counts once. Of a
-    mixture of experts all count, though a token meets few of them.
+    As :class:`ov_kvcrush.runtime.model.weights.WeightBytes` counts them.
 
     Raises:
         ModelError: the model cannot be read.
     """
-    return multiplied_bytes(read_ir(folder))
-
-
-def multiplied_bytes(model: ov.Model) -> int:
-    """Bytes of the constants of ``model`` that matrix products read, each once."""
-    constants: dict[str, int] = {}
-    for node in model.get_ops():
-        if node.get_type_name() == "MatMul":
-            for port in node.inputs():
-                for constant in _constants_behind(port.get_source_output().get_node()):
-                    constants[constant.get_friendly_name()] = constant.get_byte_size()
-    return sum(constants.values())
-
-
-def _constants_behind(node: ov.Node) -> list[ov.Node]:
-    """The constants that ``node`` is made of; none where any of it is computed from inputs."""
-    found, waiting = list[ov.Node](), [node]
-    while waiting:
-        one = waiting.pop()
-        kind = one.get_type_name()
-        if kind == "Constant":
-            found.append(one)
-        elif kind in _UNPACKING:
-            waiting += [port.get_source_output().get_node() for port in one.inputs()]
-        else:
-            return []
-    return found
+    return WeightBytes.of(read_ir(folder)).total

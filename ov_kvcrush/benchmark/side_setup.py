@@ -9,6 +9,7 @@ from pathlib import Path
 from ov_kvcrush.benchmark.contestants import find_contestant, is_ours
 from ov_kvcrush.config import KVCacheConfig
 from ov_kvcrush.errors import ConfigError
+from ov_kvcrush.precisions import SAME
 from ov_kvcrush.runtime.pages.layout import PAGE_SIZE
 
 LEAST_BUDGET = 224
@@ -45,7 +46,7 @@ class SideSetup:
     max_num_batched_tokens: int
     max_num_seqs: int
     properties: Mapping[str, str] = field(default_factory=dict)
-    decode_precision: str | None = None
+    decode_precision: str = SAME
 
     @property
     def evicts(self) -> bool:

@@ -16,6 +16,7 @@ from ov_kvcrush.pipeline.llm_pipeline import LLMPipeline
 from ov_kvcrush.pipeline.loaded_model import model_context_length
 from ov_kvcrush.pipeline.prompt_encoder import PromptEncoder
 from ov_kvcrush.pipeline.special_tokens import added_tokens
+from ov_kvcrush.precisions import AUTO, SAME
 from ov_kvcrush.progress import Progress
 
 
@@ -59,7 +60,7 @@ class Evaluation:
     properties: Mapping[str, str] | None = None
     prefill_factor: float | None = None
     chunk: int | None = None
-    decode_precision: str | None = None
+    decode_precision: str = AUTO
 
     def read(self, examples: Sequence[Example]) -> list[Document]:
         """Count the tokens of ``examples``.
@@ -166,7 +167,7 @@ class Evaluation:
             kv_cache_config=config,
             max_num_batched_tokens=self.chunk,
             engine=configuration.engine,
-            decode_precision=self.decode_precision if configuration.engine == "paged" else None,
+            decode_precision=self.decode_precision if configuration.engine == "paged" else SAME,
         )
 
 

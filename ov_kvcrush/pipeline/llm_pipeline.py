@@ -36,6 +36,7 @@ from ov_kvcrush.pipeline.reading import OnReading
 from ov_kvcrush.pipeline.results import DecodedResults, EncodedResults
 from ov_kvcrush.pipeline.saving import SessionSummary, save
 from ov_kvcrush.pipeline.streaming import Streamer
+from ov_kvcrush.precisions import AUTO
 from ov_kvcrush.runtime.interface import EngineDescription, EngineLimits
 
 
@@ -55,7 +56,9 @@ class LLMPipeline:
         engine: ``"paged"`` or ``"genai"``.
         decode_precision: ``"f32"`` compiles the model a second time, to decode in f32: on CPUs
             whose own choice is bf16, compressed weights decode in about two thirds of the time so
-            (docs/decoding.md says why), and take their memory twice.
+            (docs/decoding.md says why), and take their memory twice. ``"same"`` decodes in what
+            prompts are read in; ``"auto"`` in f32 where that is faster and memory is there, which
+            ``describe`` tells.
         parse_special: let what messages and documents spell be special tokens, as openvino_genai
             does: ``<|im_end|>`` in a text then ends the turn. Otherwise it is text like any other.
         context_length: tokens that a prompt and its answer may have together, instead of what the
@@ -82,7 +85,7 @@ class LLMPipeline:
         kv_cache_config: KVCacheConfig | None = None,
         scheduler_config: SchedulerConfig | None = None,
         engine: str = "paged",
-        decode_precision: str | None = None,
+        decode_precision: str = AUTO,
         parse_special: bool = False,
         context_length: int | None = None,
         max_num_batched_tokens: int | None = None,

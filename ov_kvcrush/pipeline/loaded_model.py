@@ -76,7 +76,7 @@ class LoadedModel:
         limits: EngineLimits,
         properties: Mapping[str, Any],
         engine: str,
-        decode_precision: str | None,
+        decode_precision: str,
         parse_special: bool = False,
         max_kept_histories: int = MAX_KEPT_HISTORIES,
     ) -> None:

@@ -136,6 +136,10 @@ class Server(uvicorn.Server):
         if self.failure is not None:
             self.should_exit = True
         else:
+            if self.service.pipeline is not None and (
+                computing := self.service.pipeline.describe().computing
+            ):
+                _log.info("%s", computing)
             _log.info("ready")
 
 

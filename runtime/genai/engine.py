@@ -23,6 +23,7 @@ from openvino_genai import ContinuousBatchingPipeline, GenerationFinishReason
 from ov_kvcrush.config import KVCacheConfig
 from ov_kvcrush.errors import OVKVCrushError, UnsupportedError, last_line
 from ov_kvcrush.plan import KVPlan
+from ov_kvcrush.precisions import AUTO, SAME
 from ov_kvcrush.runtime.engine_metrics import EndedRequests, EndedSequences, EngineMetrics
 from ov_kvcrush.runtime.genai.eviction import (
     GenaiEviction,
@@ -98,9 +99,9 @@ class GenaiEngine(Engine):
         config: KVCacheConfig | None = None,
         properties: Mapping[str, Any] | None = None,
         limits: EngineLimits = DEFAULT_LIMITS,
-        decode_precision: str | None = None,
+        decode_precision: str = SAME,
     ) -> None:
-        if decode_precision is not None:
+        if decode_precision not in (AUTO, SAME):
             raise UnsupportedError(
                 "the genai engine decodes in the precision that it reads prompts in",
                 "Leave decode_precision out, or use the paged engine (engine='paged').",

@@ -7,20 +7,23 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from ov_kvcrush.errors import ConfigError, DeviceError
 from ov_kvcrush.gate import Gate
 from ov_kvcrush.plan import LayerGeometry
-from ov_kvcrush.precisions import LayerPrecision
+from ov_kvcrush.precisions import SAME, LayerPrecision
 from ov_kvcrush.runtime.model.batch import Batch
 from ov_kvcrush.runtime.model.compiled_graph import CompiledGraph, Forward
+from ov_kvcrush.runtime.model.decode_choice import choose_decoding
 from ov_kvcrush.runtime.model.paged_graph import read_paged_graph
 from ov_kvcrush.runtime.model.vocabulary import num_token_ids
+from ov_kvcrush.runtime.model.weights import WeightBytes
 from ov_kvcrush.runtime.pages.cache_layer import HeadGrouping, undivided
 from ov_kvcrush.runtime.pages.layout import PAGE_SIZE
 from ov_kvcrush.runtime.pages.memory import CacheMemory
 from ov_kvcrush.runtime.plugin.core import require_device, require_properties
 from ov_kvcrush.runtime.plugin.properties import (
-    DECODE_PRECISIONS,
     ENABLE_MMAP,
     INFERENCE_PRECISION,
     VALUE_GROUP_SIZE,
@@ -40,8 +43,9 @@ class PagedModel:
         precisions: of the cache, one for all layers or by layer of the model; None leaves it to the
             IR and the plugin.
         properties: of the plugin.
-        decode_precision: ``"f32"`` compiles the model once more, for inferences of few tokens: it
-            computes in f32 there, on the same cache, whatever ``properties`` say. None does not.
+        decode_precision: one of ``DECODE_PRECISIONS``. With ``"f32"`` the model is compiled once
+            more, for inferences of few tokens: it computes in f32 there, on the same cache,
+            whatever ``properties`` say.
         gate: tells of each token how much later text will want it; None for none.
         shows_states: whether ``forward`` gives the states that a gate is fitted on.
         grouping: which KV heads of a layer share a cache.
@@ -59,6 +63,7 @@ class PagedModel:
         memories: the cache by layer, once it has been reserved.
         has_gate: whether ``forward`` gives what a gate says.
         trusts_gate: whether cuts go by it unless they are told to.
+        decode_reason: why decoding computes in what it does.
 
     Raises:
         ModelError, UnsupportedError: the folder holds nothing this engine can run.
@@ -72,7 +77,7 @@ class PagedModel:
         device: str = "CPU",
         precisions: LayerPrecision | Sequence[LayerPrecision] | None = None,
         properties: Mapping[str, Any] | None = None,
-        decode_precision: str | None = None,
+        decode_precision: str = SAME,
         gate: Gate | None = None,
         shows_states: bool = False,
         grouping: HeadGrouping = undivided,
@@ -80,7 +85,6 @@ class PagedModel:
         require_cpu(device)
         properties = dict(properties or {})
         require_properties("CPU", properties)
-        _require_decode_precision(decode_precision)
         mapped = properties.pop(ENABLE_MMAP, True)
         graph = read_paged_graph(folder, mapped, shows_states, grouping)
         self.cache_layers, self.scales = graph.cache_layers, graph.scales
@@ -92,13 +96,21 @@ class PagedModel:
             by_layer = [precisions] * self.num_model_layers
         else:
             by_layer = list(precisions)
-        spare = replace(graph, model=graph.model.clone()) if decode_precision else None
+        weights = WeightBytes.of(graph.model)
+        spare = replace(graph, model=graph.model.clone()) if decode_precision != SAME else None
         self._compiled = CompiledGraph(graph, by_layer, properties, gate)
         _require_grouped_values(properties, self._compiled.precisions)
         self._decoding = self._compiled
-        if spare is not None and decode_precision != self._compiled.inference_precision:
-            _require_shared_cache(decode_precision, self._compiled.precisions)
-            properties[INFERENCE_PRECISION] = decode_precision
+        choice = choose_decoding(
+            decode_precision,
+            self._compiled.inference_precision,
+            weights,
+            self._compiled.precisions,
+            psutil.virtual_memory().available,
+        )
+        self.decode_reason = choice.reason
+        if spare is not None and choice.precision is not None:
+            properties[INFERENCE_PRECISION] = choice.precision
             self._decoding = CompiledGraph(spare, self._compiled.precisions, properties, gate)
         self.precisions = self._compiled.precisions
         self.layouts = self._compiled.layouts
@@ -159,14 +171,6 @@ def require_cpu(device: str) -> str:
     return name
 
 
-def _require_decode_precision(name: str | None) -> None:
-    if name is not None and name not in DECODE_PRECISIONS:
-        raise ConfigError(
-            f"decode_precision {name!r} is not one of {', '.join(DECODE_PRECISIONS)}",
-            "Leave it out to decode in the precision that prompts are read in.",
-        )
-
-
 def _require_dividing_groups(
     properties: Mapping[str, Any], layers: Sequence[LayerGeometry]
 ) -> None:
@@ -186,14 +190,4 @@ def _require_grouped_values(
         raise ConfigError(
             f"{VALUE_GROUP_SIZE} has no effect on values in {min(exact)}",
             "Leave it out, or store the values in u8 or u4.",
-        )
-
-
-def _require_shared_cache(name: str | None, stored: Sequence[LayerPrecision]) -> None:
-    # What is not quantized is stored in the type that is computed in.
-    kinds = {kind for layer in stored for kind in (layer.key, layer.value)}
-    for kind in sorted(kinds & {"bf16", "f32"}):
-        raise ConfigError(
-            f"decode_precision {name} does not go with a KV cache in {kind}",
-            "Store keys and values in u8 or u4, or leave decode_precision out.",
         )

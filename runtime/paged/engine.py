@@ -15,7 +15,7 @@ from openvino_genai import GenerationFinishReason
 
 from ov_kvcrush.config import KVCacheConfig
 from ov_kvcrush.errors import ConfigError
-from ov_kvcrush.precisions import describe_precisions
+from ov_kvcrush.precisions import SAME, describe_precisions
 from ov_kvcrush.runtime.engine_metrics import EngineMetrics
 from ov_kvcrush.runtime.generation.request import PromptLimits, Request, new_request
 from ov_kvcrush.runtime.interface import DEFAULT_LIMITS, Engine, EngineDescription, EngineLimits
@@ -43,6 +43,7 @@ class PagedDescription(EngineDescription):
         num_layers: of the model.
         inference_precision: type that prompts are read in.
         decode_precision: type that decoding computes in.
+        decode_reason: why.
         layer_precisions: of keys and values by ranges of layers.
         layer_shares: of the layers in the budget, or by layer of its KV heads, 1 on average over
             heads, or that they are measured at each cut; None where nothing is evicted.
@@ -52,9 +53,18 @@ class PagedDescription(EngineDescription):
     num_layers: int
     inference_precision: str
     decode_precision: str
+    decode_reason: str
     layer_precisions: dict[str, str]
     layer_shares: list[float] | list[list[float]] | str | None
     pool_bytes: int
+
+    @property
+    def computing(self) -> str:
+        """What prompts are read in, what decoding computes in, and why."""
+        prompts, decoding = self.inference_precision, self.decode_precision
+        if prompts == decoding:
+            return f"prompts and decoding in {prompts}: {self.decode_reason}"
+        return f"prompts in {prompts}, decoding in {decoding}: {self.decode_reason}"
 
 
 class PagedEngine(Engine):
@@ -79,7 +89,7 @@ class PagedEngine(Engine):
         config: KVCacheConfig | None = None,
         properties: Mapping[str, Any] | None = None,
         limits: EngineLimits = DEFAULT_LIMITS,
-        decode_precision: str | None = None,
+        decode_precision: str = SAME,
     ) -> None:
         config = config or KVCacheConfig()
         parts = set_up(folder, device, config, properties, limits, decode_precision)
@@ -233,6 +243,7 @@ class PagedEngine(Engine):
             num_layers=model.num_model_layers,
             inference_precision=model.inference_precision,
             decode_precision=model.decode_precision,
+            decode_reason=model.decode_reason,
             layer_precisions=precisions["layer_precisions"],
             layer_shares=self._budgets.describe() if self.config.evicts else None,
             pool_bytes=self.cache.max_bytes,

@@ -79,7 +79,7 @@ def set_up(
     config: KVCacheConfig,
     properties: Mapping[str, Any] | None,
     limits: EngineLimits,
-    decode_precision: str | None,
+    decode_precision: str,
     beside: SequenceOf[KVCacheConfig] = (),
 ) -> EngineParts:
     """The parts of an engine for the model in ``folder``; errors as :class:`Engine`.

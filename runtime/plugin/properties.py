@@ -14,8 +14,6 @@ from ov_kvcrush.runtime.plugin.core import core
 ENABLE_MMAP = "ENABLE_MMAP"
 INFERENCE_PRECISION = "INFERENCE_PRECISION_HINT"
 VALUE_GROUP_SIZE = "VALUE_CACHE_GROUP_SIZE"
-DECODE_PRECISIONS = ("f32",)
-"""Types that decoding can have besides the one in which prompts are read."""
 
 _HALVES = ("f16", "bf16")
 

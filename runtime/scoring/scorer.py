@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from ov_kvcrush.config import KVCacheConfig
 from ov_kvcrush.plan import KVPlan
+from ov_kvcrush.precisions import SAME
 from ov_kvcrush.runtime.eviction.interface import Eviction, NoEviction
 from ov_kvcrush.runtime.interface import EngineLimits
 from ov_kvcrush.runtime.model.batch import build_batch
@@ -57,7 +58,7 @@ class Scorer:
         policies: Mapping[str, KVCacheConfig],
         properties: Mapping[str, Any],
         chunk: int,
-        decode_precision: str | None = None,
+        decode_precision: str = SAME,
     ) -> None:
         limits = EngineLimits(max_num_batched_tokens=chunk)
         parts = set_up(

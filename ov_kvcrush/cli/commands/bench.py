@@ -21,6 +21,7 @@ from ov_kvcrush.cli.output.errors import Verbose
 from ov_kvcrush.cli.output.progress import StepProgress
 from ov_kvcrush.errors import ConfigError, OVKVCrushError
 from ov_kvcrush.evaluation.configurations import AS_EXPORTED, parse_precision
+from ov_kvcrush.precisions import AUTO
 
 if TYPE_CHECKING:
     from ov_kvcrush.benchmark.options import BenchmarkOptions
@@ -192,7 +193,7 @@ def bench(
         _option("Picture of all figures; needs the eval extra.", _OUTPUT, metavar="FILE.png"),
     ] = None,
     properties: Properties = None,
-    decode_precision: DecodePrecision = None,
+    decode_precision: DecodePrecision = AUTO,
     verbose: Verbose = False,
 ) -> None:
     """Measure a model's speed and memory, taking turns with openvino_genai.

@@ -27,6 +27,7 @@ from ov_kvcrush.cli.output.errors import Verbose
 from ov_kvcrush.cli.process import STDIN, describe_document, read_document, read_stdin
 from ov_kvcrush.config import KVCacheConfig
 from ov_kvcrush.errors import ConfigError, DeviceError, PromptError
+from ov_kvcrush.precisions import AUTO
 
 if TYPE_CHECKING:
     from ov_kvcrush.cli.chat.conversation import Conversation
@@ -81,7 +82,7 @@ def chat(
     ] = None,
     engine: EngineName = "paged",
     properties: Properties = None,
-    decode_precision: DecodePrecision = None,
+    decode_precision: DecodePrecision = AUTO,
     parse_special: ParseSpecial = False,
     context_length: ContextLength = None,
     verbose: Verbose = False,

@@ -27,6 +27,7 @@ from ov_kvcrush.cli.output.stats_line import megabytes
 from ov_kvcrush.cli.process import describe_document, read_document
 from ov_kvcrush.config import KVCacheConfig
 from ov_kvcrush.errors import ConfigError, OVKVCrushError, SessionError
+from ov_kvcrush.precisions import SAME
 from ov_kvcrush.runtime.session_files.session_lock import session_lock
 
 if TYPE_CHECKING:
@@ -107,7 +108,7 @@ def crush(
             "paged",
             kv_cache_config,
             parse_properties(properties or []),
-            None,
+            SAME,  # it decodes nothing
             parse_special,
             context_length,
         )

@@ -60,6 +60,7 @@ from ov_kvcrush.evaluation.policies import (
     FULL,
 )
 from ov_kvcrush.evaluation.suites.catalog import LENGTH, NUM_SAMPLES, SampleRequest
+from ov_kvcrush.precisions import AUTO
 
 app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
 
@@ -95,7 +96,7 @@ def evaluate(
     report: Report = None,
     plot: Plot = None,
     properties: Properties = None,
-    decode_precision: DecodePrecision = None,
+    decode_precision: DecodePrecision = AUTO,
     max_cache_size: Annotated[int | None, typer.Option(hidden=True)] = None,
     verbose: Verbose = False,
 ) -> None:

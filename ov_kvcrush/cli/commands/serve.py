@@ -24,6 +24,7 @@ from ov_kvcrush.cli.output.errors import Verbose
 from ov_kvcrush.config import KVCacheConfig
 from ov_kvcrush.errors import ConfigError, OVKVCrushError
 from ov_kvcrush.model_folder import require_graph
+from ov_kvcrush.precisions import AUTO
 from ov_kvcrush.serve.settings import ServeSettings
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def serve(
     ] = None,
     engine: EngineName = "paged",
     properties: Properties = None,
-    decode_precision: DecodePrecision = None,
+    decode_precision: DecodePrecision = AUTO,
     parse_special: ParseSpecial = False,
     context_length: ContextLength = None,
     verbose: Verbose = False,

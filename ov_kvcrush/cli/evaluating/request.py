@@ -43,7 +43,7 @@ class EvalRequest:
     prefill_factor: float | None
     chunk: int | None
     properties: dict[str, str]
-    decode_precision: str | None
+    decode_precision: str
 
     def facts(self) -> dict[str, Any]:
         """What was asked for, as JSON values."""

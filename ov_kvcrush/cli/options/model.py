@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,6 +14,7 @@ from rich.markup import escape
 
 from ov_kvcrush.config import KVCacheConfig
 from ov_kvcrush.errors import ConfigError
+from ov_kvcrush.precisions import AUTO, DECODE_PRECISIONS
 
 if TYPE_CHECKING:
     from ov_kvcrush.pipeline.llm_pipeline import LLMPipeline
@@ -39,12 +41,11 @@ Properties = Annotated[
     ),
 ]
 DecodePrecision = Annotated[
-    str | None,
+    str,
     typer.Option(
-        metavar="f32",
-        help="Decode in it, with a second copy of the weights: faster on CPUs that read prompts in "
-        "bf16 where the weights are compressed (default as prompts are read).",
-        show_default=False,
+        metavar="|".join(DECODE_PRECISIONS),
+        help="Decode in f32, with a second copy of the weights, always, never (same), or where it "
+        "is faster: on CPUs that read prompts in bf16, with compressed weights.",
     ),
 ]
 
@@ -91,16 +92,21 @@ def load_pipeline(
     engine: str,
     kv_cache_config: KVCacheConfig,
     properties: Mapping[str, str],
-    decode_precision: str | None = None,
+    decode_precision: str = AUTO,
     parse_special: bool = False,
     context_length: int | None = None,
 ) -> LLMPipeline:
-    """Load and compile the model, with a spinner on stderr where that is a terminal."""
+    """Load and compile the model.
+
+    Where stderr is a terminal it shows a spinner there, and then how long it took and what is
+    computed in.
+    """
     console = Console(file=sys.stderr)
+    begun = time.perf_counter()
     with console.status(escape(f"Loading {model_dir} on {device} …")):
         from ov_kvcrush.pipeline.llm_pipeline import LLMPipeline
 
-        return LLMPipeline(
+        pipeline = LLMPipeline(
             model_dir,
             device=device,
             config=properties,
@@ -110,3 +116,8 @@ def load_pipeline(
             parse_special=parse_special,
             context_length=context_length,
         )
+    if console.is_terminal:
+        seconds = f"Loaded in {time.perf_counter() - begun:.1f} s"
+        computing = pipeline.describe().computing
+        console.print(f"{seconds}; {computing}." if computing else f"{seconds}.", style="dim")
+    return pipeline

@@ -30,6 +30,7 @@ from ov_kvcrush.model_folder import load_tokenizer
 from ov_kvcrush.pipeline.loaded_model import model_context_length
 from ov_kvcrush.pipeline.prompt_encoder import PromptEncoder
 from ov_kvcrush.pipeline.special_tokens import added_tokens
+from ov_kvcrush.precisions import AUTO
 from ov_kvcrush.progress import Progress
 
 CHUNK = 1024
@@ -64,7 +65,7 @@ class AskingRun:
     properties: Mapping[str, str] | None = None
     prefill_factor: float = PREFILL_FACTOR
     chunk: int = CHUNK
-    decode_precision: str | None = None
+    decode_precision: str = AUTO
     together: int = TOGETHER
 
     def __post_init__(self) -> None:

@@ -27,6 +27,7 @@ from ov_kvcrush.model_folder import load_tokenizer
 from ov_kvcrush.pipeline.loaded_model import model_context_length
 from ov_kvcrush.pipeline.prompt_encoder import PromptEncoder
 from ov_kvcrush.pipeline.special_tokens import added_tokens
+from ov_kvcrush.precisions import AUTO
 from ov_kvcrush.progress import Progress
 from ov_kvcrush.runtime.scoring.scorer import Scorer
 
@@ -63,7 +64,7 @@ class FidelityRun:
     num_tokens: int = ANSWER_TOKENS
     prefill_factor: float = PREFILL_FACTOR
     chunk: int = CHUNK
-    decode_precision: str | None = None
+    decode_precision: str = AUTO
 
     def prompts(
         self,

@@ -28,7 +28,7 @@ class ScorerSettings:
     device: str
     properties: Mapping[str, str] | None
     chunk: int
-    decode_precision: str | None
+    decode_precision: str
 
     def make(
         self, configurations: Sequence[Configuration], pool_size: int

@@ -15,6 +15,7 @@ from ov_kvcrush.evaluation.fidelity.divergence import log_likelihoods
 from ov_kvcrush.evaluation.fidelity.scorers import ScorerSettings
 from ov_kvcrush.evaluation.perplexity.passages import Passage
 from ov_kvcrush.evaluation.perplexity.results import PassageResult, Told
+from ov_kvcrush.precisions import AUTO
 from ov_kvcrush.progress import Progress
 from ov_kvcrush.runtime.pages.layout import PAGE_SIZE
 from ov_kvcrush.runtime.scoring.scorer import Scorer
@@ -44,7 +45,7 @@ class PerplexityRun:
     device: str = "CPU"
     properties: Mapping[str, str] | None = None
     chunk: int = CHUNK
-    decode_precision: str | None = None
+    decode_precision: str = AUTO
 
     def check(self, passages: Sequence[Passage]) -> None:
         """Refuse before anything runs what could not be cut.

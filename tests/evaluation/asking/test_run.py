@@ -177,7 +177,7 @@ def test_nothing_is_held_behind_a_sample(needle_int8_dir: Path) -> None:
     assert prompt is not None
     # No more than it says: every page that is missing fails.
     pool = Asker.pool_size(prompt.most_tokens, together=4)
-    settings = ScorerSettings(needle_int8_dir, "CPU", F32, CHUNK, None)
+    settings = ScorerSettings(needle_int8_dir, "CPU", F32, CHUNK, "same")
     ((scorer, served),) = settings.make(COMPARED, pool)
     ends = end_tokens(needle_int8_dir, tokenizer)
     asker = Asker(scorer, reader, ends, exact, SETTINGS, CutRule(1.5, False), 4)

@@ -10,6 +10,7 @@ import pytest
 from ov_kvcrush import KVCacheConfig, LLMPipeline
 from ov_kvcrush.errors import ConfigError, UnsupportedError
 from ov_kvcrush.precisions import LayerPrecision
+from ov_kvcrush.runtime.model import decode_choice
 from ov_kvcrush.runtime.model.paged_model import PagedModel
 from ov_kvcrush.runtime.plugin.core import core
 from tests.support.batches import batch
@@ -75,8 +76,22 @@ def test_where_prompts_are_read_in_f32_nothing_is_compiled_twice(needle_int8_dir
     assert model.decode_precision == "f32"
 
 
+@pytest.mark.parametrize("is_worth_it", [True, False])
+def test_without_a_word_it_is_compiled_twice_where_that_is_faster(
+    needle_int8_dir: Path, monkeypatch: pytest.MonkeyPatch, is_worth_it: bool
+) -> None:
+    if is_worth_it:
+        monkeypatch.setattr(decode_choice, "_LEAST_BYTES", 0)
+    pipe = LLMPipeline(needle_int8_dir, config=BF16)
+    found = pipe.describe()
+    if is_worth_it:
+        assert found.computing.startswith("prompts in bf16, decoding in f32: faster; ")
+    else:
+        assert found.computing.startswith("prompts and decoding in bf16: with ")
+
+
 def test_a_wrong_precision_is_refused_in_one_line(needle_int8_dir: Path) -> None:
-    with pytest.raises(ConfigError, match=r"decode_precision 'f16' is not one of f32"):
+    with pytest.raises(ConfigError, match=r"decode_precision 'f16' is not one of auto"):
         PagedModel(needle_int8_dir, decode_precision="f16")
     stored = LayerPrecision("bf16", "bf16")
     with pytest.raises(ConfigError, match=r"decode_precision f32 .* cache in bf16"):
