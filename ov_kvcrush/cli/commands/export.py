@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import click
 import typer
@@ -13,6 +14,10 @@ from typer.core import TyperCommand
 
 from ov_kvcrush.cli.output.errors import Verbose
 from ov_kvcrush.errors import ConfigError
+
+if TYPE_CHECKING:
+    from ov_kvcrush.export.weight_speeds import WeightSpeed
+    from ov_kvcrush.plan import KVPlan
 
 app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
 
@@ -272,7 +277,16 @@ def _export(given: dict[str, Any], dry_run: bool, as_json: bool, verbose: bool) 
         print(f"interrupted: nothing was written to {options.output}", file=sys.stderr)
         raise
     show = print_summary_as_json if as_json else print_summary
-    show(plan, options.output, dry_run)
+    show(plan, options.output, dry_run, _weight_speeds(plan))
+
+
+def _weight_speeds(plan: KVPlan) -> Mapping[str, WeightSpeed]:
+    """Of formats on this machine; none where the model does not tell how wide it is."""
+    if not plan.layers:
+        return {}
+    from ov_kvcrush.export.weight_speeds import measure_weight_speeds
+
+    return measure_weight_speeds(plan.layers, float(plan.weights.get("size_bytes", 0)))
 
 
 def _set_precisions(given: dict[str, Any], both: str | None) -> None:

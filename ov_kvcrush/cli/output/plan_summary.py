@@ -4,36 +4,88 @@ from __future__ import annotations
 
 import json
 import shlex
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
 from ov_kvcrush.cli.output.console import print_rows, table_console
-from ov_kvcrush.cli.output.plan_rows import BUDGET, gate_bytes, plan_figures, plan_rows
+from ov_kvcrush.cli.output.plan_rows import (
+    BUDGET,
+    Rows,
+    gate_bytes,
+    plan_figures,
+    plan_rows,
+)
 from ov_kvcrush.model_folder import has_chat_template
 from ov_kvcrush.plan import KVPlan
 from ov_kvcrush.plan_records import Calibration
 from ov_kvcrush.precisions import LayerPrecision
 
+if TYPE_CHECKING:
+    from ov_kvcrush.export.weight_speeds import WeightSpeed
 
-def print_summary(plan: KVPlan, output: Path, is_estimate: bool = False) -> None:
-    """Print what an export or a calibration made, or an export would make, on stdout."""
+_NO_SPEEDS: Mapping[str, WeightSpeed] = MappingProxyType({})
+_MEASURED_BY = "int8"
+
+
+def print_summary(
+    plan: KVPlan,
+    output: Path,
+    is_estimate: bool = False,
+    speeds: Mapping[str, WeightSpeed] = _NO_SPEEDS,
+) -> None:
+    """Print what an export or a calibration made, or an export would make, on stdout.
+
+    Args:
+        plan: of the model.
+        output: its folder.
+        is_estimate: whether nothing has been made.
+        speeds: of weight formats on this machine, where they were measured.
+    """
     title = f"{output} (estimated, nothing was exported)" if is_estimate else str(output)
     folder = shlex.quote(f"./{output}" if str(output).startswith("-") else str(output))
     command = f"ov-kvcrush chat {folder} --max-cache-size {BUDGET}"
     can_chat = not is_estimate and has_chat_template(output)
     following = f"Next: {command}" if can_chat else ""
-    print_rows(title, plan_rows(plan, gate_bytes(plan, output)))
+    rows = plan_rows(plan, gate_bytes(plan, output))
+    print_rows(title, [*rows, *weight_speed_rows(speeds)])
     if plan.calibration:
         print_calibration(plan.calibration, plan.precisions)
     if following:
         print(following)
 
 
-def print_summary_as_json(plan: KVPlan, output: Path, is_estimate: bool = False) -> None:
-    """Print the same on stdout as one JSON object, as ``plan_figures`` has it."""
-    summary = {"output": str(output), "is_estimate": is_estimate}
+def print_summary_as_json(
+    plan: KVPlan,
+    output: Path,
+    is_estimate: bool = False,
+    speeds: Mapping[str, WeightSpeed] = _NO_SPEEDS,
+) -> None:
+    """Print the same on stdout as one JSON object, as ``plan_figures`` has it.
+
+    Seconds of weight formats are ``weight_speeds``.
+    """
+    summary: dict[str, Any] = {"output": str(output), "is_estimate": is_estimate}
+    summary["weight_speeds"] = {name: asdict(speed) for name, speed in speeds.items()}
     print(json.dumps(summary | plan_figures(plan, gate_bytes(plan, output)), indent=2))
+
+
+def weight_speed_rows(speeds: Mapping[str, WeightSpeed]) -> Rows:
+    """Times of weight formats in multiples of int8's, for decoding and for prompts."""
+    if not speeds:
+        return []
+    base = speeds[_MEASURED_BY]
+    parts = [
+        f"{name} {speed.token / base.token:.2f} and {speed.prompt / base.prompt:.2f}"
+        for name, speed in speeds.items()
+        if name != _MEASURED_BY
+    ]
+    told = f"{', '.join(parts)} of {_MEASURED_BY}'s time for a token and for a prompt"
+    return [("Weights on this CPU", told)]
 
 
 def print_calibration(calibration: Calibration, chosen: tuple[LayerPrecision, ...]) -> None:

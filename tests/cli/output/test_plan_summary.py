@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from ov_kvcrush.cli.output.plan_summary import print_summary, print_summary_as_json
+from ov_kvcrush.export.weight_speeds import WeightSpeed
 from ov_kvcrush.model_folder import TEMPLATE_FILE
 from tests.support.plans import plan_of, with_shares
 
@@ -37,6 +38,22 @@ def test_a_sliding_window_bounds_what_a_layer_takes_with_a_budget(
         "8192": 100 * (1024 + 128 + 32 + 8192),
         "32768": 100 * (1024 + 128 + 32 + 10_000 + 32),
     }
+
+
+def test_weight_formats_are_told_in_multiples_of_int8(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    speeds = {
+        "int4": WeightSpeed(0.003, 0.055),
+        "int8": WeightSpeed(0.004, 0.05),
+        "fp16": WeightSpeed(0.008, 0.04),
+    }
+    print_summary(plan_of(0), tmp_path, speeds=speeds)
+    told = "int4 0.75 and 1.10, fp16 2.00 and 0.80 of int8's time for a token and for a prompt"
+    assert told in " ".join(capsys.readouterr().out.split())
+    print_summary_as_json(plan_of(0), tmp_path, speeds=speeds)
+    summary = json.loads(capsys.readouterr().out)
+    assert summary["weight_speeds"]["int4"] == {"token": 0.003, "prompt": 0.055}
 
 
 def test_chat_is_recommended_only_where_there_is_a_chat_template(
