@@ -137,7 +137,9 @@ class GenaiEngine(Engine):
             ) from error
         self._running: dict[int, Running] = {}
         self._num_requests = 0
-        self._ended = EndedSequences(num_preemptions=None)
+        self._ended = EndedSequences(
+            num_drafted_tokens=None, num_accepted_tokens=None, num_preemptions=None
+        )
         self._ended_requests = EndedRequests()
         planned = 0
         if plan is not None and self._precision is not None and self._device == "CPU":
