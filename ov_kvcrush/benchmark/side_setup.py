@@ -33,6 +33,7 @@ class SideSetup:
         max_num_seqs: sequences that run at once.
         properties: of the plugin.
         decode_precision: of our engine, as ``LLMPipeline`` has it.
+        prompt_lookup: likewise.
     """
 
     engine: str
@@ -46,6 +47,7 @@ class SideSetup:
     max_num_seqs: int
     properties: Mapping[str, str] = field(default_factory=dict)
     decode_precision: str | None = None
+    prompt_lookup: int = 0
 
     @property
     def evicts(self) -> bool:

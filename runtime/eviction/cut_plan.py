@@ -90,7 +90,7 @@ class CutPlanner:
         return None
 
     def stretch(self, sequence: Sequence) -> int:
-        """How many tokens ``sequence`` can take in until the next cut is due, with the last of them.
+        """How many tokens ``sequence`` can take in up to the one at which the next cut is due.
 
         As many as it likes where none will be.
         """

@@ -56,18 +56,22 @@ def make_drafter(config: GenerationConfig, most: int) -> Drafter | None:
         config: its ``num_assistant_tokens`` goes before ``most``, and ``max_ngram_size`` bounds
             the matches.
         most: tokens of a draft; 0 where there are none.
-
-    Raises:
-        UnsupportedError: ``config`` asks for drafts, and there are none.
     """
-    asked = config.num_assistant_tokens or 0
-    if (asked or config.max_ngram_size) and not most:
-        name = "num_assistant_tokens" if asked else "max_ngram_size"
-        raise UnsupportedError(
-            f"{name} is {asked or config.max_ngram_size}, and the model was loaded without "
-            "prompt lookup",
-            f"Leave {name} out, or load the model with prompt_lookup=True (--prompt-lookup 10).",
-        )
     if not most:
         return None
-    return Drafter(asked or most, config.max_ngram_size or LONGEST_MATCH)
+    return Drafter(config.num_assistant_tokens or most, config.max_ngram_size or LONGEST_MATCH)
+
+
+def require_drafts(config: GenerationConfig, most: int) -> None:
+    """Refuse settings of drafts where none are made: ``most`` is 0.
+
+    Raises:
+        UnsupportedError: ``config`` has some.
+    """
+    for name in ("num_assistant_tokens", "max_ngram_size"):
+        value = getattr(config, name)
+        if value and not most:
+            raise UnsupportedError(
+                f"{name} is {value}, and the model was loaded without prompt lookup",
+                f"Leave {name} out, or load the model with prompt_lookup=True.",
+            )

@@ -65,11 +65,7 @@ class Drafting:
             compile_taking_back()
 
     def begin(self, request: Request) -> None:
-        """Let drafts be made for ``request``, as its settings want them.
-
-        Raises:
-            UnsupportedError: they want some, and none are made.
-        """
+        """Let drafts be made for ``request``, as its settings want them."""
         for generation in request.generations:
             generation.drafter = make_drafter(request.config, self.most)
 

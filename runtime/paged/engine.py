@@ -17,6 +17,7 @@ from ov_kvcrush.config import KVCacheConfig
 from ov_kvcrush.errors import ConfigError
 from ov_kvcrush.precisions import describe_precisions
 from ov_kvcrush.runtime.engine_metrics import EngineMetrics
+from ov_kvcrush.runtime.generation.drafter import require_drafts
 from ov_kvcrush.runtime.generation.request import PromptLimits, Request, new_request
 from ov_kvcrush.runtime.interface import DEFAULT_LIMITS, Engine, EngineDescription, EngineLimits
 from ov_kvcrush.runtime.model.batch import Batch, build_batch
@@ -133,6 +134,7 @@ class PagedEngine(Engine):
         owner: str = "",
     ) -> Request:
         """Queue a prompt. See :class:`ov_kvcrush.runtime.interface.Engine`."""
+        require_drafts(config, self._limits.prompt_lookup)
         request = new_request(
             self._num_requests, prompt_ids, config, self._tokenizer, session, self._prompt_limits
         )

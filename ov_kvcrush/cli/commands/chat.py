@@ -18,6 +18,7 @@ from ov_kvcrush.cli.options.model import (
     EngineName,
     ModelDir,
     ParseSpecial,
+    PromptLookup,
     Properties,
     load_pipeline,
     parse_properties,
@@ -84,6 +85,7 @@ def chat(
     decode_precision: DecodePrecision = None,
     parse_special: ParseSpecial = False,
     context_length: ContextLength = None,
+    prompt_lookup: PromptLookup = 0,
     verbose: Verbose = False,
     *,
     kv_cache_config: KVCacheConfig,
@@ -130,6 +132,7 @@ def chat(
             decode_precision,
             parse_special,
             context_length,
+            prompt_lookup,
         )
         from ov_kvcrush.cli.chat.conversation import Conversation
         from ov_kvcrush.cli.chat.terminal import ChatTerminal

@@ -47,7 +47,16 @@ DecodePrecision = Annotated[
         show_default=False,
     ),
 ]
-
+PromptLookup = Annotated[
+    int,
+    typer.Option(
+        metavar="TOKENS",
+        help="Guess up to so many tokens a step from the text so far, where that is faster: copied "
+        "and edited text comes in a fraction of the time, answers stay the same (0 is off).",
+        min=0,
+        show_default=False,
+    ),
+]
 ParseSpecial = Annotated[
     bool,
     typer.Option(
@@ -94,6 +103,7 @@ def load_pipeline(
     decode_precision: str | None = None,
     parse_special: bool = False,
     context_length: int | None = None,
+    prompt_lookup: int = 0,
 ) -> LLMPipeline:
     """Load and compile the model, with a spinner on stderr where that is a terminal."""
     console = Console(file=sys.stderr)
@@ -109,4 +119,5 @@ def load_pipeline(
             decode_precision=decode_precision,
             parse_special=parse_special,
             context_length=context_length,
+            prompt_lookup=prompt_lookup,
         )
