@@ -62,9 +62,7 @@ def test_whatever_comes_true_what_is_lost_is_bounded(steps: list[tuple[int, int]
     st.lists(st.tuples(st.integers(0, 16), st.integers(0, 12)), min_size=1, max_size=8),
     st.floats(0.0, 1.0),
 )
-def test_drafts_stay_within_their_limits(
-    sequences: list[tuple[int, int]], each_row: float
-) -> None:
+def test_drafts_stay_within_their_limits(sequences: list[tuple[int, int]], each_row: float) -> None:
     matches, limits = zip(*sequences, strict=True)
     records = [DraftRecord() for _ in sequences]
     counts = share_out(

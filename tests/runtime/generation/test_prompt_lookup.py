@@ -22,7 +22,9 @@ def searched(tokens: list[int], longest: int, count: int) -> Draft:
     best, match = -1, 0
     for place in reversed(places[-_MOST_PLACES:]):
         length = 0
-        while length < min(longest, place) and tokens[place - length - 1] == tokens[end - 1 - length]:
+        while (
+            length < min(longest, place) and tokens[place - length - 1] == tokens[end - 1 - length]
+        ):
             length += 1
         if length > match:
             best, match = place, length

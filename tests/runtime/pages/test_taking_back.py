@@ -1,4 +1,4 @@
-"""Pages out of which wrong drafts are taken: what else lies in them is as if they had never been."""
+"""Pages out of which wrong drafts are taken: the rest is as if they had never been there."""
 
 from __future__ import annotations
 
@@ -17,11 +17,12 @@ from tests.support.batches import batch
 from tests.support.engines import F32, prompt_of
 
 NUM_DRAFTS = 8
+PAGES = [0, 1, 2, 3]
 
 
 def model_of(folder: Path, kind: str) -> PagedModel:
     model = PagedModel(folder, precisions=LayerPrecision(kind, kind), properties=F32)
-    model.reserve([4] * len(model.layers))
+    model.reserve([len(PAGES)] * len(model.layers))
     return model
 
 
@@ -30,7 +31,7 @@ def keys_of(model: PagedModel, length: int) -> list[NDArray[np.float32]]:
         read_all_keys(
             memory.keys,
             KEY_KINDS[memory.layout.key_type],
-            np.arange(4, dtype=np.int32),
+            np.array(PAGES, np.int32),
             length,
             memory.layout.key_head_size,
         )
@@ -39,42 +40,34 @@ def keys_of(model: PagedModel, length: int) -> list[NDArray[np.float32]]:
 
 
 @pytest.mark.parametrize("kind", ["u8", "u4"])
-@pytest.mark.parametrize("length", [40, 58, 63, 64])
-@pytest.mark.parametrize("num_true", [1, 3, 8])
-def test_true_keys_lie_there_as_finely_as_without_drafts(
-    needle_int8_dir: Path, kind: str, length: int, num_true: int
+@pytest.mark.parametrize("num_true", [1, 3])
+def test_keys_stay_as_fine_as_without_drafts(
+    needle_int8_dir: Path, kind: str, num_true: int
 ) -> None:
-    tokens = prompt_of(length + num_true, 1)
-    wrong = prompt_of(1 + NUM_DRAFTS - num_true, 2)
-    found: dict[str, list[NDArray[np.float32]]] = {}
-    for way in ("without", "put right", "left"):
-        model = model_of(needle_int8_dir, kind)
-        model.forward(batch(model, tokens[:length], 0, []))
-        pages = [OpenPage(memory, [0, 1, 2, 3], length) for memory in model.memories]
-        before = [memory.keys[: length // PAGE_SIZE].copy() for memory in model.memories]
-        if way == "without":
-            for place in range(length, length + num_true):
-                model.forward(batch(model, [tokens[place]], place, []))
-        else:
-            model.forward(batch(model, tokens[length:] + wrong, length, []))
-        if way == "put right":
-            for page in pages:
-                page.take_back(1 + NUM_DRAFTS, num_true)
-        for memory, kept in zip(model.memories, before, strict=True):
-            np.testing.assert_array_equal(memory.keys[: len(kept)], kept)
-        found[way] = keys_of(model, length + num_true)
+    first, end = 40, 94
+    tokens, random = prompt_of(end, 1), np.random.default_rng(2)
     exact = model_of(needle_int8_dir, "f32")
     exact.forward(batch(exact, tokens, 0, []))
-    wanted = keys_of(exact, length + num_true)
-
-    def error(way: str) -> float:
-        last = slice((length + num_true - 1) // PAGE_SIZE * PAGE_SIZE, None)
-        pairs = zip(found[way], wanted, strict=True)
-        # The deeper layers' keys depend on what was rounded before them.
-        return float(np.mean([np.abs(a - b)[:, last].mean() for a, b in list(pairs)[:1]]))
-
-    assert error("put right") <= error("left") * 1.001
-    assert error("put right") <= error("without") * 1.6
+    errors: dict[str, float] = {}
+    for way in ("without", "put right", "left"):
+        model = model_of(needle_int8_dir, kind)
+        model.forward(batch(model, tokens[:first], 0, []))
+        for place in range(first, end, num_true):
+            known = tokens[place : place + num_true]
+            pages = [OpenPage(memory, PAGES, place) for memory in model.memories]
+            before = [memory.keys[: place // PAGE_SIZE].copy() for memory in model.memories]
+            wrong = [] if way == "without" else random.integers(8, 5000, NUM_DRAFTS).tolist()
+            model.forward(batch(model, known + wrong, place, []))
+            if way == "put right":
+                for page in pages:
+                    page.take_back(len(known + wrong), num_true)
+            for memory, kept in zip(model.memories, before, strict=True):
+                np.testing.assert_array_equal(memory.keys[: len(kept)], kept)
+        # In the first layer keys do not depend on what was rounded before them.
+        found, wanted = keys_of(model, end)[0], keys_of(exact, end)[0]
+        errors[way] = float(np.abs(found - wanted)[:, first:].mean())
+    assert errors["put right"] < 0.9 * errors["left"]
+    assert errors["put right"] < 1.25 * errors["without"]
 
 
 @pytest.mark.parametrize("kind", ["u8", "u4"])
@@ -83,7 +76,7 @@ def test_what_lay_there_before_keeps_its_bytes_where_nothing_outside_its_range_c
 ) -> None:
     model, tokens = model_of(needle_int8_dir, kind), prompt_of(50, 1)
     model.forward(batch(model, tokens, 0, []))
-    pages = [OpenPage(memory, [0, 1, 2, 3], 50) for memory in model.memories]
+    pages = [OpenPage(memory, PAGES, 50) for memory in model.memories]
     before = [memory.keys[1].copy() for memory in model.memories]
     # A token that lies there already has, in the first layer, nearly the key that it had.
     model.forward(batch(model, [tokens[40], *prompt_of(NUM_DRAFTS, 2)], 50, []))
