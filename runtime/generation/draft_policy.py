@@ -90,12 +90,15 @@ def share_out(
         for place, record in enumerate(records)
         if matches[place] and limits[place] > 0 and record.credit > 0
     ]
+    counts = [0] * num_sequences
+    if not able:
+        return counts
     candidates: list[tuple[float, int]] = []
     for place in able:
         chance = records[place].chance(matches[place])
         candidates += [(chance**n, place) for n in range(1, limits[place] + 1)]
     candidates.sort(key=lambda one: -one[0])
-    counts, taken = [0] * num_sequences, [0] * num_sequences
+    taken = list(counts)
     expected, best = float(num_sequences), num_sequences * (1.0 + _LEAST_GAIN)
     for number, (chance, place) in enumerate(candidates, start=1):
         taken[place] += 1

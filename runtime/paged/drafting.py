@@ -102,8 +102,9 @@ class Drafting:
             return
         num_sequences, num_rows = len(batch.chunks), len(batch.input_ids)
         self._costs.note(num_sequences, num_rows, seconds)
-        num_drafts = num_rows - num_sequences
-        lost = num_sequences * (self._costs.ratio(num_sequences, num_rows) - 1.0)
+        num_drafts, lost = num_rows - num_sequences, 0.0
+        if num_drafts:
+            lost = num_sequences * (self._costs.ratio(num_sequences, num_rows) - 1.0)
         for chunk in batch.chunks:
             guess, drafted = self._guesses[chunk.sequence], len(chunk.drafts)
             part = lost * drafted / num_drafts if num_drafts else 0.0
