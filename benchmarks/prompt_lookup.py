@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import numpy as np
 import openvino as ov
@@ -36,7 +37,7 @@ TASKS = {
     "edit": f"Rename the class Tail to Newest and print all of it:\n```python\n{CODE[:3000]}\n```",
     "story": "Write a long story about a lighthouse keeper who finds a whale on the beach.",
 }
-_SAMPLED = {"do_sample": True, "temperature": 1.0, "rng_seed": 1}
+_SAMPLED: dict[str, Any] = {"do_sample": True, "temperature": 1.0, "rng_seed": 1}
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,8 @@ def main() -> None:
     for name in sides:
         table.add_column(name, justify="right")
     table.add_column("same text", justify="right")
-    for task, settings in (("copy", {}), ("edit", {}), ("story", {}), ("story", _SAMPLED)):
+    asked: list[tuple[str, dict[str, Any]]] = [(task, {}) for task in TASKS]
+    for task, settings in [*asked, ("story", _SAMPLED)]:
         prompt = tokenizer.apply_chat_template(
             [{"role": "user", "content": TASKS[task]}], add_generation_prompt=True
         )
@@ -132,14 +134,14 @@ def genai_side(folder: Path, tokenizer: Tokenizer, properties: dict[str, str], d
     """openvino_genai's pipeline, the same."""
     scheduler = SchedulerConfig()
     scheduler.cache_size = 1
-    lookup = {"prompt_lookup": True} if drafts else {}
+    lookup: dict[str, Any] = {"prompt_lookup": True} if drafts else {}
     pipeline = ContinuousBatchingPipeline(
         folder, tokenizer, scheduler, "CPU", **properties, **lookup
     )
 
     def answer(prompt: list[int], config: GenerationConfig) -> Answer:
         if drafts:
-            settings = {
+            settings: dict[str, Any] = {
                 name: getattr(config, name)
                 for name in ("max_new_tokens", "ignore_eos", "do_sample", "temperature", "rng_seed")
             }

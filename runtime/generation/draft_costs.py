@@ -10,8 +10,8 @@ import numpy as np
 # Of as many steps of a kind the middle one counts: what else the machine does makes some longer.
 _STEPS = 5
 
-# Until it is known, rather too much: with the second row what were products of a matrix and a vector
-# are products of matrices, and every row adds a little.
+# Until it is known, rather too much: with the second row what were products of a matrix and a
+# vector are products of matrices, and every row adds a little.
 _FIRST_ROW, _EACH_ROW = 0.2, 0.08
 
 

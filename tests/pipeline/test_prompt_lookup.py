@@ -47,7 +47,7 @@ def test_it_is_on_off_or_a_number_of_tokens(needle_int8_dir: Path, given: Any, c
 
 
 def test_streams_have_every_token_of_a_step(needle_f32_dir: Path) -> None:
-    pipe = LLMPipeline(needle_f32_dir, prompt_lookup=True, **F32)
+    pipe = LLMPipeline(needle_f32_dir, prompt_lookup=True, config=F32)
     wanted = pipe.generate(TEXT, max_new_tokens=30, ignore_eos=True, apply_chat_template=False)
     tokens = pipe.get_tokenizer().encode(TEXT + str(wanted)).input_ids.data[0].tolist()
     pieces: list[str] = []
@@ -66,20 +66,20 @@ def test_streams_have_every_token_of_a_step(needle_f32_dir: Path) -> None:
 
 def test_an_async_pipeline_drafts_too(needle_f32_dir: Path) -> None:
     async def answers() -> list[str]:
-        async with AsyncLLMPipeline(needle_f32_dir, prompt_lookup=True, **F32) as pipe:
+        async with AsyncLLMPipeline(needle_f32_dir, prompt_lookup=True, config=F32) as pipe:
             asked = [pipe.generate(TEXT, max_new_tokens=20) for _ in range(2)]
             results = await asyncio.gather(*asked)
             assert pipe.describe().to_dict()["prompt_lookup"] == DEFAULT_DRAFTS
             return [result.texts[0] for result in results]
 
-    plain = LLMPipeline(needle_f32_dir, **F32).generate(TEXT, max_new_tokens=20)
+    plain = LLMPipeline(needle_f32_dir, config=F32).generate(TEXT, max_new_tokens=20)
     assert asyncio.run(answers()) == [plain, plain]
 
 
 def test_the_genai_engine_looks_prompts_up_where_nothing_is_evicted(needle_f32_dir: Path) -> None:
-    pipe = LLMPipeline(needle_f32_dir, engine="genai", prompt_lookup=4, **F32)
+    pipe = LLMPipeline(needle_f32_dir, engine="genai", prompt_lookup=4, config=F32)
     assert pipe.describe().to_dict()["prompt_lookup"] == 4
-    plain = LLMPipeline(needle_f32_dir, **F32).generate(TEXT, max_new_tokens=30)
+    plain = LLMPipeline(needle_f32_dir, config=F32).generate(TEXT, max_new_tokens=30)
     assert pipe.generate(TEXT, max_new_tokens=30) == plain
     with pytest.raises(UnsupportedError, match="gives one answer, and num_return_sequences is 2"):
         pipe.generate(TEXT, max_new_tokens=3, do_sample=True, num_return_sequences=2)
