@@ -11,6 +11,7 @@ import pytest
 
 from ov_kvcrush.runtime.generation.drafter import Drafter
 from ov_kvcrush.runtime.generation.prompt_lookup import Draft
+from ov_kvcrush.runtime.model.paged_model import MOST_DECODE_TOKENS
 from ov_kvcrush.runtime.paged import drafting
 
 LENGTH = 7
@@ -46,7 +47,7 @@ def guesses(answers: Sequence[list[int]], share_true: float = 0.8) -> Iterator[N
         return Guessing(most) if most else None
 
     def all_of_them(records: Any, matches: Any, limits: Sequence[int], ratio: Any) -> list[int]:
-        room = drafting.MOST_DECODE_TOKENS - len(limits)
+        room = MOST_DECODE_TOKENS - len(limits)
         return [min(limit, room // len(limits)) for limit in limits]
 
     with pytest.MonkeyPatch.context() as patch:
