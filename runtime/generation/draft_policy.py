@@ -76,7 +76,8 @@ def share_out(
     """How many tokens are drafted for each of the sequences of a step.
 
     Those likeliest to come true are drafted first, as long as a step with them gives more tokens in
-    the same time. Where none would pay, one sequence that can afford it tries.
+    the same time, and as long as the sequences can afford that none does. Where none would pay, one
+    sequence that can afford it tries.
 
     Args:
         records: of the sequences.
@@ -98,12 +99,16 @@ def share_out(
         chance = records[place].chance(matches[place])
         candidates += [(chance**n, place) for n in range(1, limits[place] + 1)]
     candidates.sort(key=lambda one: -one[0])
+    affordable = sum(records[place].credit for place in able)
     taken = list(counts)
     expected, best = float(num_sequences), num_sequences * (1.0 + _LEAST_GAIN)
     for number, (chance, place) in enumerate(candidates, start=1):
+        longer = ratio(num_sequences + number)
+        if num_sequences * (longer - 1.0) > affordable:
+            break
         taken[place] += 1
         expected += chance
-        pace = expected / ratio(num_sequences + number)
+        pace = expected / longer
         if pace > best:
             best, counts = pace, list(taken)
     if any(counts):
