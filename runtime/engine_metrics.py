@@ -75,6 +75,8 @@ class EndedSequences:
         num_prompt_tokens: tokens of their prompts.
         num_reused_tokens: those of them that were in the cache already.
         num_generated_tokens: tokens generated.
+        num_drafted_tokens: tokens that were guessed; None where the engine does not tell.
+        num_accepted_tokens: those of them that were right; likewise.
         num_kept_tokens: tokens in the cache when they ended, of the average KV head.
         num_evicted_tokens: tokens that were no longer.
         num_preemptions: how often a cache had to be given up and computed again; None where the
@@ -88,6 +90,8 @@ class EndedSequences:
     num_prompt_tokens: int = 0
     num_reused_tokens: int = 0
     num_generated_tokens: int = 0
+    num_drafted_tokens: int | None = 0
+    num_accepted_tokens: int | None = 0
     num_kept_tokens: int = 0
     num_evicted_tokens: int = 0
     num_preemptions: int | None = 0
@@ -108,6 +112,9 @@ class EndedSequences:
         self.num_generated_tokens += metrics.num_generated_tokens
         self.num_kept_tokens += metrics.kv_tokens
         self.num_evicted_tokens += metrics.num_evicted_tokens
+        if self.num_drafted_tokens is not None and self.num_accepted_tokens is not None:
+            self.num_drafted_tokens += metrics.num_drafted_tokens
+            self.num_accepted_tokens += metrics.num_accepted_tokens
         if self.num_preemptions is not None:
             self.num_preemptions += metrics.num_preemptions
         if metrics.num_generated_tokens:
@@ -197,6 +204,8 @@ class EngineMetrics:
                 "prompt": ended.num_prompt_tokens,
                 "reused": ended.num_reused_tokens,
                 "generated": ended.num_generated_tokens,
+                "drafted": ended.num_drafted_tokens,
+                "accepted": ended.num_accepted_tokens,
                 "kept": ended.num_kept_tokens,
                 "evicted": ended.num_evicted_tokens,
             },

@@ -38,12 +38,15 @@ class EngineLimits:
         pool_bytes: size of the page pool where ``KVCacheConfig.pool_size`` does not say it; 0 is
             automatic.
         context_length: tokens of a prompt and its answer; 0 does not bound them.
+        prompt_lookup: tokens that a step may guess of a sequence, from its own text, to compute
+            them with the one that is known; 0 for none.
     """
 
     max_num_batched_tokens: int = 2048
     max_num_seqs: int = 64
     pool_bytes: int = 0
     context_length: int = 0
+    prompt_lookup: int = 0
 
     def __post_init__(self) -> None:
         """Refuse what cannot be counted.

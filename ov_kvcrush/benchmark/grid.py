@@ -161,6 +161,7 @@ def _setup(
         max_num_seqs=max(DEFAULT_LIMITS.max_num_seqs, *(w.num_requests for w in workloads)),
         properties=options.properties,
         decode_precision=options.decode_precision if is_ours(engine) else SAME,
+        prompt_lookup=options.prompt_lookup if is_ours(engine) else 0,
     )
     setup.cache_config()  # refuses what does not go together
     for workload in workloads:

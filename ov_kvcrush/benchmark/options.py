@@ -37,6 +37,7 @@ class BenchmarkOptions:
             prompts at openvino_genai, as its ``LLMPipeline`` reads them.
         properties: of the plugin.
         decode_precision: of our engine.
+        prompt_lookup: likewise.
         quick: short prompts and answers, one turn and one order, where nothing else is asked for.
 
     Raises:
@@ -58,6 +59,7 @@ class BenchmarkOptions:
     max_num_batched_tokens: int | None = None
     properties: Mapping[str, str] = field(default_factory=dict)
     decode_precision: str = AUTO
+    prompt_lookup: int = 0
     quick: bool = False
 
     def __post_init__(self) -> None:

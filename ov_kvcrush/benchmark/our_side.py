@@ -34,7 +34,11 @@ class OurSide(Side):
             setup.device,
             config=setup.cache_config(),
             properties={**setup.properties, "INFERENCE_NUM_THREADS": setup.num_threads},
-            limits=EngineLimits(setup.max_num_batched_tokens, setup.max_num_seqs),
+            limits=EngineLimits(
+                setup.max_num_batched_tokens,
+                setup.max_num_seqs,
+                prompt_lookup=setup.prompt_lookup,
+            ),
             decode_precision=setup.decode_precision,
         )
         self.vocabulary = self._engine.model.num_token_ids or VOCABULARY_WHERE_UNKNOWN

@@ -34,6 +34,7 @@ class SideSetup:
         max_num_seqs: sequences that run at once.
         properties: of the plugin.
         decode_precision: of our engine, as ``LLMPipeline`` has it.
+        prompt_lookup: likewise.
     """
 
     engine: str
@@ -47,6 +48,7 @@ class SideSetup:
     max_num_seqs: int
     properties: Mapping[str, str] = field(default_factory=dict)
     decode_precision: str = SAME
+    prompt_lookup: int = 0
 
     @property
     def evicts(self) -> bool:

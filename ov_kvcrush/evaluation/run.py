@@ -53,6 +53,7 @@ class Evaluation:
         prefill_factor: ``prefill_budget`` as a multiple of the budget; None is the config's own.
         chunk: tokens of a prompt that are read at once; None is the pipeline's own.
         decode_precision: of the paged engine, as ``LLMPipeline`` has it.
+        prompt_lookup: likewise.
     """
 
     model_dir: Path
@@ -61,6 +62,7 @@ class Evaluation:
     prefill_factor: float | None = None
     chunk: int | None = None
     decode_precision: str = AUTO
+    prompt_lookup: int = 0
 
     def read(self, examples: Sequence[Example]) -> list[Document]:
         """Count the tokens of ``examples``.
@@ -168,6 +170,7 @@ class Evaluation:
             max_num_batched_tokens=self.chunk,
             engine=configuration.engine,
             decode_precision=self.decode_precision if configuration.engine == "paged" else SAME,
+            prompt_lookup=self.prompt_lookup if configuration.engine == "paged" else 0,
         )
 
 

@@ -11,6 +11,7 @@ from openvino_genai import AdapterConfig, AggregationMode, SchedulerConfig, Toke
 
 from ov_kvcrush.config import KVCacheConfig
 from ov_kvcrush.errors import ConfigError, UnsupportedError
+from ov_kvcrush.runtime.generation.drafter import DEFAULT_DRAFTS
 from ov_kvcrush.runtime.interface import EngineLimits
 from ov_kvcrush.runtime.pages.layout import PAGE_SIZE
 from ov_kvcrush.runtime.plugin.given_properties import read_switch
@@ -77,8 +78,6 @@ def plugin_properties(given: Mapping[str, Any]) -> dict[str, Any]:
         )
     if backend != "PA":
         raise ConfigError(f"ATTENTION_BACKEND {backend!r} is not known", "It takes 'PA'.")
-    if read_switch("prompt_lookup", properties.pop("prompt_lookup", False)):
-        raise _not_served("prompt_lookup", "prompt lookup decoding is")
     if properties.pop("draft_model", None) is not None:
         raise _not_served("draft_model", "speculative decoding is")
     adapters = properties.pop("adapters", None)
@@ -86,6 +85,23 @@ def plugin_properties(given: Mapping[str, Any]) -> dict[str, Any]:
     if adapters is not None and not is_empty:
         raise _not_served("adapters", "LoRA adapters are")
     return properties
+
+
+def read_prompt_lookup(given: object) -> int:
+    """Tokens of a draft that ``prompt_lookup`` asks for; 0 for none.
+
+    Raises:
+        ConfigError: it is neither on, off, nor a number of tokens.
+    """
+    word = str(given)
+    if word.isdecimal():
+        return int(word)
+    try:
+        return DEFAULT_DRAFTS if read_switch("prompt_lookup", given) else 0
+    except ConfigError:
+        raise ConfigError(
+            f"prompt_lookup is {given!r}; it takes True, False, or a number of tokens"
+        ) from None
 
 
 def draft_model(*_args: Any, **_kwargs: Any) -> NoReturn:

@@ -26,6 +26,7 @@ from ov_kvcrush.pipeline.genai_arguments import (
     cache_config,
     plugin_properties,
     read_positional,
+    read_prompt_lookup,
     read_scheduler_config,
 )
 from ov_kvcrush.pipeline.loaded_model import LoadedModel, model_context_length
@@ -67,6 +68,9 @@ class LLMPipeline:
         max_num_batched_tokens: tokens of one step, so the size of a prefill chunk, and how long a
             short request waits beside a long prompt; instead of ``scheduler_config``'s.
         max_num_seqs: sequences that run at once; instead of ``scheduler_config``'s.
+        prompt_lookup: guess what comes next from the text so far, where that is faster, up to so
+            many tokens a step (15 at most are of use); True for 10. Text that is copied or edited
+            comes in a fraction of the time, by the same sampling (docs/decoding.md).
         max_kept_histories: conversations given as ``ChatHistory`` whose cache is kept to go on
             from, the last ones.
         properties: more plugin properties.
@@ -90,12 +94,14 @@ class LLMPipeline:
         context_length: int | None = None,
         max_num_batched_tokens: int | None = None,
         max_num_seqs: int | None = None,
+        prompt_lookup: bool | int = False,
         max_kept_histories: int = MAX_KEPT_HISTORIES,
         **properties: Any,
     ) -> None:
         tokenizer, device, config = read_positional(args, tokenizer, device, config)
         properties = {**(config or {}), **properties}
         scheduler_config = properties.pop("scheduler_config", scheduler_config)
+        prompt_lookup = properties.pop("prompt_lookup", prompt_lookup)
         cache, limits = cache_config(kv_cache_config), EngineLimits()
         if scheduler_config is not None:
             cache, limits = read_scheduler_config(scheduler_config, cache)
@@ -105,6 +111,7 @@ class LLMPipeline:
             "context_length": context_length,
             "max_num_batched_tokens": max_num_batched_tokens,
             "max_num_seqs": max_num_seqs,
+            "prompt_lookup": read_prompt_lookup(prompt_lookup),
         }
         limits = dataclasses.replace(
             limits, **{name: limit for name, limit in given.items() if limit is not None}

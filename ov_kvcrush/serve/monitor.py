@@ -136,6 +136,16 @@ class Monitor:
             ),
             ("generated_tokens", "Tokens generated.", ended.num_generated_tokens),
             (
+                "drafted_tokens",
+                "Tokens that prompt lookup has guessed.",
+                ended.num_drafted_tokens,
+            ),
+            (
+                "accepted_tokens",
+                "Guessed tokens that were right.",
+                ended.num_accepted_tokens,
+            ),
+            (
                 "evicted_tokens",
                 "Tokens no longer in the cache when their sequence ended, of the average KV head.",
                 ended.num_evicted_tokens,

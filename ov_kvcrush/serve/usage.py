@@ -38,6 +38,8 @@ def costs(answers: Sequence[DecodedResults]) -> dict[str, Any]:
     return {
         "kv_tokens": sum(m.kv_tokens for m in metrics),
         "evicted_tokens": sum(m.num_evicted_tokens for m in metrics),
+        "drafted_tokens": sum(m.num_drafted_tokens for m in metrics),
+        "accepted_tokens": sum(m.num_accepted_tokens for m in metrics),
         "kv_bytes": sum(m.kv_bytes for m in metrics),
         "ttft_ms": round(1e3 * min(m.ttft for m in metrics), 1),
         "tpot_ms": round(1e3 * sum(tpot) / len(tpot), 1) if tpot else 0.0,

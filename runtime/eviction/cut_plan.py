@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
+from math import floor
 
 from ov_kvcrush.config import KVCacheConfig
 from ov_kvcrush.runtime.eviction.budgets import CacheBudgets
@@ -86,6 +88,18 @@ class CutPlanner:
         if self._is_outgrown(sequence.lengths):
             return Cut(sequence.num_cached, self._config.max_cache_size)
         return None
+
+    def stretch(self, sequence: Sequence) -> int:
+        """How many tokens ``sequence`` can take in up to the one at which the next cut is due.
+
+        As many as it likes where none will be.
+        """
+        if sequence.planned_cuts:
+            return sequence.planned_cuts[0].num_cached - sequence.num_cached
+        if not (self.evicts and self._budgets.budgeted):
+            return sys.maxsize
+        # Every layer takes in every token.
+        return max(1, self._limit - floor(self._budgets.mean_held(sequence.lengths)))
 
     def pages_at_most(self, sequence: Sequence, decoding: bool = False) -> list[list[int]]:
         """Pages by layer at each of the planned cuts and at the end: what the pool has to hold.

@@ -33,6 +33,7 @@ from ov_kvcrush.runtime.genai.eviction import (
 from ov_kvcrush.runtime.genai.page_bytes import PageBytes
 from ov_kvcrush.runtime.genai.running import Running, too_long
 from ov_kvcrush.runtime.genai.settings import (
+    config_with_drafts,
     page_size_of,
     plugin_properties,
     require_fixed_pool,
@@ -72,11 +73,13 @@ class GenaiDescription(EngineDescription):
         keeps_chat_cache: whether a chat's cache stays between its turns.
         eviction: the sizes it works with, and what it has no setting for; None where nothing is
             evicted.
+        prompt_lookup: tokens that are guessed in a step; 0 for none.
     """
 
     prefix_caching: bool
     keeps_chat_cache: bool
     eviction: dict[str, Any] | None
+    prompt_lookup: int
 
 
 class GenaiEngine(Engine):
@@ -106,6 +109,13 @@ class GenaiEngine(Engine):
                 "the genai engine decodes in the precision that it reads prompts in",
                 "Leave decode_precision out, or use the paged engine (engine='paged').",
             )
+        self._drafts = limits.prompt_lookup
+        if self._drafts and config is not None and config.evicts:
+            raise UnsupportedError(
+                "openvino_genai's prompt lookup gives other text where its cache is cut",
+                "Leave prompt_lookup out, keep everything, or use the paged engine "
+                "(engine='paged').",
+            )
         self._tokenizer = tokenizer
         self._device = require_device(device)
         self.config, properties = read_properties(
@@ -125,6 +135,8 @@ class GenaiEngine(Engine):
         self._precision = stored_precision(plan, properties)
         self._scheduler = scheduler_config(self.config, self.eviction, self._page_size, limits)
         require_fixed_pool(self._scheduler, self._precision)
+        if self._drafts:
+            properties = {**properties, "prompt_lookup": True}
         try:
             self._pipeline = ContinuousBatchingPipeline(
                 folder, tokenizer, self._scheduler, self._device, **properties
@@ -138,7 +150,9 @@ class GenaiEngine(Engine):
             ) from error
         self._running: dict[int, Running] = {}
         self._num_requests = 0
-        self._ended = EndedSequences(num_preemptions=None)
+        self._ended = EndedSequences(
+            num_drafted_tokens=None, num_accepted_tokens=None, num_preemptions=None
+        )
         self._ended_requests = EndedRequests()
         planned = 0
         if plan is not None and self._precision is not None and self._device == "CPU":
@@ -164,6 +178,7 @@ class GenaiEngine(Engine):
         )
         prompt = request.prompt_ids
         refuse_unsupported(config)
+        own = config_with_drafts(request.config, self._drafts)
         pool = self._scheduler.num_kv_blocks
         if pool and self._sizes.pages_for(len(prompt)) > pool:
             raise too_long(prompt)
@@ -171,7 +186,7 @@ class GenaiEngine(Engine):
             handle = self._pipeline.add_request(
                 request.request_id,
                 ov.Tensor(np.array([prompt], np.int64)),
-                _without_cutting(request.config),
+                _without_cutting(own),
             )
         self._running[request.request_id] = Running(request, handle, self.eviction)
         self._num_requests += 1
@@ -256,6 +271,7 @@ class GenaiEngine(Engine):
             prefix_caching=self._scheduler.enable_prefix_caching,
             keeps_chat_cache=False,
             eviction=None if self.eviction is None else self.eviction.describe(),
+            prompt_lookup=self._drafts,
         )
 
     def metrics(self) -> EngineMetrics:

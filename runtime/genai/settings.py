@@ -5,19 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from openvino_genai import SchedulerConfig
+from openvino_genai import GenerationConfig, SchedulerConfig
 
 from ov_kvcrush.config import KVCacheConfig
-from ov_kvcrush.errors import ConfigError
+from ov_kvcrush.errors import ConfigError, UnsupportedError
 from ov_kvcrush.plan import KVPlan
 from ov_kvcrush.precisions import LayerPrecision, require_precision_pair
 from ov_kvcrush.runtime.genai.eviction import GenaiEviction
+from ov_kvcrush.runtime.generation.drafter import require_drafts
+from ov_kvcrush.runtime.generation.settings import copy_of
 from ov_kvcrush.runtime.interface import EngineLimits
 from ov_kvcrush.runtime.pages.layout import PAGE_SIZE
 from ov_kvcrush.runtime.plugin.properties import VALUE_GROUP_SIZE
 
 _GPU_PAGE_SIZE = 16
 _GIB = 2**30
+_LONGEST_MATCH = 3  # openvino_genai's examples have it
 
 
 def page_size_of(device: str) -> int:
@@ -54,6 +57,31 @@ def scheduler_config(
         scheduler.use_cache_eviction = True
         scheduler.cache_eviction_config = eviction.to_genai()
     return scheduler
+
+
+def config_with_drafts(config: GenerationConfig, most: int) -> GenerationConfig:
+    """``config`` for openvino_genai's prompt lookup, which has to be told how much it guesses.
+
+    Args:
+        config: resolved settings; its own numbers go first.
+        most: tokens of a draft; 0 where prompt lookup is off, and nothing changes.
+
+    Raises:
+        UnsupportedError: it asks for several answers, or for drafts where there are none.
+    """
+    require_drafts(config, most)
+    if not most:
+        return config
+    if config.num_return_sequences > 1:
+        raise UnsupportedError(
+            "openvino_genai's prompt lookup gives one answer, and num_return_sequences is "
+            f"{config.num_return_sequences}",
+            "Leave prompt_lookup out, or use the paged engine (engine='paged').",
+        )
+    drafting = copy_of(config)
+    drafting.num_assistant_tokens = config.num_assistant_tokens or most
+    drafting.max_ngram_size = config.max_ngram_size or _LONGEST_MATCH
+    return drafting
 
 
 def plugin_properties(

@@ -1,1 +1,1 @@
-"""One request and what is generated for it: settings, sampling, stopping, and what it cost."""
+"""One request and what is generated for it: settings, drafts, sampling, stopping, and its costs."""

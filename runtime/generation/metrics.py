@@ -24,6 +24,8 @@ class GenerationMetrics:
             engine does not tell.
         num_prompt_tokens: tokens of the prompt.
         num_reused_tokens: those whose keys and values were already in the cache.
+        num_drafted_tokens: tokens that prompt lookup has guessed.
+        num_accepted_tokens: those of them that were right, and so came with the step before.
         num_evicted_tokens: tokens of which the average KV head keeps no key and value.
         num_preemptions: how often the cache had to be given up and computed again.
         compression_time: spent choosing and moving tokens.
@@ -36,6 +38,8 @@ class GenerationMetrics:
     sampling_times: dict[float, float] = field(default_factory=dict)
     num_prompt_tokens: int = 0
     num_reused_tokens: int = 0
+    num_drafted_tokens: int = 0
+    num_accepted_tokens: int = 0
     kv_tokens: int = 0
     kv_bytes: int = 0
     kv_bytes_full: int = 0

@@ -22,6 +22,7 @@ from ov_kvcrush.runtime.sequences.session import Session
 if TYPE_CHECKING:
     from openvino_genai import GenerationConfig, Tokenizer
 
+    from ov_kvcrush.runtime.generation.drafter import Drafter
     from ov_kvcrush.runtime.sequences.sequence import Sequence
 
 
@@ -34,6 +35,7 @@ class Generation:
         log_probs: of each token, also of those that a stop string has taken back.
         top: the likeliest tokens in place of each, as ``logprobs`` asks for them.
         finish_reason: None while it runs.
+        drafter: guesses what comes next; None where nothing does.
     """
 
     def __init__(
@@ -53,13 +55,30 @@ class Generation:
         self.finish_reason: GenerationFinishReason | None = None
         self.checker = StopChecker(config, tokenizer, len(prompt_ids))
         self.sampler = Sampler(config, prompt_ids, index)
+        self.drafter: Drafter | None = None
 
-    def take(self, logits: NDArray[np.float32]) -> None:
-        """Sample the next token of ``logits [vocab]``, and see whether it is the last."""
-        sampled = self.sampler.sample(logits)
-        if self.sequence is not None:
-            self.sequence.tokens.append(sampled.token)
-        self.append(sampled, time.perf_counter())
+    def take(self, logits: NDArray[np.float32], drafts: SequenceOf[int] = ()) -> None:
+        """Sample the next token, and those behind it as long as the drafts are what is sampled.
+
+        Every token is sampled from the row that it would have without drafts, by the same sampler:
+        which tokens come, and how often, does not depend on what is drafted (speculative sampling
+        where the draft is certain of its tokens: Leviathan et al., arXiv 2211.17192).
+
+        Args:
+            logits: ``[1 + drafts, vocab]`` behind the sequence's last token and each draft.
+            drafts: guesses of the next tokens, in order.
+        """
+        num_true = 0
+        for draft, row in zip([*drafts, None], logits, strict=True):
+            sampled = self.sampler.sample(row)
+            if self.sequence is not None:
+                self.sequence.tokens.append(sampled.token)
+            self.append(sampled, time.perf_counter())
+            if self.finish_reason is not None or sampled.token != draft:
+                break
+            num_true += 1
+        self.metrics.num_drafted_tokens += len(drafts)
+        self.metrics.num_accepted_tokens += num_true
 
     def append(self, sampled: SampledToken, ready_at: float) -> None:
         """Take the next token, ready at a clock's ``ready_at``, and see whether it is the last."""

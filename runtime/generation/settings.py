@@ -20,10 +20,12 @@ SERVED = frozenset(
         "ignore_eos",
         "include_stop_str_in_output",
         "logprobs",
+        "max_ngram_size",
         "max_length",
         "max_new_tokens",
         "min_new_tokens",
         "min_p",
+        "num_assistant_tokens",
         "num_return_sequences",
         "presence_penalty",
         "repetition_penalty",
@@ -44,9 +46,7 @@ REFUSED = {
     "diversity_penalty": "beam search",
     "echo": "echoing the prompt",
     "length_penalty": "beam search",
-    "max_ngram_size": "prompt lookup",
     "no_repeat_ngram_size": "beam search",
-    "num_assistant_tokens": "assisted generation and prompt lookup",
     "num_beam_groups": "beam search",
     "num_beams": "beam search",
     "parsers": "output parsers",
@@ -68,7 +68,9 @@ MOST_LOGPROBS = 20
 
 _DEFAULTS = GenerationConfig()
 _NUMBERS = sorted(name for name in SERVED if isinstance(getattr(_DEFAULTS, name), float))
-_TAKES = {
+# Those whose default is None.
+_OPTIONAL = {"num_assistant_tokens": int}
+_TAKES: dict[type, str] = {
     bool: "True or False",
     float: "a number",
     int: "a whole number, 0 or more",
@@ -200,7 +202,7 @@ def change(config: GenerationConfig, name: str, value: Any) -> None:
         raise ConfigError(
             f"unknown generation setting {name!r}", did_you_mean(name, SERVED, REFUSED)
         )
-    kind, given = type(getattr(_DEFAULTS, name)), reprlib.repr(value)
+    kind, given = _kind_of(name), reprlib.repr(value)
     try:
         if kind is set:
             value = {value} if isinstance(value, str) else set(value)
@@ -208,6 +210,10 @@ def change(config: GenerationConfig, name: str, value: Any) -> None:
         setattr(config, name, value)
     except TypeError:
         raise ConfigError(f"{name} is {given}; it takes {_TAKES[kind]}") from None
+
+
+def _kind_of(name: str) -> type:
+    return _OPTIONAL.get(name) or type(getattr(_DEFAULTS, name))
 
 
 def _require_no_bools(kind: type, value: Any) -> None:

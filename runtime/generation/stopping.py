@@ -51,6 +51,11 @@ class StopChecker:
             self._searched = _SearchedText(config, tokenizer)
             self.text_end = 0
 
+    @property
+    def num_left(self) -> int:
+        """Tokens that may still come before the length ends it."""
+        return self._max_new_tokens - len(self.tokens)
+
     def push(self, token: int) -> GenerationFinishReason | None:
         """Append a generated token; why the sequence is finished with it, None if it is not."""
         self.tokens.append(token)

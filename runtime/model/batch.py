@@ -42,8 +42,14 @@ class Batch:
 
     @property
     def ending(self) -> list[Chunk]:
-        """The chunks that reach their sequence's end: a row of logits each, in this order."""
+        """The chunks that reach their sequence's end."""
         return [chunk for chunk in self.chunks if chunk.ends]
+
+    @property
+    def logit_rows(self) -> list[slice]:
+        """Which rows of the logits are each of the ``ending`` chunks'."""
+        ends = accumulate((chunk.num_sampled_rows for chunk in self.ending), initial=0)
+        return [slice(begin, end) for begin, end in pairwise(ends)]
 
     @property
     def token_rows(self) -> list[slice]:
@@ -60,8 +66,8 @@ class Batch:
 def build_batch(chunks: SequenceOf[Chunk]) -> Batch:
     """The batch that computes ``chunks``, in their order.
 
-    Logits are asked for at the end of each sequence, queries for the last window of each chunk, or
-    for all of it.
+    Logits are asked for at the end of each sequence and behind each of its drafts, queries for the
+    last window of each chunk, or for all of it.
     """
     input_ids: list[int] = []
     positions: list[NDArray[np.int64]] = []
@@ -70,11 +76,10 @@ def build_batch(chunks: SequenceOf[Chunk]) -> Batch:
     window_rows: list[int] = []
     for chunk in chunks:
         last = chunk.first + chunk.count
-        input_ids += chunk.sequence.tokens[chunk.first : last]
+        input_ids += chunk.token_ids
         positions.append(np.arange(chunk.first, last, dtype=np.int64))
         begins.append(len(input_ids))
-        if chunk.ends:
-            sampled_rows.append(len(input_ids) - 1)
+        sampled_rows += range(len(input_ids) - chunk.num_sampled_rows, len(input_ids))
         window_rows += range(len(input_ids) - chunk.num_query_rows, len(input_ids))
     ledgers = [chunk.sequence.ledger for chunk in chunks]
     num_pages = np.array([ledger.num_pages for ledger in ledgers]).T

@@ -31,7 +31,8 @@ from ov_kvcrush.runtime.plugin.properties import (
 
 # With 8-bit weights f32 is faster than bf16 up to about 28 tokens at once: the plugin multiplies
 # in int8 then (dynamic quantization), and converts the weights for every bf16 inference.
-_MOST_DECODE_TOKENS = 16
+MOST_DECODE_TOKENS = 16
+"""Tokens of one inference that are computed as decoding is; a few more of them cost little."""
 
 
 class PagedModel:
@@ -156,7 +157,7 @@ class PagedModel:
 
     def forward(self, batch: Batch) -> Forward:
         """Run one inference; the plugin writes the new keys and values into the pages."""
-        few = len(batch.input_ids) <= _MOST_DECODE_TOKENS
+        few = len(batch.input_ids) <= MOST_DECODE_TOKENS
         return (self._decoding if few else self._compiled).forward(batch)
 
 

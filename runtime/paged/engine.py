@@ -17,9 +17,11 @@ from ov_kvcrush.config import KVCacheConfig
 from ov_kvcrush.errors import ConfigError
 from ov_kvcrush.precisions import SAME, describe_precisions
 from ov_kvcrush.runtime.engine_metrics import EngineMetrics
+from ov_kvcrush.runtime.generation.drafter import require_drafts
 from ov_kvcrush.runtime.generation.request import PromptLimits, Request, new_request
 from ov_kvcrush.runtime.interface import DEFAULT_LIMITS, Engine, EngineDescription, EngineLimits
 from ov_kvcrush.runtime.model.batch import Batch, build_batch
+from ov_kvcrush.runtime.paged.drafting import Drafting
 from ov_kvcrush.runtime.paged.running import RunningRequests
 from ov_kvcrush.runtime.paged.second_reading import SecondReading
 from ov_kvcrush.runtime.paged.setup import set_up
@@ -48,6 +50,7 @@ class PagedDescription(EngineDescription):
         layer_shares: of the layers in the budget, or by layer of its KV heads, 1 on average over
             heads, or that they are measured at each cut; None where nothing is evicted.
         pool_bytes: of the page pool.
+        prompt_lookup: tokens that are guessed in a step at most; 0 for none.
     """
 
     num_layers: int
@@ -57,6 +60,7 @@ class PagedDescription(EngineDescription):
     layer_precisions: dict[str, str]
     layer_shares: list[float] | list[list[float]] | str | None
     pool_bytes: int
+    prompt_lookup: int
 
     @property
     def computing(self) -> str:
@@ -122,6 +126,13 @@ class PagedEngine(Engine):
         self._intake = parts.intake
         self._prompt_limits = PromptLimits(parts.model.num_token_ids, limits.context_length)
         self._requests = RunningRequests(self.cache, self.scheduler, self._intake, self.prefixes)
+        self._drafting = Drafting(
+            self.cache,
+            parts.planner,
+            self._requests,
+            0 if self.eviction.accumulates else limits.prompt_lookup,
+            limits.max_num_batched_tokens,
+        )
         self._num_requests = 0
 
     def add_request(
@@ -133,6 +144,7 @@ class PagedEngine(Engine):
         owner: str = "",
     ) -> Request:
         """Queue a prompt. See :class:`ov_kvcrush.runtime.interface.Engine`."""
+        require_drafts(config, self._limits.prompt_lookup)
         request = new_request(
             self._num_requests, prompt_ids, config, self._tokenizer, session, self._prompt_limits
         )
@@ -143,6 +155,7 @@ class PagedEngine(Engine):
             )
         if session is not None and session.thorough:
             self._prepare_thorough()
+        self._drafting.begin(request)
         lead = request.generations[0]
         sequence = self._intake.begin(request.prompt_ids, session, prefix, owner, lead.metrics)
         self._num_requests += 1
@@ -160,6 +173,7 @@ class PagedEngine(Engine):
     def step(self) -> list[Request]:
         """Run one inference for whoever is next; the requests that got tokens from it."""
         schedule = self.scheduler.schedule()
+        schedule.chunks = self._drafting.add(schedule.chunks)
         self._requests.account(schedule)
         if not schedule.chunks:
             exhausted = schedule.exhausted
@@ -169,8 +183,11 @@ class PagedEngine(Engine):
             begun = time.perf_counter()
             told = self.model.forward(batch)
             self._requests.note_inference(batch, begun)
-            store(batch, told, self.eviction)
+            # What was drafted is known to be true when it has been sampled.
             advanced = self._requests.sample(batch, told.logits)
+            self._drafting.take_back(batch)
+            store(batch, told, self.eviction)
+            self._drafting.note(batch, time.perf_counter() - begun)
             self._compress(batch)
         self._requests.settle(advanced)
         return advanced
@@ -247,6 +264,7 @@ class PagedEngine(Engine):
             layer_precisions=precisions["layer_precisions"],
             layer_shares=self._budgets.describe() if self.config.evicts else None,
             pool_bytes=self.cache.max_bytes,
+            prompt_lookup=self._drafting.most,
         )
 
     def metrics(self) -> EngineMetrics:
@@ -295,7 +313,7 @@ class PagedEngine(Engine):
                 self.preempt(sequence)
                 continue
             # Before anything is evicted, and at a prompt's end.
-            if chunk.count > 1 and (sequence.is_cut_due or chunk.ends):
+            if not chunk.is_decode and (sequence.is_cut_due or chunk.ends):
                 self.prefixes.keep_uncut(sequence)
             begun = time.perf_counter()
             if not self.eviction.compress(sequence, self.cache):

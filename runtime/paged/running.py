@@ -62,7 +62,11 @@ class RunningRequests:
 
     def metrics_of(self, sequence: Sequence) -> GenerationMetrics:
         """What ``sequence`` costs."""
-        return self._owners[sequence][1].metrics
+        return self.generation_of(sequence).metrics
+
+    def generation_of(self, sequence: Sequence) -> Generation:
+        """What ``sequence`` is generated for."""
+        return self._owners[sequence][1]
 
     def account(self, schedule: Schedule) -> None:
         """Note what a step costs its sequences."""
@@ -81,15 +85,15 @@ class RunningRequests:
             self.metrics_of(chunk.sequence).inference_times[begun] = duration
 
     def sample(self, batch: Batch, logits: NDArray[np.float32]) -> list[Request]:
-        """Give each sequence that was read to its end a token; the requests that got any."""
+        """Give each sequence that was read to its end its tokens; the requests that got any."""
         begun = time.perf_counter()
         advanced: dict[int, Request] = {}
-        for chunk, row in zip(batch.ending, logits, strict=True):
+        for chunk, rows in zip(batch.ending, batch.logit_rows, strict=True):
             request, generation = self._owners[chunk.sequence]
             try:
                 # The other return sequences begin where the first one's prompt ends.
                 for one in [generation, *_not_begun(request)]:
-                    one.take(row)
+                    one.take(logits[rows], chunk.drafts)
             except Exception as error:  # its settings, its text: the others go on
                 request.fail(error)
             advanced[request.request_id] = request

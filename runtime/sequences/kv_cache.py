@@ -59,6 +59,13 @@ class KVCache:
             self._add_pages(sequence, number, int(lacks[number]))
         return True
 
+    def extend_freely(self, sequence: Sequence, count: int) -> bool:
+        """The same, unless somebody would have to give up pages for it."""
+        room = sequence.ledger.room(self.pool.num_shares)
+        if room < count and not self.pool.can_allocate(sequence.ledger.pages_wanted(count)):
+            return False
+        return room >= 0 and self.extend(sequence, count)
+
     @contextmanager
     def rewriting(
         self, sequence: Sequence, places: Mapping[int, SequenceOf[int]]

@@ -263,6 +263,8 @@ class Chunk:
         count: how many.
         ends: whether the sequence's last token is among them, so that a new one follows.
         num_query_rows: of how many of the last of them the queries are wanted.
+        drafts: guesses of what follows the sequence's last token; they are the last of ``count``,
+            and the sequence has them only when they come true.
     """
 
     sequence: Sequence
@@ -270,6 +272,38 @@ class Chunk:
     count: int
     ends: bool
     num_query_rows: int
+    drafts: tuple[int, ...] = ()
+
+    @property
+    def token_ids(self) -> list[int]:
+        """What is computed."""
+        num_known = self.count - len(self.drafts)
+        return [*self.sequence.tokens[self.first : self.first + num_known], *self.drafts]
+
+    @property
+    def is_decode(self) -> bool:
+        """Whether it is one token and its drafts."""
+        return self.ends and self.count == 1 + len(self.drafts)
+
+    @property
+    def num_sampled_rows(self) -> int:
+        """Of how many of the last of them the logits are wanted."""
+        return 1 + len(self.drafts) if self.ends else 0
+
+    @property
+    def num_true(self) -> int:
+        """How many of them the sequence has, once the tokens behind it are sampled."""
+        if not self.drafts:
+            return self.count
+        # Its last token has not been computed; where sampling has failed it is the one that was.
+        return max(1, len(self.sequence.tokens) - 1 - self.first)
+
+    def with_drafts(self, drafts: tuple[int, ...]) -> Chunk:
+        """The same with ``drafts`` behind the sequence's last token, the only one it computes."""
+        count = self.count + len(drafts)
+        # Which of them will count is not known yet: all of their queries are wanted.
+        num_query_rows = count if self.num_query_rows else 0
+        return Chunk(self.sequence, self.first, count, self.ends, num_query_rows, drafts)
 
     @classmethod
     def of(cls, sequence: Sequence, count: int) -> Chunk:

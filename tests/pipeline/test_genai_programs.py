@@ -160,10 +160,6 @@ def test_a_benchmark_gets_true_figures(genai: Any, needle_int8_dir: Path) -> Non
     assert told["throughput"] == pytest.approx(1e3 / told["tpot"], rel=0.01)
 
 
-def look_up_prompts(genai: Any, folder: Path) -> None:
-    genai.LLMPipeline(folder, "CPU", prompt_lookup=True)
-
-
 def draft(genai: Any, folder: Path) -> None:
     genai.LLMPipeline(folder, "CPU", draft_model=genai.draft_model(folder, "CPU"))
 
@@ -197,7 +193,6 @@ def decrypt(genai: Any, folder: Path) -> None:
 @pytest.mark.parametrize(
     ("program", "feature"),
     [
-        (look_up_prompts, "prompt lookup decoding is not served"),
         (draft, "speculative decoding is not served"),
         (adapt, "does not serve LoRA adapters"),
         (search_beams, "does not serve .*beam search"),

@@ -21,7 +21,8 @@ GAUGES = (
 )
 COUNTERS = (
     *("requests", "requests_ended", "prompt_tokens", "prompt_tokens_reused", "generated_tokens"),
-    *("evicted_tokens", "preemptions", "prefix_hits", "session_restarts", "rejected"),
+    *("drafted_tokens", "accepted_tokens", "evicted_tokens", "preemptions", "prefix_hits"),
+    *("session_restarts", "rejected"),
 )
 HISTOGRAMS = (
     *("time_to_first_token_seconds", "time_per_output_token_seconds"),
@@ -34,7 +35,7 @@ OF_VLLM = {
     "vllm:prefix_cache_hits": "counter",
 }
 # What openvino_genai's engine does not tell.
-UNKNOWN = {"preemptions", "prefix_hits"}
+UNKNOWN = {"drafted_tokens", "accepted_tokens", "preemptions", "prefix_hits"}
 
 
 def scraped(server: RunningServer) -> dict[str, Metric]:

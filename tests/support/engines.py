@@ -62,6 +62,7 @@ def engine_of(
     properties: Mapping[str, Any] | None = None,
     max_num_batched_tokens: int = EngineLimits.max_num_batched_tokens,
     max_num_seqs: int = EngineLimits.max_num_seqs,
+    prompt_lookup: int = 0,
     **settings: Any,
 ) -> PagedEngine:
     """The paged engine on the model in ``folder``; ``settings`` are its ``KVCacheConfig``'s."""
@@ -70,7 +71,7 @@ def engine_of(
         Tokenizer(folder),
         config=KVCacheConfig(**settings),
         properties=properties,
-        limits=EngineLimits(max_num_batched_tokens, max_num_seqs),
+        limits=EngineLimits(max_num_batched_tokens, max_num_seqs, prompt_lookup=prompt_lookup),
     )
 
 

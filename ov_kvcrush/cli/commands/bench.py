@@ -13,6 +13,7 @@ from ov_kvcrush.cli.options.flags import spell_flags
 from ov_kvcrush.cli.options.model import (
     DecodePrecision,
     Device,
+    PromptLookup,
     Properties,
     parse_properties,
 )
@@ -194,6 +195,7 @@ def bench(
     ] = None,
     properties: Properties = None,
     decode_precision: DecodePrecision = AUTO,
+    prompt_lookup: PromptLookup = 0,
     verbose: Verbose = False,
 ) -> None:
     """Measure a model's speed and memory, taking turns with openvino_genai.
@@ -247,6 +249,7 @@ def bench(
         max_num_batched_tokens=max_num_batched_tokens,
         properties=parse_properties(properties or []),
         decode_precision=decode_precision,
+        prompt_lookup=prompt_lookup,
         quick=quick,
     )
     try:
@@ -305,6 +308,7 @@ def _measure(options: BenchmarkOptions, outputs: Outputs) -> None:
             "device": options.device,
             "properties": dict(options.properties),
             "decode_precision": options.decode_precision,
+            "prompt_lookup": options.prompt_lookup,
             "complete": len(cells) == sum(len(group.workloads) for group in grid.groups),
         }
         return about | report().to_dict(with_turns)

@@ -18,6 +18,7 @@ from ov_kvcrush.cli.options.model import (
     EngineName,
     ModelDir,
     ParseSpecial,
+    PromptLookup,
     Properties,
     load_pipeline,
     parse_properties,
@@ -85,6 +86,7 @@ def chat(
     decode_precision: DecodePrecision = AUTO,
     parse_special: ParseSpecial = False,
     context_length: ContextLength = None,
+    prompt_lookup: PromptLookup = 0,
     verbose: Verbose = False,
     *,
     kv_cache_config: KVCacheConfig,
@@ -131,6 +133,7 @@ def chat(
             decode_precision,
             parse_special,
             context_length,
+            prompt_lookup,
         )
         from ov_kvcrush.cli.chat.conversation import Conversation
         from ov_kvcrush.cli.chat.terminal import ChatTerminal

@@ -46,6 +46,7 @@ from ov_kvcrush.cli.options.model import (
     DecodePrecision,
     Device,
     ModelDir,
+    PromptLookup,
     Properties,
     parse_properties,
 )
@@ -97,6 +98,7 @@ def evaluate(
     plot: Plot = None,
     properties: Properties = None,
     decode_precision: DecodePrecision = AUTO,
+    prompt_lookup: PromptLookup = 0,
     max_cache_size: Annotated[int | None, typer.Option(hidden=True)] = None,
     verbose: Verbose = False,
 ) -> None:
@@ -175,6 +177,7 @@ def evaluate(
         "--csv": table,
         "--report": report,
         "--plot": plot,
+        "--prompt-lookup": prompt_lookup or None,
     }
     refuse_foreign_flags(suite, [flag for flag, value in given.items() if value is not None])
     policies = policy or list(DEFAULT_POLICIES if suite == NEEDLE else FIDELITY_POLICIES)
@@ -208,6 +211,7 @@ def evaluate(
         chunk=chunk,
         properties=parse_properties(properties or []),
         decode_precision=decode_precision,
+        prompt_lookup=prompt_lookup,
     )
     if suite == NEEDLE:
         evaluate_accuracy(request)

@@ -16,6 +16,7 @@ from ov_kvcrush.cli.options.model import (
     EngineName,
     ModelDir,
     ParseSpecial,
+    PromptLookup,
     Properties,
     parse_properties,
 )
@@ -65,6 +66,7 @@ def serve(
     decode_precision: DecodePrecision = AUTO,
     parse_special: ParseSpecial = False,
     context_length: ContextLength = None,
+    prompt_lookup: PromptLookup = 0,
     verbose: Verbose = False,
     *,
     kv_cache_config: KVCacheConfig,
@@ -109,6 +111,7 @@ def serve(
             decode_precision=decode_precision,
             parse_special=parse_special,
             context_length=context_length,
+            prompt_lookup=prompt_lookup,
             max_num_batched_tokens=chunk,
             max_num_seqs=settings.max_running,
         )

@@ -57,6 +57,7 @@ def evaluate_accuracy(request: EvalRequest) -> None:
             request.prefill_factor,
             request.chunk,
             request.decode_precision,
+            request.prompt_lookup,
         )
         for outcome in evaluation.compare(configurations, examples, progress):
             outcomes.append(outcome)

@@ -29,6 +29,7 @@ _SUITES = {
     "--csv": _ON_SAMPLES,
     "--report": _ON_SAMPLES,
     "--plot": (NEEDLE, FIDELITY),
+    "--prompt-lookup": (NEEDLE,),
 }
 
 

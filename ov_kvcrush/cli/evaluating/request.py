@@ -29,6 +29,7 @@ class EvalRequest:
         chunk: tokens that are read at once.
         properties: of the plugin.
         decode_precision: as ``LLMPipeline`` has it.
+        prompt_lookup: likewise.
     """
 
     model_dir: Path
@@ -44,6 +45,7 @@ class EvalRequest:
     chunk: int | None
     properties: dict[str, str]
     decode_precision: str
+    prompt_lookup: int = 0
 
     def facts(self) -> dict[str, Any]:
         """What was asked for, as JSON values."""
@@ -59,4 +61,5 @@ class EvalRequest:
             "chunk": self.chunk,
             "properties": self.properties,
             "decode_precision": self.decode_precision,
+            "prompt_lookup": self.prompt_lookup,
         }

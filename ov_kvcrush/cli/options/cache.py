@@ -115,7 +115,8 @@ def _declare_flags() -> dict[str, Any]:
 
 
 _SPELLING = {
-    name: _flag(name) for name in (*_SETTINGS, "engine", "decode_precision", "context_length")
+    name: _flag(name)
+    for name in (*_SETTINGS, "engine", "decode_precision", "context_length", "prompt_lookup")
 }
 
 cache_options = with_flags("kv_cache_config", _declare_flags(), read_cache_options, _SPELLING)

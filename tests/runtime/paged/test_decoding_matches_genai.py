@@ -101,7 +101,7 @@ def our_result(
     model.restart()
     tokens = prompt_ids
     while generation.finish_reason is None:
-        generation.take(model.logits(tokens))
+        generation.take(model.logits(tokens)[None])
         stream.advance()
         tokens = generation.tokens[-1:]
     stream.end()

@@ -8,6 +8,7 @@ had been.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,15 +22,18 @@ from ov_kvcrush.runtime.eviction.budgets import CacheBudgets
 from ov_kvcrush.runtime.eviction.compressor import Compressor
 from ov_kvcrush.runtime.eviction.cut_plan import CutPlanner
 from ov_kvcrush.runtime.eviction.peaks import PeakMeter
+from ov_kvcrush.runtime.generation.draft_policy import DraftRecord
 from ov_kvcrush.runtime.generation.request import Request
 from ov_kvcrush.runtime.generation.sampler import Sampler
 from ov_kvcrush.runtime.generation.stopping import StopChecker
 from ov_kvcrush.runtime.model.paged_model import PagedModel
+from ov_kvcrush.runtime.paged import drafting
 from ov_kvcrush.runtime.paged import engine as paged_engine
 from ov_kvcrush.runtime.paged import running as paged_running
 from ov_kvcrush.runtime.paged.engine import PagedEngine
 from ov_kvcrush.runtime.pages.memory import CacheMemory
 from ov_kvcrush.runtime.pages.pool import PagePool
+from ov_kvcrush.runtime.pages.taking_back import OpenPage
 from ov_kvcrush.runtime.scheduling.admission import Admission
 from ov_kvcrush.runtime.scheduling.intake import Intake
 from ov_kvcrush.runtime.scheduling.scheduler import Scheduler
@@ -44,6 +48,7 @@ from ov_kvcrush.runtime.sequences.tail import Tail
 from ov_kvcrush.runtime.session_files import held_session
 from ov_kvcrush.runtime.session_files.sequence_state import SequenceState
 from ov_kvcrush.runtime.session_files.stored_session import StoredSession
+from tests.support.drafts import guesses
 from tests.support.engines import EVICTING, EXACT, F32, engine_of, greedy, prompt_of
 from tests.support.failures import InjectedError, counted
 from tests.support.model_factory import make_model
@@ -81,6 +86,11 @@ PLACES: dict[str, tuple[Any, str]] = {
     "step: what was read is kept for others": (Prefixes, "keep_uncut"),
     "step: what a cut left is kept for others": (Prefixes, "keep_cut"),
     "step: a return sequence is forked": (KVCache, "fork"),
+    "drafts: they are shared out": (drafting, "share_out"),
+    "drafts: pages are given": (KVCache, "extend_freely"),
+    "drafts: what a page holds is kept": (OpenPage, "__init__"),
+    "drafts: wrong ones are taken back": (OpenPage, "take_back"),
+    "drafts: what came true is noted": (DraftRecord, "note"),
     "cut: is it due": (CutPlanner, "due"),
     "cut: pages leave a window": (LayerCache, "drop_front_pages"),
     "cut: attention is measured": (Compressor, "_attention"),
@@ -112,6 +122,11 @@ NOT_CALLED = {
         "beginning: the queries are copied",
         "step: the queries are kept",
         "cut: attention is measured",
+        "drafts: they are shared out",
+        "drafts: pages are given",
+        "drafts: what a page holds is kept",
+        "drafts: wrong ones are taken back",
+        "drafts: what came true is noted",
     },
 }
 
@@ -134,17 +149,21 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module", params=["snapkv", "h2o"])
-def engine(folder: Path, request: pytest.FixtureRequest) -> PagedEngine:
-    return engine_of(
+def engine(folder: Path, request: pytest.FixtureRequest) -> Iterator[PagedEngine]:
+    made = engine_of(
         folder,
         properties=F32,
         max_num_batched_tokens=96,
+        prompt_lookup=4,
         pool_size=2048,
         importance=request.param,
         prefill_budget=128,
         **EXACT,
         **EVICTING,
     )
+    # In every step, whatever it takes, and none of it right.
+    with guesses([], share_true=0.0):
+        yield made
 
 
 @dataclass
