@@ -11,6 +11,7 @@ import dataclasses
 import time
 from collections.abc import Iterator, Mapping
 from collections.abc import Sequence as SequenceOf
+from concurrent.futures import Future
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,6 +59,7 @@ from ov_kvcrush.runtime.sequences.session import Session
 if TYPE_CHECKING:
     from openvino_genai import GenerationConfig, Tokenizer
 
+    from ov_kvcrush.runtime.plugin.spare_thread import SpareThread
     from ov_kvcrush.runtime.session_files.held_session import HeldSession
     from ov_kvcrush.runtime.session_files.stored_session import StoredSession
 
@@ -93,18 +95,23 @@ class GenaiEngine(Engine):
     def __init__(
         self,
         folder: str | Path,
-        tokenizer: Tokenizer,
+        tokenizer: Tokenizer | Future[Tokenizer],
         device: str = "CPU",
         config: KVCacheConfig | None = None,
         properties: Mapping[str, Any] | None = None,
         limits: EngineLimits = DEFAULT_LIMITS,
         decode_precision: str | None = None,
+        spare: SpareThread | None = None,
     ) -> None:
         if decode_precision is not None:
             raise UnsupportedError(
                 "the genai engine decodes in the precision that it reads prompts in",
                 "Leave decode_precision out, or use the paged engine (engine='paged').",
             )
+        if spare is not None:
+            spare.begin()  # it compiles with the tokenizer
+        if isinstance(tokenizer, Future):
+            tokenizer = tokenizer.result()
         self._tokenizer = tokenizer
         self._device = require_device(device)
         self.config, properties = read_properties(

@@ -16,7 +16,7 @@ from ov_kvcrush.model_folder import fingerprint
 from ov_kvcrush.plan import KVPlan
 from ov_kvcrush.precisions import LayerPrecision
 from ov_kvcrush.runtime.eviction.budgets import CacheBudgets, buy_tokens, goes_by_heads
-from ov_kvcrush.runtime.eviction.compressor import Compressor
+from ov_kvcrush.runtime.eviction.compressor import Compressor, load_loops
 from ov_kvcrush.runtime.eviction.cut_plan import CutPlanner
 from ov_kvcrush.runtime.eviction.interface import Eviction, NoEviction
 from ov_kvcrush.runtime.eviction.layer_threads import LayerThreads
@@ -27,6 +27,7 @@ from ov_kvcrush.runtime.pages.cache_layer import HeadGrouping, undivided, whole_
 from ov_kvcrush.runtime.pages.layout import PAGE_SIZE, pages_for
 from ov_kvcrush.runtime.pages.pool import PagePool
 from ov_kvcrush.runtime.plugin.given_properties import read_properties
+from ov_kvcrush.runtime.plugin.spare_thread import SpareThread
 from ov_kvcrush.runtime.scheduling.admission import Admission
 from ov_kvcrush.runtime.scheduling.intake import Intake
 from ov_kvcrush.runtime.scheduling.scheduler import Scheduler
@@ -81,10 +82,12 @@ def set_up(
     limits: EngineLimits,
     decode_precision: str | None,
     beside: SequenceOf[KVCacheConfig] = (),
+    spare: SpareThread | None = None,
 ) -> EngineParts:
     """The parts of an engine for the model in ``folder``; errors as :class:`Engine`.
 
     ``beside``: policies that sequences on this model are cut by too; it computes what they look at.
+    ``spare``: begins when the model is about to be compiled.
     """
     config, properties = read_properties(require_cpu(device), properties or {}, config)
     config.require_page_multiples(PAGE_SIZE)
@@ -96,6 +99,9 @@ def set_up(
     if not any(one.needs_gate for one in (config, *others)):
         gate = None
     shares = plan.head_shares if plan else ()
+    spare = spare or SpareThread()
+    if config.evicts:
+        spare.add(load_loops)
     model = PagedModel(
         folder,
         device,
@@ -104,6 +110,7 @@ def set_up(
         decode_precision,
         gate,
         grouping=_grouping([config, *others], shares),
+        before_compiling=spare.begin,
     )
     budgets = CacheBudgets(config, model.cache_layers, shares)
     if config.kv_budget_mb is not None:
@@ -115,7 +122,7 @@ def set_up(
     eviction: Eviction = NoEviction()
     if config.evicts:
         eviction = Compressor(
-            model.layers, model.scales, model.memories, config, budgets, planner, threads
+            model.layers, model.scales, model.memories, config, budgets, planner, threads, spare
         )
     prefixes = Prefixes(cache, eviction.window_size, config.prefix_caching)
     admission = Admission(cache, planner)
