@@ -16,7 +16,7 @@ import openvino as ov
 import psutil
 from numpy.typing import NDArray
 
-from ov_kvcrush.runtime.model.paged_graph import read_ir
+from ov_kvcrush.runtime.plugin.ir_file import read_ir
 
 _READ_BYTES = 2**29
 _PART_OF_FREE_MEMORY = 1 / 8

@@ -34,6 +34,7 @@ from ov_kvcrush.runtime.generation.model_settings import load_model_settings
 from ov_kvcrush.runtime.generation.request import Generation, Request
 from ov_kvcrush.runtime.generation.settings import resolve_generation_config
 from ov_kvcrush.runtime.interface import EngineLimits, make_engine
+from ov_kvcrush.runtime.plugin.ir_file import begin_reading
 from ov_kvcrush.runtime.plugin.spare_thread import SpareThread
 from ov_kvcrush.runtime.sequences.session import Session
 from ov_kvcrush.runtime.serving.engine_lock import EngineLock
@@ -90,6 +91,7 @@ class LoadedModel:
         require_graph(folder)
         if tokenizer is None:
             require_tokenizer(folder)
+        begin_reading(folder)
         spare = SpareThread()
         loading = spare.add(lambda: tokenizer or load_tokenizer(folder))
         encoder = spare.add(

@@ -45,7 +45,6 @@ from ov_kvcrush.runtime.generation.settings import (
     resolve_generation_config,
 )
 from ov_kvcrush.runtime.interface import DEFAULT_LIMITS, Engine, EngineDescription, EngineLimits
-from ov_kvcrush.runtime.model.paged_graph import read_ir
 from ov_kvcrush.runtime.model.vocabulary import num_token_ids
 from ov_kvcrush.runtime.pages.layout import page_bytes
 from ov_kvcrush.runtime.plugin.core import (
@@ -54,6 +53,7 @@ from ov_kvcrush.runtime.plugin.core import (
     require_properties,
 )
 from ov_kvcrush.runtime.plugin.given_properties import read_properties
+from ov_kvcrush.runtime.plugin.ir_file import read_ir
 from ov_kvcrush.runtime.sequences.session import Session
 
 if TYPE_CHECKING:

@@ -98,6 +98,9 @@ def load_pipeline(
     """Load and compile the model, with a spinner on stderr where that is a terminal."""
     console = Console(file=sys.stderr)
     with console.status(escape(f"Loading {model_dir} on {device} …")):
+        from ov_kvcrush.runtime.plugin.ir_file import begin_reading
+
+        begin_reading(model_dir)
         from ov_kvcrush.pipeline.llm_pipeline import LLMPipeline
 
         return LLMPipeline(
