@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from statistics import median
 
@@ -90,7 +91,8 @@ def main() -> None:
     print("the same as programs, and their parts")
     for name, rows in parts.items():
         of_genai = [sum(row) for row in parts["openvino_genai"]]
-        told = (f"{part} {median(by):.3f}" for part, by in zip(_PARTS, zip(*rows), strict=True))
+        by_part = zip(_PARTS, zip(*rows, strict=True), strict=True)
+        told = (f"{part} {median(times):.3f}" for part, times in by_part)
         _print_row(name, [sum(row) for row in rows], of_genai, "  ".join(told))
     print("without a model")
     for name, command in _COMMANDS.items():
@@ -116,7 +118,7 @@ def _parts(arguments: Sequence[str]) -> list[float]:
     begun = time.time()
     with _started(arguments) as process:
         clocks = [begun, *map(float, process.communicate()[0].split())]
-    return [later - earlier for earlier, later in zip(clocks, clocks[1:], strict=False)]
+    return [later - earlier for earlier, later in pairwise(clocks)]
 
 
 def _until_end(arguments: Sequence[str]) -> float:
