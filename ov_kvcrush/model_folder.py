@@ -76,15 +76,20 @@ def _instead_of(file: Path) -> str:
     return f"Make one with: ov-kvcrush export -m {model} OUTPUT"
 
 
-def load_tokenizer(folder: Path) -> Tokenizer:
-    """The tokenizer beside the IR; ModelError says what is missing."""
-    from openvino_genai import Tokenizer
-
+def require_tokenizer(folder: Path) -> None:
+    """Raise ModelError where a file of the tokenizer beside the IR is missing."""
     for name in TOKENIZER_FILES:
         if not os.path.exists(folder / name):  # Path.exists raises where the name is too long
             require_graph(folder)  # that there is no model at all is said first
             raise ModelError(f"{folder} holds no {name}", _EXPORT_AGAIN)
         _require_xml(folder / name)
+
+
+def load_tokenizer(folder: Path) -> Tokenizer:
+    """The tokenizer beside the IR; ModelError says what is missing."""
+    from openvino_genai import Tokenizer
+
+    require_tokenizer(folder)
     try:
         return Tokenizer(folder)
     except RuntimeError as error:

@@ -7,6 +7,7 @@ import importlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from collections.abc import Sequence as SequenceOf
+from concurrent.futures import Future
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from openvino_genai import GenerationConfig, Tokenizer
 
     from ov_kvcrush.config import KVCacheConfig
+    from ov_kvcrush.runtime.plugin.spare_thread import SpareThread
     from ov_kvcrush.runtime.session_files.held_session import HeldSession
     from ov_kvcrush.runtime.session_files.stored_session import StoredSession
 
@@ -112,12 +114,14 @@ class Engine(ABC):
 
     Args:
         folder: exported model.
-        tokenizer: turns tokens into text where stop strings need it.
+        tokenizer: turns tokens into text where stop strings need it; may be on its way, on
+            ``spare``.
         device: name of the device, in any case.
         config: what the cache may hold, which tokens, in which precision; None keeps everything.
         properties: passed to the plugin.
         limits: how much it may do at once and hold.
         decode_precision: one of ``DECODE_PRECISIONS``.
+        spare: begins when the model is about to be compiled; None where nothing waits.
 
     Raises:
         ModelError, UnsupportedError, DeviceError, ConfigError: as their names say, at construction.
@@ -127,12 +131,13 @@ class Engine(ABC):
     def __init__(
         self,
         folder: str | Path,
-        tokenizer: Tokenizer,
+        tokenizer: Tokenizer | Future[Tokenizer],
         device: str = "CPU",
         config: KVCacheConfig | None = None,
         properties: Mapping[str, Any] | None = None,
         limits: EngineLimits = DEFAULT_LIMITS,
         decode_precision: str = SAME,
+        spare: SpareThread | None = None,
     ) -> None: ...
 
     @abstractmethod
@@ -253,12 +258,13 @@ ENGINES = {
 def make_engine(
     name: str,
     folder: Path,
-    tokenizer: Tokenizer,
+    tokenizer: Tokenizer | Future[Tokenizer],
     device: str,
     config: KVCacheConfig,
     properties: Mapping[str, Any],
     limits: EngineLimits,
     decode_precision: str = SAME,
+    spare: SpareThread | None = None,
 ) -> Engine:
     """The engine called ``name``, with the model in ``folder``.
 
@@ -270,4 +276,4 @@ def make_engine(
         raise ConfigError(f"unknown engine {name!r}", did_you_mean(name, ENGINES))
     module, attribute = ENGINES[name]
     engine: type[Engine] = getattr(importlib.import_module(module), attribute)
-    return engine(folder, tokenizer, device, config, properties, limits, decode_precision)
+    return engine(folder, tokenizer, device, config, properties, limits, decode_precision, spare)

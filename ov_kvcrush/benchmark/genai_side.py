@@ -33,11 +33,11 @@ from ov_kvcrush.runtime.genai.settings import (
     stored_precision,
 )
 from ov_kvcrush.runtime.interface import EngineLimits
-from ov_kvcrush.runtime.model.paged_graph import read_ir
 from ov_kvcrush.runtime.model.vocabulary import num_token_ids
 from ov_kvcrush.runtime.pages.layout import page_bytes
 from ov_kvcrush.runtime.plugin.core import not_compiled, require_device
 from ov_kvcrush.runtime.plugin.given_properties import read_properties
+from ov_kvcrush.runtime.plugin.ir_file import read_ir
 
 if TYPE_CHECKING:
     from openvino_genai import GenerationHandle, PerfMetrics

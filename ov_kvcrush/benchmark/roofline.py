@@ -15,8 +15,8 @@ import numpy as np
 import psutil
 from numpy.typing import NDArray
 
-from ov_kvcrush.runtime.model.paged_graph import read_ir
 from ov_kvcrush.runtime.model.weights import WeightBytes
+from ov_kvcrush.runtime.plugin.ir_file import read_ir
 
 _READ_BYTES = 2**29
 _PART_OF_FREE_MEMORY = 1 / 8

@@ -7,7 +7,6 @@ import sys
 import traceback
 from collections.abc import Sequence
 from importlib import import_module
-from importlib.metadata import version
 from types import FrameType
 from typing import Annotated
 
@@ -30,40 +29,41 @@ from ov_kvcrush.cli.process import (
 )
 from ov_kvcrush.errors import ConfigError, OVKVCrushError, did_you_mean
 
-# Subcommand -> the module that has it, as a typer app named `app`. Listed in --help in this order.
-# A module imports nothing slow (openvino, torch) before its command runs: --help imports all.
+# Subcommand -> the first sentence of its help, in the order of --help. The module of its name in
+# `commands` has it, as a typer app named `app`. All of them together take longer to import than
+# Python to start, so --help imports none, and none imports what only its run needs.
 COMMANDS = {
-    "export": "ov_kvcrush.cli.commands.export",
-    "calibrate": "ov_kvcrush.cli.commands.calibrate",
-    "chat": "ov_kvcrush.cli.commands.chat",
-    "crush": "ov_kvcrush.cli.commands.crush",
-    "serve": "ov_kvcrush.cli.commands.serve",
-    "eval": "ov_kvcrush.cli.commands.eval",
-    "inspect": "ov_kvcrush.cli.commands.inspect",
-    "bench": "ov_kvcrush.cli.commands.bench",
+    "export": "Export a Hugging Face model or a GGUF file: OpenVINO model, tokenizer and KV plan.",
+    "calibrate": "Measure an OpenVINO model for its KV cache: which heads look back, and a gate.",
+    "chat": "Chat with an exported model; the conversation keeps its compressed KV cache.",
+    "crush": "Read a document once, crush its KV cache to a budget, and keep that in a file.",
+    "serve": "Serve a model to OpenAI's clients, many requests at once, with one bounded KV cache.",
+    "eval": "Compare policies, budgets and precisions of the KV cache with the full one.",
+    "inspect": "Show what a model, a KV plan or a session file is. Nothing is compiled or loaded.",
+    "bench": "Measure a model's speed and memory, taking turns with openvino_genai.",
 }
 
 EXIT_UNEXPECTED, EXIT_USER_ERROR, EXIT_INTERRUPTED = 1, 2, 130
 
 
 class _Commands(TyperGroup):
-    """The subcommands of ``COMMANDS``, each imported when it is asked for."""
+    """The subcommands of ``COMMANDS``, each imported when it is to run or to tell of itself."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
-        if name not in COMMANDS:
-            return None
-        return get_command(import_module(COMMANDS[name]).app)
+        """What the list of commands shows of the one called ``name``."""
+        return click.Command(name, help=COMMANDS[name]) if name in COMMANDS else None
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        command = self.get_command(ctx, args[0])
-        if command is None:
-            raise ConfigError(f"no such command: {args[0]}", did_you_mean(args[0], COMMANDS))
-        return args[0], command, args[1:]
+        name = args[0]
+        if name not in COMMANDS:
+            raise ConfigError(f"no such command: {name}", did_you_mean(name, COMMANDS))
+        module = import_module(f"{__name__}.commands.{name}")
+        return name, get_command(module.app), args[1:]
 
 
 app = typer.Typer(cls=_Commands, add_completion=False, invoke_without_command=True)
@@ -71,6 +71,8 @@ app = typer.Typer(cls=_Commands, add_completion=False, invoke_without_command=Tr
 
 def _print_version(wanted: bool) -> None:
     if wanted:
+        from importlib.metadata import version
+
         print(f"ov-kvcrush {version('ov-kvcrush')} (OpenVINO {version('openvino')})")
         raise typer.Exit
 

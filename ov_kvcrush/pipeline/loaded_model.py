@@ -16,7 +16,12 @@ from openvino_genai import (
 )
 
 from ov_kvcrush.errors import ConfigError
-from ov_kvcrush.model_folder import context_length, load_tokenizer, require_graph
+from ov_kvcrush.model_folder import (
+    context_length,
+    load_tokenizer,
+    require_graph,
+    require_tokenizer,
+)
 from ov_kvcrush.pipeline.call_times import timed_call
 from ov_kvcrush.pipeline.prompt_encoder import Conversation, PromptEncoder
 from ov_kvcrush.pipeline.prompt_reader import MAX_KEPT_HISTORIES, PromptReader
@@ -29,6 +34,8 @@ from ov_kvcrush.runtime.generation.model_settings import load_model_settings
 from ov_kvcrush.runtime.generation.request import Generation, Request
 from ov_kvcrush.runtime.generation.settings import resolve_generation_config
 from ov_kvcrush.runtime.interface import EngineLimits, make_engine
+from ov_kvcrush.runtime.plugin.ir_file import begin_reading
+from ov_kvcrush.runtime.plugin.spare_thread import SpareThread
 from ov_kvcrush.runtime.sequences.session import Session
 from ov_kvcrush.runtime.serving.engine_lock import EngineLock
 from ov_kvcrush.signals import DeferredSignals, deferred_signals
@@ -82,13 +89,20 @@ class LoadedModel:
     ) -> None:
         begun = time.perf_counter()
         require_graph(folder)
-        self.tokenizer = tokenizer or load_tokenizer(folder)
-        self.engine = make_engine(
-            engine, folder, self.tokenizer, device, config, properties, limits, decode_precision
+        if tokenizer is None:
+            require_tokenizer(folder)
+        begin_reading(folder)
+        spare = SpareThread()
+        loading = spare.add(lambda: tokenizer or load_tokenizer(folder))
+        encoder = spare.add(
+            lambda: PromptEncoder(loading.result(), added_tokens(folder), parse_special)
         )
+        self.engine = make_engine(
+            engine, folder, loading, device, config, properties, limits, decode_precision, spare
+        )
+        self.tokenizer = loading.result()
         self._settings = load_model_settings(folder, self.tokenizer)
-        encoder = PromptEncoder(self.tokenizer, added_tokens(folder), parse_special)
-        self.reader = PromptReader(encoder, self.engine.close_session, max_kept_histories)
+        self.reader = PromptReader(encoder.result(), self.engine.close_session, max_kept_histories)
         self.context_length = limits.context_length
         self.lock = EngineLock()
         self.last: list[Generation] = []

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence as SequenceOf
 from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,18 +13,20 @@ from numpy.typing import NDArray
 from ov_kvcrush.config import KVCacheConfig
 from ov_kvcrush.plan import LayerGeometry
 from ov_kvcrush.runtime.eviction.budgets import CacheBudgets
-from ov_kvcrush.runtime.eviction.compiling import compile_loops
 from ov_kvcrush.runtime.eviction.cut_plan import CutPlanner
 from ov_kvcrush.runtime.eviction.interface import Eviction
 from ov_kvcrush.runtime.eviction.layer_threads import LayerThreads
-from ov_kvcrush.runtime.eviction.measuring import attention_mass, key_distinctiveness
-from ov_kvcrush.runtime.eviction.moving import Move, move_tokens
-from ov_kvcrush.runtime.pages import key_codec
 from ov_kvcrush.runtime.pages.layout import PAGE_SIZE
 from ov_kvcrush.runtime.pages.memory import CacheMemory
+from ov_kvcrush.runtime.plugin.spare_thread import SpareThread
 from ov_kvcrush.runtime.sequences.kv_cache import KVCache
 from ov_kvcrush.runtime.sequences.sequence import Cut, Sequence
 from ov_kvcrush.selection import Observation, Selector
+
+# Numba and its loops take longer to load than a small model to compile, and nothing is cut before a
+# cache is full: they are imported where they are called, and loaded when a cut is in sight.
+if TYPE_CHECKING:
+    from ov_kvcrush.runtime.eviction.moving import Move
 
 # Queries of a chunk whose attention is computed together where all of it is accumulated.
 _ACCUMULATED_AT_ONCE = 32
@@ -94,19 +98,30 @@ class Compressor(Eviction):
         self.window_size = max(*(one.num_window_queries for one in policies), adaptive)
         self.accumulates = any(one.needs_accumulation for one in policies)
         self._threads = threads or LayerThreads()
-        compile_loops(
-            attention=self.window_size > 0 or self.accumulates,
-            distinctiveness=self._policy.needs_distinctiveness,
+        self._loader = SpareThread()
+        self._loops = self._loader.add(
+            partial(
+                _load_loops,
+                attention=self.window_size > 0 or self.accumulates,
+                distinctiveness=self._policy.needs_distinctiveness,
+            )
         )
+
+    def prepare(self, num_tokens: int) -> None:
+        """See :class:`Eviction`."""
+        if num_tokens > self._config.max_cache_size // 2:
+            self._loader.begin()
 
     def accumulate(self, sequence: Sequence, queries: SequenceOf[NDArray[np.float32]]) -> None:
         """Add the attention of the newest tokens to what their layers have accumulated."""
+        self._wait_for_loops()
         numbers = self._budgets.budgeted
         self._threads.map(lambda n: self._accumulate(sequence, n, queries[n]), numbers)
 
     def compress(self, sequence: Sequence, cache: KVCache) -> bool:
         """Cut ``sequence`` if it is due, and give back every page it no longer needs."""
         self._slide(sequence, cache)
+        self.prepare(sequence.num_cached)
         cut = self._planner.due(sequence)
         if cut is None:
             return True
@@ -121,8 +136,13 @@ class Compressor(Eviction):
         cache.trim(sequence)
         return True
 
+    def _wait_for_loops(self) -> None:
+        self._loader.begin()
+        self._loops.result()
+
     def _cut(self, sequence: Sequence, cut: Cut, cache: KVCache) -> bool:
         """Cut every layer to its budget; the freed pages stay at the tables' ends."""
+        self._wait_for_loops()
         budgeted = self._budgets.budgeted
         measured, attention = None, dict[int, NDArray[np.float32]]()
         if self._budgets.measures(cut):
@@ -173,6 +193,10 @@ class Compressor(Eviction):
         budget: int,
         attention: NDArray[np.float32] | None,
     ) -> Move:
+        from ov_kvcrush.runtime.eviction.measuring import key_distinctiveness
+        from ov_kvcrush.runtime.eviction.moving import Move
+        from ov_kvcrush.runtime.pages.key_codec import KEY_KINDS
+
         layer, memory = sequence.layers[number], self._memories[number]
         if selector.num_window_queries != self.window_size:
             attention = None  # it was measured through another window
@@ -180,7 +204,7 @@ class Compressor(Eviction):
             attention = self._attention(sequence, number, selector.num_window_queries)
         distinctiveness = None
         if selector.needs_distinctiveness:
-            kind = key_codec.KEY_KINDS[memory.layout.key_type]
+            kind = KEY_KINDS[memory.layout.key_type]
             table = layer.table
             size = memory.layout.key_head_size
             distinctiveness = layer.in_order(
@@ -196,10 +220,13 @@ class Compressor(Eviction):
 
     def _move(self, sequence: Sequence, move: Move, tables: SequenceOf[list[int]]) -> None:
         """Move the tokens from the pages of ``tables``, by layer, to those the sequence has now."""
+        from ov_kvcrush.runtime.eviction.moving import move_tokens
+        from ov_kvcrush.runtime.pages.key_codec import KEY_KINDS
+
         layer, memory = sequence.layers[move.layer], self._memories[move.layer]
         move_tokens(
             memory.keys,
-            key_codec.KEY_KINDS[memory.layout.key_type],
+            KEY_KINDS[memory.layout.key_type],
             memory.values,
             np.array(tables[move.layer], np.int32),
             layer.table,
@@ -237,10 +264,19 @@ class Compressor(Eviction):
     def _mass(
         self, sequence: Sequence, number: int, queries: NDArray[np.float32], length: int
     ) -> NDArray[np.float32]:
+        from ov_kvcrush.runtime.eviction.measuring import attention_mass
+        from ov_kvcrush.runtime.pages.key_codec import KEY_KINDS
+
         layer, memory = sequence.layers[number], self._memories[number]
-        kind = key_codec.KEY_KINDS[memory.layout.key_type]
+        kind = KEY_KINDS[memory.layout.key_type]
         table = layer.table
         mass: NDArray[np.float32] = attention_mass(
             queries, self._scales[number], memory.keys, kind, table, length
         )
         return layer.in_order(mass)
+
+
+def _load_loops(attention: bool, distinctiveness: bool) -> None:
+    from ov_kvcrush.runtime.eviction.compiling import compile_loops
+
+    compile_loops(attention, distinctiveness)

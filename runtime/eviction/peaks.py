@@ -12,10 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ov_kvcrush.plan import LayerGeometry
-from ov_kvcrush.runtime.eviction.compiling import compile_peaks
 from ov_kvcrush.runtime.eviction.layer_threads import LayerThreads
-from ov_kvcrush.runtime.eviction.measuring import attention_peaks
-from ov_kvcrush.runtime.pages import key_codec
 from ov_kvcrush.runtime.pages.memory import CacheMemory
 from ov_kvcrush.runtime.sequences.sequence import Sequence
 
@@ -61,6 +58,8 @@ class PeakMeter:
     def prepare(self) -> None:
         """Compile the loop, which takes seconds the first time on a machine."""
         if not self._is_compiled:
+            from ov_kvcrush.runtime.eviction.compiling import compile_peaks
+
             compile_peaks()
             self._is_compiled = True
 
@@ -90,6 +89,9 @@ class PeakMeter:
             stride: tokens from one query to the next.
             peaks: changed.
         """
+        # Here, for Numba takes long to import, and few read anything twice.
+        from ov_kvcrush.runtime.eviction.measuring import attention_peaks
+        from ov_kvcrush.runtime.pages.key_codec import KEY_KINDS
 
         def raise_layer(n: int) -> None:
             geometry, memory, layer = self._layers[n], self._memories[n], again.layers[n]
@@ -98,7 +100,7 @@ class PeakMeter:
                 np.ascontiguousarray(queries[n], np.float32).reshape(heads),
                 self._scales[n],
                 memory.keys,
-                key_codec.KEY_KINDS[memory.layout.key_type],
+                KEY_KINDS[memory.layout.key_type],
                 layer.table,
                 layer.length,
                 np.zeros(len(queries[n]), np.float32),

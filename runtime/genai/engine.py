@@ -11,6 +11,7 @@ import dataclasses
 import time
 from collections.abc import Iterator, Mapping
 from collections.abc import Sequence as SequenceOf
+from concurrent.futures import Future
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,7 +47,6 @@ from ov_kvcrush.runtime.generation.settings import (
     resolve_generation_config,
 )
 from ov_kvcrush.runtime.interface import DEFAULT_LIMITS, Engine, EngineDescription, EngineLimits
-from ov_kvcrush.runtime.model.paged_graph import read_ir
 from ov_kvcrush.runtime.model.vocabulary import num_token_ids
 from ov_kvcrush.runtime.pages.layout import page_bytes
 from ov_kvcrush.runtime.plugin.core import (
@@ -55,11 +55,13 @@ from ov_kvcrush.runtime.plugin.core import (
     require_properties,
 )
 from ov_kvcrush.runtime.plugin.given_properties import read_properties
+from ov_kvcrush.runtime.plugin.ir_file import read_ir
 from ov_kvcrush.runtime.sequences.session import Session
 
 if TYPE_CHECKING:
     from openvino_genai import GenerationConfig, Tokenizer
 
+    from ov_kvcrush.runtime.plugin.spare_thread import SpareThread
     from ov_kvcrush.runtime.session_files.held_session import HeldSession
     from ov_kvcrush.runtime.session_files.stored_session import StoredSession
 
@@ -97,12 +99,13 @@ class GenaiEngine(Engine):
     def __init__(
         self,
         folder: str | Path,
-        tokenizer: Tokenizer,
+        tokenizer: Tokenizer | Future[Tokenizer],
         device: str = "CPU",
         config: KVCacheConfig | None = None,
         properties: Mapping[str, Any] | None = None,
         limits: EngineLimits = DEFAULT_LIMITS,
         decode_precision: str = SAME,
+        spare: SpareThread | None = None,
     ) -> None:
         if decode_precision not in (AUTO, SAME):
             raise UnsupportedError(
@@ -116,6 +119,10 @@ class GenaiEngine(Engine):
                 "Leave prompt_lookup out, keep everything, or use the paged engine "
                 "(engine='paged').",
             )
+        if spare is not None:
+            spare.begin()  # it compiles with the tokenizer
+        if isinstance(tokenizer, Future):
+            tokenizer = tokenizer.result()
         self._tokenizer = tokenizer
         self._device = require_device(device)
         self.config, properties = read_properties(

@@ -21,7 +21,6 @@ from openvino import opset13 as ops
 from openvino._offline_transformations import paged_attention_transformation
 
 from ov_kvcrush.errors import ModelError, UnsupportedError, last_line
-from ov_kvcrush.model_folder import require_graph
 from ov_kvcrush.plan import LayerGeometry
 from ov_kvcrush.runtime.model.head_groups import divide_attentions, is_divisible
 from ov_kvcrush.runtime.model.key_state import find_key_states
@@ -29,14 +28,16 @@ from ov_kvcrush.runtime.model.output_projection import find_output_projection
 from ov_kvcrush.runtime.model.packed_inputs import PER_LAYER_INPUTS, add_input
 from ov_kvcrush.runtime.model.residual_state import find_residual_state
 from ov_kvcrush.runtime.pages.cache_layer import CacheLayer, HeadGrouping, cache_layers, undivided
-from ov_kvcrush.runtime.plugin.core import core
-from ov_kvcrush.runtime.plugin.properties import ENABLE_MMAP
+from ov_kvcrush.runtime.plugin.ir_file import read_ir
 
 LAYER_OUTPUTS = ("queries", "states", "residual_norms")
 
 _SHARED_INPUTS = {"input_ids", "position_ids", "subsequence_begins"}
 
-# Inputs of a PagedAttentionExtension node, by position.
+_KIND = "PagedAttentionExtension"
+_KEY_CACHE_INPUT = "key_cache."
+
+# Inputs of such a node, by position.
 _QUERY, _KEY_CACHE = 0, 3
 _PAST_LENS, _BLOCK_BEGINS, _SLIDING_WINDOW, _ALIBI, _MAX_CONTEXT = 5, 8, 10, 11, 12
 _SCALE = 9
@@ -129,9 +130,14 @@ def read_geometry(folder: str | Path) -> tuple[LayerGeometry, ...]:
 
 def attention_nodes(model: ov.Model) -> list[ov.Node]:
     """The attention of each cache layer, in their order."""
-    kind = "PagedAttentionExtension"
-    found = [node for node in model.get_ordered_ops() if node.get_type_name() == kind]
-    return sorted(found, key=_layer_number)
+    # By their inputs: to go through all nodes of a graph from Python takes ten times as long.
+    found = [
+        port.get_node()
+        for parameter in model.get_parameters()
+        if any(name.startswith(_KEY_CACHE_INPUT) for name in parameter.output(0).get_names())
+        for port in parameter.output(0).get_target_inputs()
+    ]
+    return sorted((node for node in found if node.get_type_name() == _KIND), key=_layer_number)
 
 
 def require_key_states(model: ov.Model, layers: Sequence[CacheLayer]) -> list[ov.Output]:
@@ -152,25 +158,6 @@ def require_key_states(model: ov.Model, layers: Sequence[CacheLayer]) -> list[ov
             "Run the model without a gate: it keeps distinct tokens.",
         )
     return states
-
-
-def read_ir(folder: Path, memory_mapped: bool = True) -> ov.Model:
-    """The IR in ``folder``, as it was exported.
-
-    Args:
-        folder: exported model.
-        memory_mapped: whether its weights stay in their file until they are needed.
-
-    Raises:
-        ModelError: there is none, or it cannot be read.
-    """
-    path = require_graph(folder)
-    try:
-        return core().read_model(path, config={ENABLE_MMAP: memory_mapped})
-    except RuntimeError as error:
-        raise ModelError(
-            f"{path} cannot be read: {last_line(error)}", "Export the model again."
-        ) from error
 
 
 def _not_pageable(folder: str | Path, reason: str) -> ModelError:

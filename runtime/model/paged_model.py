@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -50,6 +50,7 @@ class PagedModel:
         gate: tells of each token how much later text will want it; None for none.
         shows_states: whether ``forward`` gives the states that a gate is fitted on.
         grouping: which KV heads of a layer share a cache.
+        before_compiling: called when the graph is read and only its compilation is left.
 
     Attributes:
         cache_layers: whose heads have a cache of their own; a *layer* in what follows, where it is
@@ -82,6 +83,7 @@ class PagedModel:
         gate: Gate | None = None,
         shows_states: bool = False,
         grouping: HeadGrouping = undivided,
+        before_compiling: Callable[[], object] | None = None,
     ) -> None:
         require_cpu(device)
         properties = dict(properties or {})
@@ -97,6 +99,8 @@ class PagedModel:
             by_layer = [precisions] * self.num_model_layers
         else:
             by_layer = list(precisions)
+        if before_compiling is not None:
+            before_compiling()
         weights = WeightBytes.of(graph.model)
         spare = replace(graph, model=graph.model.clone()) if decode_precision != SAME else None
         self._compiled = CompiledGraph(graph, by_layer, properties, gate)

@@ -6,6 +6,7 @@ import copy
 import time
 from collections.abc import Iterator, Mapping
 from collections.abc import Sequence as SequenceOf
+from concurrent.futures import Future
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +36,8 @@ from ov_kvcrush.runtime.session_files.stored_session import StoredSession, load_
 
 if TYPE_CHECKING:
     from openvino_genai import GenerationConfig, Tokenizer
+
+    from ov_kvcrush.runtime.plugin.spare_thread import SpareThread
 
 
 @dataclass(frozen=True)
@@ -88,15 +91,18 @@ class PagedEngine(Engine):
     def __init__(
         self,
         folder: str | Path,
-        tokenizer: Tokenizer,
+        tokenizer: Tokenizer | Future[Tokenizer],
         device: str = "CPU",
         config: KVCacheConfig | None = None,
         properties: Mapping[str, Any] | None = None,
         limits: EngineLimits = DEFAULT_LIMITS,
         decode_precision: str = SAME,
+        spare: SpareThread | None = None,
     ) -> None:
         config = config or KVCacheConfig()
-        parts = set_up(folder, device, config, properties, limits, decode_precision)
+        parts = set_up(folder, device, config, properties, limits, decode_precision, spare=spare)
+        if isinstance(tokenizer, Future):
+            tokenizer = tokenizer.result()
         self.config = parts.config
         self.model = parts.model
         self.cache = parts.cache

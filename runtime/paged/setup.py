@@ -27,6 +27,7 @@ from ov_kvcrush.runtime.pages.cache_layer import HeadGrouping, undivided, whole_
 from ov_kvcrush.runtime.pages.layout import PAGE_SIZE, pages_for
 from ov_kvcrush.runtime.pages.pool import PagePool
 from ov_kvcrush.runtime.plugin.given_properties import read_properties
+from ov_kvcrush.runtime.plugin.spare_thread import SpareThread
 from ov_kvcrush.runtime.scheduling.admission import Admission
 from ov_kvcrush.runtime.scheduling.intake import Intake
 from ov_kvcrush.runtime.scheduling.scheduler import Scheduler
@@ -81,10 +82,12 @@ def set_up(
     limits: EngineLimits,
     decode_precision: str,
     beside: SequenceOf[KVCacheConfig] = (),
+    spare: SpareThread | None = None,
 ) -> EngineParts:
     """The parts of an engine for the model in ``folder``; errors as :class:`Engine`.
 
     ``beside``: policies that sequences on this model are cut by too; it computes what they look at.
+    ``spare``: begins when the model is about to be compiled.
     """
     config, properties = read_properties(require_cpu(device), properties or {}, config)
     config.require_page_multiples(PAGE_SIZE)
@@ -104,6 +107,7 @@ def set_up(
         decode_precision,
         gate,
         grouping=_grouping([config, *others], shares),
+        before_compiling=spare.begin if spare else None,
     )
     budgets = CacheBudgets(config, model.cache_layers, shares)
     if config.kv_budget_mb is not None:

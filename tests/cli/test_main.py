@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import importlib
 import os
 import subprocess
 import sys
 
 import pytest
+from typer.main import get_command
 
 from ov_kvcrush import cli
 from ov_kvcrush.errors import ModelError
@@ -45,6 +47,25 @@ def test_every_command_has_help_with_an_example(
     shown = capsys.readouterr().out
     assert "Example" in shown
     assert f"ov-kvcrush {command}" in shown.split("Example")[1]
+
+
+@pytest.mark.parametrize("command", cli.COMMANDS)
+def test_the_list_of_commands_says_what_their_own_help_says(command: str) -> None:
+    module = importlib.import_module(f"ov_kvcrush.cli.commands.{command}")
+    help_text = get_command(module.app).help or ""
+    assert cli.COMMANDS[command] == " ".join(help_text.split("\n\n")[0].split())
+
+
+def test_the_list_of_commands_imports_none_of_them() -> None:
+    code = (
+        "import sys; from ov_kvcrush.cli import run; run(['--help']); "
+        "print([n for n in sys.modules if n.startswith('ov_kvcrush.cli.commands')], "
+        "'numpy' in sys.modules)"
+    )
+    shown = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True
+    ).stdout
+    assert shown.splitlines()[-1] == "[] False"
 
 
 @pytest.mark.parametrize("arguments", [["--help"], *([name, "--help"] for name in cli.COMMANDS)])

@@ -114,6 +114,9 @@ def load_pipeline(
     console = Console(file=sys.stderr)
     begun = time.perf_counter()
     with console.status(escape(f"Loading {model_dir} on {device} …")):
+        from ov_kvcrush.runtime.plugin.ir_file import begin_reading
+
+        begin_reading(model_dir)
         from ov_kvcrush.pipeline.llm_pipeline import LLMPipeline
 
         pipeline = LLMPipeline(
