@@ -112,7 +112,7 @@ class Engine(ABC):
         properties: passed to the plugin.
         limits: how much it may do at once and hold.
         decode_precision: type that decoding computes in; None is the one prompts are read in.
-        spare: does what there is to do beside the model's compilation; None makes its own.
+        spare: begins when the model is about to be compiled; None where nothing waits.
 
     Raises:
         ModelError, UnsupportedError, DeviceError, ConfigError: as their names say, at construction.

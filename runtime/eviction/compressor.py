@@ -23,8 +23,8 @@ from ov_kvcrush.runtime.sequences.kv_cache import KVCache
 from ov_kvcrush.runtime.sequences.sequence import Cut, Sequence
 from ov_kvcrush.selection import Observation, Selector
 
-# Numba takes longer to import than a small model to compile, and nothing is cut before a cache is
-# full: its loops are imported where they are called.
+# Numba and its loops take longer to load than a small model to compile, and nothing is cut before a
+# cache is full: they are imported where they are called, and loaded when a cut is in sight.
 if TYPE_CHECKING:
     from ov_kvcrush.runtime.eviction.moving import Move
 
@@ -67,7 +67,6 @@ class Compressor(Eviction):
         budgets: the layers' parts of the budget.
         planner: says when a cut is due.
         threads: for the layers; None makes its own.
-        spare: has the loops ready for the first cut; None makes its own.
     """
 
     def __init__(
@@ -79,7 +78,6 @@ class Compressor(Eviction):
         budgets: CacheBudgets,
         planner: CutPlanner,
         threads: LayerThreads | None = None,
-        spare: SpareThread | None = None,
     ) -> None:
         self._layers = layers
         self._scales = scales
@@ -100,25 +98,30 @@ class Compressor(Eviction):
         self.window_size = max(*(one.num_window_queries for one in policies), adaptive)
         self.accumulates = any(one.needs_accumulation for one in policies)
         self._threads = threads or LayerThreads()
-        spare = spare or SpareThread()
-        self._loops = spare.add(
+        self._loader = SpareThread()
+        self._loops = self._loader.add(
             partial(
-                load_loops,
+                _load_loops,
                 attention=self.window_size > 0 or self.accumulates,
                 distinctiveness=self._policy.needs_distinctiveness,
             )
         )
-        spare.begin()
+
+    def prepare(self, num_tokens: int) -> None:
+        """See :class:`Eviction`."""
+        if num_tokens > self._config.max_cache_size // 2:
+            self._loader.begin()
 
     def accumulate(self, sequence: Sequence, queries: SequenceOf[NDArray[np.float32]]) -> None:
         """Add the attention of the newest tokens to what their layers have accumulated."""
-        self._loops.result()
+        self._wait_for_loops()
         numbers = self._budgets.budgeted
         self._threads.map(lambda n: self._accumulate(sequence, n, queries[n]), numbers)
 
     def compress(self, sequence: Sequence, cache: KVCache) -> bool:
         """Cut ``sequence`` if it is due, and give back every page it no longer needs."""
         self._slide(sequence, cache)
+        self.prepare(sequence.num_cached)
         cut = self._planner.due(sequence)
         if cut is None:
             return True
@@ -133,9 +136,13 @@ class Compressor(Eviction):
         cache.trim(sequence)
         return True
 
+    def _wait_for_loops(self) -> None:
+        self._loader.begin()
+        self._loops.result()
+
     def _cut(self, sequence: Sequence, cut: Cut, cache: KVCache) -> bool:
         """Cut every layer to its budget; the freed pages stay at the tables' ends."""
-        self._loops.result()
+        self._wait_for_loops()
         budgeted = self._budgets.budgeted
         measured, attention = None, dict[int, NDArray[np.float32]]()
         if self._budgets.measures(cut):
@@ -269,8 +276,7 @@ class Compressor(Eviction):
         return layer.in_order(mass)
 
 
-def load_loops(attention: bool = False, distinctiveness: bool = False) -> None:
-    """Import and compile what moves tokens, and what measures them if wanted."""
+def _load_loops(attention: bool, distinctiveness: bool) -> None:
     from ov_kvcrush.runtime.eviction.compiling import compile_loops
 
     compile_loops(attention, distinctiveness)

@@ -24,6 +24,14 @@ class Eviction(ABC):
     accumulates: bool
 
     @abstractmethod
+    def prepare(self, num_tokens: int) -> None:
+        """Begin to have ready, on another thread, what the first cut would have to wait for.
+
+        Args:
+            num_tokens: that a sequence is going to hold; nothing happens where these are few.
+        """
+
+    @abstractmethod
     def accumulate(self, sequence: Sequence, queries: SequenceOf[NDArray[np.float32]]) -> None:
         """Add the attention of the newest tokens to what their layers have accumulated.
 
@@ -47,6 +55,9 @@ class NoEviction(Eviction):
 
     window_size = 0
     accumulates = False
+
+    def prepare(self, num_tokens: int) -> None:
+        """Nothing is to come."""
 
     def accumulate(self, sequence: Sequence, queries: SequenceOf[NDArray[np.float32]]) -> None:
         """Nothing is measured."""

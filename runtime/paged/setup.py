@@ -16,7 +16,7 @@ from ov_kvcrush.model_folder import fingerprint
 from ov_kvcrush.plan import KVPlan
 from ov_kvcrush.precisions import LayerPrecision
 from ov_kvcrush.runtime.eviction.budgets import CacheBudgets, buy_tokens, goes_by_heads
-from ov_kvcrush.runtime.eviction.compressor import Compressor, load_loops
+from ov_kvcrush.runtime.eviction.compressor import Compressor
 from ov_kvcrush.runtime.eviction.cut_plan import CutPlanner
 from ov_kvcrush.runtime.eviction.interface import Eviction, NoEviction
 from ov_kvcrush.runtime.eviction.layer_threads import LayerThreads
@@ -99,9 +99,6 @@ def set_up(
     if not any(one.needs_gate for one in (config, *others)):
         gate = None
     shares = plan.head_shares if plan else ()
-    spare = spare or SpareThread()
-    if config.evicts:
-        spare.add(load_loops)
     model = PagedModel(
         folder,
         device,
@@ -110,7 +107,7 @@ def set_up(
         decode_precision,
         gate,
         grouping=_grouping([config, *others], shares),
-        before_compiling=spare.begin,
+        before_compiling=spare.begin if spare else None,
     )
     budgets = CacheBudgets(config, model.cache_layers, shares)
     if config.kv_budget_mb is not None:
@@ -122,7 +119,7 @@ def set_up(
     eviction: Eviction = NoEviction()
     if config.evicts:
         eviction = Compressor(
-            model.layers, model.scales, model.memories, config, budgets, planner, threads, spare
+            model.layers, model.scales, model.memories, config, budgets, planner, threads
         )
     prefixes = Prefixes(cache, eviction.window_size, config.prefix_caching)
     admission = Admission(cache, planner)

@@ -100,6 +100,7 @@ class Intake:
             if kept is None and prefix is not None:
                 self._prefixes.begin_with(prefix, sequence)
             self._planner.plan_prompt(sequence, len(sequence.tokens), is_prefix, thorough)
+            self._eviction.prepare(len(sequence.tokens))
             if self._admission.could_ever(sequence):
                 return sequence
         error = self.too_long(sequence)
