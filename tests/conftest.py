@@ -22,8 +22,8 @@ from tests.support.model_factory import make_model
 from tests.support.paths import NEEDLE, ROOT
 from tests.support.signal_stack import drop_signal_stack
 
-# A background job of a shell ignores Ctrl+C, one of nohup SIGHUP, and so would every process that the
-# tests start and stop.
+# A background job of a shell ignores Ctrl+C, one of nohup SIGHUP, and so would every process that
+# the tests start and stop.
 for number, handler in (
     (signal.SIGINT, signal.default_int_handler),
     (signal.SIGHUP, signal.SIG_DFL),
