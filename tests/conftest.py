@@ -20,10 +20,16 @@ from ov_kvcrush.export import ExportOptions, export_model
 from ov_kvcrush.plan import PLAN_FILE
 from tests.support.model_factory import make_model
 from tests.support.paths import NEEDLE, ROOT
+from tests.support.signal_stack import drop_signal_stack
 
-# A shell's background jobs ignore Ctrl+C, and so would every process that the tests start and stop.
-if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+# A background job of a shell ignores Ctrl+C, one of nohup SIGHUP, and so would every process that
+# the tests start and stop.
+for number, handler in (
+    (signal.SIGINT, signal.default_int_handler),
+    (signal.SIGHUP, signal.SIG_DFL),
+):
+    if signal.getsignal(number) == signal.SIG_IGN:
+        signal.signal(number, handler)
 
 # Examples are not timed: what else the machine does would fail them.
 hypothesis.settings.register_profile("untimed", deadline=None)
@@ -32,6 +38,12 @@ hypothesis.settings.load_profile("untimed")
 CACHE = ROOT / "build" / "test-models"
 
 _DAY = 24 * 60 * 60
+
+
+@pytest.fixture(autouse=True)
+def ordinary_signal_stack() -> None:
+    """What other libraries' cores have left does not end the run at the next Ctrl+C."""
+    drop_signal_stack()
 
 
 @pytest.fixture(scope="session", autouse=True)
