@@ -1,8 +1,8 @@
 """Whether decoding is compiled apart, in f32, beside prompts in bf16; policy only.
 
-Where the plugin computes in bf16 it converts compressed weights anew for every inference; in f32 it
-quantizes the activations instead and multiplies in 8 bits (dynamic quantization). The first is
-better for many tokens, the second for few (docs/decoding.md has the figures).
+Where the plugin computes in bf16 on AMX it converts compressed weights anew for every inference; in
+f32 it quantizes the activations instead and multiplies in 8 bits (dynamic quantization). The first
+is better for many tokens, the second for few (docs/decoding.md has the figures).
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ def choose_decoding(
     weights: WeightBytes,
     stored: Sequence[LayerPrecision],
     free_bytes: int,
+    has_amx: bool,
 ) -> DecodeChoice:
     """What decoding is to compute in.
 
@@ -50,6 +51,7 @@ def choose_decoding(
         weights: of the model.
         stored: what the cache stores, by layer.
         free_bytes: of memory.
+        has_amx: whether bf16 is computed by AMX; elsewhere it decodes as fast as f32.
 
     Raises:
         ConfigError: there is no such precision, or the cache cannot be shared with it.
@@ -74,6 +76,8 @@ def choose_decoding(
         return DecodeChoice(asked, f"asked for; {megabytes} of weights are in memory twice")
     if exact:
         return DecodeChoice(None, f"a KV cache in {exact} is not one in f32")
+    if not has_amx:
+        return DecodeChoice(None, "without AMX nothing is gained")
     if not weights.are_compressed:
         return DecodeChoice(None, "the weights are not compressed")
     if weights.total < _LEAST_BYTES:

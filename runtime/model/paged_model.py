@@ -22,6 +22,7 @@ from ov_kvcrush.runtime.model.weights import WeightBytes
 from ov_kvcrush.runtime.pages.cache_layer import HeadGrouping, undivided
 from ov_kvcrush.runtime.pages.layout import PAGE_SIZE
 from ov_kvcrush.runtime.pages.memory import CacheMemory
+from ov_kvcrush.runtime.plugin.amx import has_amx
 from ov_kvcrush.runtime.plugin.core import require_device, require_properties
 from ov_kvcrush.runtime.plugin.properties import (
     ENABLE_MMAP,
@@ -112,6 +113,7 @@ class PagedModel:
             weights,
             self._compiled.precisions,
             psutil.virtual_memory().available,
+            has_amx(),
         )
         self.decode_reason = choice.reason
         if spare is not None and choice.precision is not None:

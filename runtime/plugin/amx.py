@@ -35,3 +35,14 @@ def tiles_are_described(cpuinfo: Path) -> bool:
     if highest_leaf is None or not re.search(r"^flags\s*:.*\bamx_tile\b", text, re.MULTILINE):
         return True
     return int(highest_leaf[1]) >= _TILE_LEAF
+
+
+def has_amx(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
+    """Whether oneDNN computes bf16 with tiles: they are there, described, and not forbidden."""
+    try:
+        text = cpuinfo.read_text(encoding="utf-8", errors="replace")
+    except OSError:  # not Linux: nothing is known
+        return False
+    is_there = re.search(r"^flags\s*:.*\bamx_bf16\b", text, re.MULTILINE) is not None
+    limit = os.environ.get("ONEDNN_MAX_CPU_ISA", "").upper()
+    return is_there and tiles_are_described(cpuinfo) and (not limit or "AMX" in limit)

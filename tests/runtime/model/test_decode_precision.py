@@ -10,7 +10,7 @@ import pytest
 from ov_kvcrush import KVCacheConfig, LLMPipeline
 from ov_kvcrush.errors import ConfigError, UnsupportedError
 from ov_kvcrush.precisions import LayerPrecision
-from ov_kvcrush.runtime.model import decode_choice
+from ov_kvcrush.runtime.model import decode_choice, paged_model
 from ov_kvcrush.runtime.model.paged_model import PagedModel
 from ov_kvcrush.runtime.plugin.core import core
 from tests.support.batches import batch
@@ -80,6 +80,7 @@ def test_where_prompts_are_read_in_f32_nothing_is_compiled_twice(needle_int8_dir
 def test_without_a_word_it_is_compiled_twice_where_that_is_faster(
     needle_int8_dir: Path, monkeypatch: pytest.MonkeyPatch, is_worth_it: bool
 ) -> None:
+    monkeypatch.setattr(paged_model, "has_amx", lambda: True)
     if is_worth_it:
         monkeypatch.setattr(decode_choice, "_LEAST_BYTES", 0)
     pipe = LLMPipeline(needle_int8_dir, config=BF16)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ov_kvcrush.runtime.plugin.amx import avoid_undescribed_tiles
+from ov_kvcrush.runtime.plugin.amx import avoid_undescribed_tiles, has_amx
 
 LIMIT = "ONEDNN_MAX_CPU_ISA"
 
@@ -45,3 +45,23 @@ def test_an_unknown_system_is_left_alone(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.delenv(LIMIT)
     avoid_undescribed_tiles(tmp_path / "none")
     assert LIMIT not in os.environ
+
+
+@pytest.mark.parametrize(
+    ("level", "flags", "limit", "found"),
+    [
+        (29, "avx512f amx_bf16 amx_tile", "", True),
+        (29, "avx512f amx_bf16 amx_tile", "AVX512_CORE_AMX", True),
+        (29, "avx512f amx_bf16 amx_tile", "AVX512_CORE_FP16", False),
+        (28, "avx512f amx_bf16 amx_tile", "", False),
+        (29, "avx512f avx512_bf16", "", False),
+    ],
+)
+def test_amx_is_there_where_it_can_be_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, level: int, flags: str, limit: str, found: bool
+) -> None:
+    monkeypatch.setenv(LIMIT, limit)
+    cpuinfo = tmp_path / "cpuinfo"
+    cpuinfo.write_text(f"processor\t: 0\ncpuid level\t: {level}\nflags\t\t: fpu {flags}\n\n")
+    assert has_amx(cpuinfo) == found
+    assert not has_amx(tmp_path / "none")
