@@ -124,18 +124,27 @@ def move_tokens(
     """
     num_kv_heads, count = sources.shape
     page_size = np.int64(PAGE_SIZE)
+    num_pages = (count + page_size - 1) // page_size
     keys = np.empty((page_size, head_size), np.float32)
     source = np.empty((page_size, head_size), np.float32)
-    # Anyone may move anywhere, so all is read from a copy of how it was.
-    old_keys = np.empty((len(table), key_pages.shape[2]), np.uint8)
-    old_values = np.empty((len(table), page_size, value_pages.shape[3]), np.uint8)
+    # What another slot is filled from is read from a copy of how it was, unless it lies behind all
+    # that is written. Most tokens stay or come from there, so few pages are copied.
+    is_copied = np.empty(len(table), np.bool_)
+    old_keys = np.empty((num_pages, key_pages.shape[2]), np.uint8)
+    old_values = np.empty((num_pages, page_size, value_pages.shape[3]), np.uint8)
     for h in range(num_kv_heads):
-        for n in range(len(table)):
-            _copy(key_pages[table[n], h], old_keys[n])
-            _copy_rows(value_pages[table[n], h], old_values[n])
-        for first in range(0, count, page_size):
+        is_copied[:] = False
+        for i in range(count):
+            slot = sources[h, i]
+            if slot != i and slot < count:
+                is_copied[slot // page_size] = True
+        for n in range(num_pages):
+            if is_copied[n]:
+                _copy(key_pages[table[n], h], old_keys[n])
+                _copy_rows(value_pages[table[n], h], old_values[n])
+        for page in range(num_pages):
+            first = page * page_size
             rows = min(page_size, count - first)
-            page = first // page_size
             start = sources[h, first]
             num_staying = 0
             run = True
@@ -144,25 +153,34 @@ def move_tokens(
                 run &= sources[h, first + t] == start + t
             new_keys, new_values = key_pages[targets[page], h], value_pages[targets[page], h]
             if num_staying and targets[page] != table[page]:
-                _copy(old_keys[page], new_keys)
-                _copy_rows(old_values[page], new_values)
+                _copy(key_pages[table[page], h], new_keys)
+                _copy_rows(value_pages[table[page], h], new_values)
             if num_staying == rows:
                 continue
             if run and start % page_size == 0 and rows == page_size:
-                _copy(old_keys[start // page_size], new_keys)
-                _copy_rows(old_values[start // page_size], new_values)
+                origin = start // page_size
+                if is_copied[origin]:
+                    _copy(old_keys[origin], new_keys)
+                    _copy_rows(old_values[origin], new_values)
+                else:
+                    _copy(key_pages[table[origin], h], new_keys)
+                    _copy_rows(value_pages[table[origin], h], new_values)
                 continue
             if num_staying:
-                read_keys(old_keys[page], kind, rows, head_size, keys)
+                read_keys(new_keys, kind, rows, head_size, keys)
             loaded = np.int64(-1)
+            from_keys, from_values = new_keys, new_values
             for t in range(rows):
                 slot = sources[h, first + t]
                 if slot == first + t:
                     continue
                 origin, row = slot // page_size, slot % page_size
                 if origin != loaded:
-                    read_keys(old_keys[origin], kind, page_size, head_size, source)
+                    from_keys, from_values = key_pages[table[origin], h], value_pages[table[origin], h]
+                    if is_copied[origin]:
+                        from_keys, from_values = old_keys[origin], old_values[origin]
+                    read_keys(from_keys, kind, page_size, head_size, source)
                     loaded = origin
                 _copy(source[row], keys[t])
-                _copy(old_values[origin, row], new_values[t])
+                _copy(from_values[row], new_values[t])
             write_keys(keys, rows, head_size, kind, new_keys, num_staying > 0)
