@@ -15,6 +15,7 @@ import numpy as np
 from ov_kvcrush.runtime.pages.jit import jit
 from ov_kvcrush.runtime.pages.key_codec import Bytes, Floats, Ints, read_keys, write_keys
 from ov_kvcrush.runtime.pages.layout import PAGE_SIZE
+from ov_kvcrush.runtime.pages.rows import put_in_rows, take_in_rows
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,11 +37,9 @@ class Move:
     @classmethod
     def of(cls, layer: int, chosen: Ints, slots: Ints, num_in_order: int) -> Move:
         """The move of ``chosen`` tokens of a layer whose tokens lie in ``slots [H, S]``."""
-        before = np.take_along_axis(slots, chosen, axis=1)
+        before = take_in_rows(slots, chosen)
         after = place(before, num_in_order)
-        sources = np.empty_like(before)
-        np.put_along_axis(sources, after, before, axis=1)
-        return cls(layer, chosen, after, sources)
+        return cls(layer, chosen, after, put_in_rows(before, after))
 
     @property
     def changed_pages(self) -> list[int]:
@@ -136,7 +135,7 @@ def move_tokens(
         is_copied[:] = False
         for i in range(count):
             slot = sources[h, i]
-            if slot != i and slot < count:
+            if slot != i and slot < num_pages * page_size:
                 is_copied[slot // page_size] = True
         for n in range(num_pages):
             if is_copied[n]:
@@ -176,7 +175,8 @@ def move_tokens(
                     continue
                 origin, row = slot // page_size, slot % page_size
                 if origin != loaded:
-                    from_keys, from_values = key_pages[table[origin], h], value_pages[table[origin], h]
+                    from_keys = key_pages[table[origin], h]
+                    from_values = value_pages[table[origin], h]
                     if is_copied[origin]:
                         from_keys, from_values = old_keys[origin], old_values[origin]
                     read_keys(from_keys, kind, page_size, head_size, source)

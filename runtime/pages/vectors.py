@@ -69,6 +69,20 @@ def store(context: Any, array: Any, index: Any, vector: Any) -> Any:
 
 
 @intrinsic
+def store_bytes(context: Any, array: Any, index: Any, vector: Any) -> Any:
+    """Write ``vector``, of 0 to 255, to a contiguous uint8 array; halves go to the even number."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        place = _place(context, builder, signature.args[0], args[0], args[1])
+        kind = ir.VectorType(ir.IntType(8), LANES)
+        whole = builder.fptosi(_call(builder, "llvm.rint.v16f32", _FLOATS, [args[2]]), _INTS)
+        builder.store(builder.trunc(whole, kind), builder.bitcast(place, kind.as_pointer()), 1)
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, _VECTOR), generate
+
+
+@intrinsic
 def splat(context: Any, value: Any) -> Any:
     """A vector of ``value`` alone."""
 
@@ -131,6 +145,20 @@ def subtract(context: Any, a: Any, b: Any) -> Any:
 def multiply(context: Any, a: Any, b: Any) -> Any:
     """``a * b``."""
     return _of_vectors(2, lambda builder, a, b: builder.fmul(a, b))
+
+
+@intrinsic
+def divide(context: Any, a: Any, b: Any) -> Any:
+    """``a / b``, rounded as IEEE says."""
+    return _of_vectors(2, lambda builder, a, b: builder.fdiv(a, b))
+
+
+@intrinsic
+def smaller(context: Any, a: Any, b: Any) -> Any:
+    """The smaller of each two."""
+    return _of_vectors(
+        2, lambda builder, a, b: builder.select(builder.fcmp_ordered("<", a, b), a, b)
+    )
 
 
 @intrinsic
