@@ -39,7 +39,8 @@ def _every_operation(a: Floats, b: Floats, results: Floats) -> float:
     store(results, 5 * lanes, smaller(x, y))
     store(results, 6 * lanes, multiply_add(x, y, splat(np.float32(0.5))))
     store(results, 7 * lanes, splat_from(a, 3))
-    return total(x)
+    summed: float = total(x)
+    return summed
 
 
 def test_each_element_is_computed_alone() -> None:
