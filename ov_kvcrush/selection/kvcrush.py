@@ -165,11 +165,15 @@ class Selector:
 
     def _by_page(self, values: Floats) -> Floats:
         """Sums over pages: [H, n] values of tokens to [H, n / page_size]."""
+        if self.page_size == 1:
+            return values  # sums of one each take as long as all the rest
         pages = values.reshape(len(values), -1, self.page_size)
         return np.asarray(pages.sum(axis=2), dtype=np.float32)
 
     def _best_of_page(self, values: Floats) -> Floats:
         """The highest of each page: logarithms are not summed up."""
+        if self.page_size == 1:
+            return values
         pages = values.reshape(len(values), -1, self.page_size)
         return np.asarray(pages.max(axis=2), dtype=np.float32)
 

@@ -61,6 +61,8 @@ class Observation:
     def by_kv_head(self, attention: Floats) -> Floats:
         """Mean of [Hq, S] ``attention`` over the query heads of each KV head: [H, S]."""
         num_heads, num_slots = self.positions.shape
+        if len(attention) == num_heads:
+            return attention
         return np.asarray(attention.reshape(num_heads, -1, num_slots).mean(axis=1))
 
     def need(self, name: str) -> Floats:

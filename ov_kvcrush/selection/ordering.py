@@ -24,9 +24,11 @@ def highest(values: NDArray[np.float32], count: int, excluded: Mask | None = Non
         values = np.where(excluded, np.float32(-np.inf), values)
     last = values.shape[1] - count
     threshold = np.partition(values, last, axis=1)[:, last, None]
-    mask: Mask = values > threshold
-    for row, tied in zip(mask, values == threshold, strict=True):
-        row[np.flatnonzero(tied)[: count - np.count_nonzero(row)]] = True
+    mask: Mask = values >= threshold
+    # Ties are rare, and then of a few rows.
+    for number in np.flatnonzero(np.count_nonzero(mask, axis=1) > count):
+        row, tied = mask[number], np.flatnonzero(values[number] == threshold[number])
+        row[tied[len(tied) - (np.count_nonzero(row) - count) :]] = False
     return mask
 
 

@@ -20,6 +20,7 @@ from ov_kvcrush.runtime.eviction.moving import move_tokens, place
 from ov_kvcrush.runtime.pages.jit import times_compiled
 from ov_kvcrush.runtime.pages.key_codec import KEY_KINDS
 from ov_kvcrush.runtime.pages.layout import PAGE_SIZE, CacheLayout
+from ov_kvcrush.runtime.pages.rows import put_in_rows, take_in_rows
 
 _log = logging.getLogger("ov_kvcrush")
 
@@ -46,6 +47,12 @@ def compile_loops(attention: bool, distinctiveness: bool) -> None:
     _call(place, sources, 1)
     if times_compiled(place) > before:
         _log.warning("compiling the loops that cut the KV cache: a few seconds, and only once here")
+    # What a sequence holds is the whole of an array or a part of it, which Numba tells apart.
+    scores, places = np.zeros((2, 4), np.float32), np.zeros((2, 4), np.int32)
+    for held in (scores, scores[:, :2], places, places[:, :2]):
+        _call(take_in_rows, held, places)
+    _call(take_in_rows, scores, places[:, :2])
+    _call(put_in_rows, sources, np.arange(3, dtype=np.int32)[None])
     _call(move_tokens, keys, kind, values, table, table, sources, head_size)
     if attention:
         _call(attention_mass, queries, 1.0, keys, kind, table, length)

@@ -133,7 +133,7 @@ class Compressor(Eviction):
             if not sequence.is_cut_due:
                 sequence.planned_cuts.insert(0, cut)  # to be made in the same place
             return False
-        cache.trim(sequence)
+        cache.trim(sequence, reads_on=bool(sequence.planned_cuts))
         return True
 
     def _wait_for_loops(self) -> None:

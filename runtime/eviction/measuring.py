@@ -16,9 +16,25 @@ from numba.extending import intrinsic
 from ov_kvcrush.runtime.pages.jit import jit
 from ov_kvcrush.runtime.pages.key_codec import Bytes, Floats, Ints, read_keys
 from ov_kvcrush.runtime.pages.layout import PAGE_SIZE
+from ov_kvcrush.runtime.pages.vectors import (
+    LANES,
+    add,
+    exp2,
+    larger,
+    load,
+    multiply,
+    multiply_add,
+    splat,
+    splat_from,
+    store,
+    subtract,
+    total,
+)
 
 _LOG2_E = np.float32(1.4426950408889634)
 _LN_2 = np.float32(0.6931471805599453)
+# Logarithm of what a query does not see.
+_LEAST = np.float32(-3.0e38)
 
 # Of the peaks: queries whose products are made together, and the lanes their highest are kept in.
 _COLUMNS, _LANES = 64, 16
@@ -35,14 +51,8 @@ def _float_of_bits(context: Any, bits: Any) -> Any:
 
 
 @jit
-def _exp(x: np.float32) -> np.float32:
-    """e**x for x <= 0, to about 2e-7 relative; no call, so that the loop around it vectorizes."""
-    return _exp2(x * _LOG2_E)
-
-
-@jit
 def _exp2(x: np.float32) -> np.float32:
-    """2**x for x <= 0; as ``_exp``."""
+    """2**x for x <= 0, to about 2e-7 relative; no call, so that the loop around it vectorizes."""
     y = max(x, np.float32(-126.0))
     whole = np.rint(y)
     f = y - whole
@@ -116,52 +126,101 @@ def attention_mass(
     window, num_query_heads, head_size = queries.shape
     num_kv_heads = key_pages.shape[1]
     group = num_query_heads // num_kv_heads
-    num_columns = group * window
-    page_size = np.int64(PAGE_SIZE)
+    page_size, lanes = np.int64(PAGE_SIZE), np.int64(LANES)
     num_pages = (length + page_size - 1) // page_size
+    # A query head's queries in blocks of a vector; lanes of the last one may be empty.
+    blocks = (window + lanes - 1) // lanes
     mass = np.zeros((num_query_heads, length), np.float32)
-    columns = np.empty((head_size, num_columns), np.float32)
+    columns = np.zeros((group * blocks, head_size * lanes), np.float32)
     keys = np.zeros((page_size, head_size), np.float32)
-    scores = np.empty((num_pages * page_size, num_columns), np.float32)
-    top = np.empty(num_columns, np.float32)
-    total = np.empty(num_columns, np.float32)
+    scores = np.empty((group * blocks, num_pages * page_size * lanes), np.float32)
+    factor = np.float32(scale) * _LOG2_E
     for h in range(num_kv_heads):
         for g in range(group):
             for w in range(window):
+                column = columns[g * blocks + w // lanes]
                 for d in range(head_size):
-                    columns[d, g * window + w] = queries[w, h * group + g, d] * np.float32(scale)
-        top[:] = np.float32(-3.0e38)
+                    column[d * lanes + w % lanes] = queries[w, h * group + g, d] * factor
         for page in range(num_pages):
             first = page * page_size
             rows = min(page_size, length - first)
             read_keys(key_pages[table[page], h], kind, rows, head_size, keys)
-            _add_products(keys, columns, scores[first : first + page_size])
-            for t in range(first, first + rows):
-                # A window query sees itself and what came before it.
-                if t > length - window:
-                    for j in range(num_columns):
-                        if t > length - window + j % window:
-                            scores[t, j] = np.float32(-3.0e38)
-                row = scores[t]
-                for j in range(num_columns):
-                    top[j] = max(top[j], row[j])
-        total[:] = np.float32(0.0)
-        for t in range(length):
-            row = scores[t]
-            for j in range(num_columns):
-                e = _exp(row[j] - top[j])
-                row[j] = e
-                total[j] += e
-        for j in range(num_columns):
-            total[j] = np.float32(1.0) / total[j]
-        for t in range(length):
-            row = scores[t]
-            for g in range(group):
-                seen = np.float32(0.0)
-                for w in range(window):
-                    seen += row[g * window + w] * total[g * window + w]
-                mass[h * group + g, t] = seen
+            for block in range(group * blocks):
+                _multiply(keys, columns[block], scores[block], first)
+        for block in range(group * blocks):
+            begin = block % blocks * lanes
+            _hide_later(scores[block], length - window + begin, length)
+            _add_mass(
+                scores[block], length, min(window - begin, lanes), mass[h * group + block // blocks]
+            )
     return mass
+
+
+@jit
+def _multiply(keys: Floats, columns: Floats, scores: Floats, first: int) -> None:
+    """Rows ``first …`` of ``scores [S * 16]`` are ``keys [32, D] @ columns [D * 16]``.
+
+    Eight tokens at a time: their sums stay in registers, and one load of queries serves them all.
+    """
+    num_rows, size = keys.shape
+    lanes = np.int64(LANES)
+    for t in range(0, num_rows, 8):
+        k0 = t * size
+        k1, k2, k3, k4 = k0 + size, k0 + 2 * size, k0 + 3 * size, k0 + 4 * size
+        k5, k6, k7 = k0 + 5 * size, k0 + 6 * size, k0 + 7 * size
+        s0 = s1 = s2 = s3 = s4 = s5 = s6 = s7 = splat(np.float32(0.0))
+        for d in range(size):
+            q = load(columns, d * lanes)
+            s0 = multiply_add(splat_from(keys, k0 + d), q, s0)
+            s1 = multiply_add(splat_from(keys, k1 + d), q, s1)
+            s2 = multiply_add(splat_from(keys, k2 + d), q, s2)
+            s3 = multiply_add(splat_from(keys, k3 + d), q, s3)
+            s4 = multiply_add(splat_from(keys, k4 + d), q, s4)
+            s5 = multiply_add(splat_from(keys, k5 + d), q, s5)
+            s6 = multiply_add(splat_from(keys, k6 + d), q, s6)
+            s7 = multiply_add(splat_from(keys, k7 + d), q, s7)
+        row = (first + t) * lanes
+        store(scores, row, s0)
+        store(scores, row + lanes, s1)
+        store(scores, row + 2 * lanes, s2)
+        store(scores, row + 3 * lanes, s3)
+        store(scores, row + 4 * lanes, s4)
+        store(scores, row + 5 * lanes, s5)
+        store(scores, row + 6 * lanes, s6)
+        store(scores, row + 7 * lanes, s7)
+
+
+@jit
+def _hide_later(scores: Floats, own: int, length: int) -> None:
+    """A query sees itself and what came before it; the first one's token is ``own``."""
+    lanes = np.int64(LANES)
+    for t in range(max(np.int64(0), own + 1), length):
+        for j in range(min(lanes, t - own)):
+            scores[t * lanes + j] = _LEAST
+
+
+@jit
+def _add_mass(scores: Floats, length: int, count: int, mass: Floats) -> None:
+    """Add the softmax of the first ``count`` lanes of ``scores [S * 16]`` to ``mass [S]``.
+
+    ``scores`` are in powers of two, and are changed.
+    """
+    lanes = np.int64(LANES)
+    top = splat(_LEAST)
+    for t in range(length):
+        top = larger(top, load(scores, t * lanes))
+    summed = splat(np.float32(0.0))
+    for t in range(length):
+        power = exp2(subtract(load(scores, t * lanes), top))
+        store(scores, t * lanes, power)
+        summed = add(summed, power)
+    parts = np.empty(lanes, np.float32)
+    store(parts, 0, summed)
+    for j in range(lanes):
+        parts[j] = np.float32(1.0) / parts[j] if j < count else np.float32(0.0)
+    part = load(parts, 0)
+    for t in range(length):
+        mass[t] += total(multiply(load(scores, t * lanes), part))
 
 
 @jit
@@ -290,33 +349,36 @@ def key_distinctiveness(
         ``[H, S]`` float32, -1 (like all others) to 1.
     """
     num_kv_heads = key_pages.shape[1]
-    page_size = np.int64(PAGE_SIZE)
+    page_size, lanes = np.int64(PAGE_SIZE), np.int64(LANES)
     num_pages = (length + page_size - 1) // page_size
-    distinct = np.zeros((num_kv_heads, length), np.float32)
-    keys = np.zeros((page_size, head_size), np.float32)
-    mean = np.empty(head_size, np.float32)
+    # Whole vectors: behind the elements of a key there are zeros.
+    stride = (head_size + lanes - 1) // lanes * lanes
+    distinct = np.empty((num_kv_heads, length), np.float32)
+    keys = np.zeros((num_pages * page_size, stride), np.float32)
+    mean = np.empty(stride, np.float32)
     for h in range(num_kv_heads):
         mean[:] = np.float32(0.0)
         for page in range(num_pages):
-            rows = min(page_size, length - page * page_size)
-            read_keys(key_pages[table[page], h], kind, rows, head_size, keys)
-            for t in range(rows):
-                for d in range(head_size):
-                    mean[d] += keys[t, d]
-        norm = np.float32(0.0)
-        for d in range(head_size):
-            norm += mean[d] * mean[d]
-        for d in range(head_size):
-            mean[d] /= max(np.sqrt(norm), np.float32(1e-20))
-        for page in range(num_pages):
-            rows = min(page_size, length - page * page_size)
-            read_keys(key_pages[table[page], h], kind, rows, head_size, keys)
-            for t in range(rows):
-                along = np.float32(0.0)
-                square = np.float32(0.0)
-                for d in range(head_size):
-                    along += keys[t, d] * mean[d]
-                    square += keys[t, d] * keys[t, d]
-                size = max(np.sqrt(square), np.float32(1e-20))
-                distinct[h, page * page_size + t] = -along / size
+            first = page * page_size
+            rows = min(page_size, length - first)
+            read_keys(key_pages[table[page], h], kind, rows, head_size, keys[first:])
+            for d in range(0, stride, lanes):
+                summed = load(mean, d)
+                for t in range(first, first + rows):
+                    summed = add(summed, load(keys, t * stride + d))
+                store(mean, d, summed)
+        square = splat(np.float32(0.0))
+        for d in range(0, stride, lanes):
+            square = multiply_add(load(mean, d), load(mean, d), square)
+        norm = max(np.sqrt(total(square)), np.float32(1e-20))
+        for d in range(stride):
+            mean[d] /= norm
+        for t in range(length):
+            along = square = splat(np.float32(0.0))
+            for d in range(0, stride, lanes):
+                key = load(keys, t * stride + d)
+                along = multiply_add(key, load(mean, d), along)
+                square = multiply_add(key, key, square)
+            size = max(np.sqrt(total(square)), np.float32(1e-20))
+            distinct[h, t] = -total(along) / size
     return distinct

@@ -15,6 +15,7 @@ import numpy as np
 from ov_kvcrush.runtime.pages.jit import jit
 from ov_kvcrush.runtime.pages.key_codec import Bytes, Floats, Ints, read_keys, write_keys
 from ov_kvcrush.runtime.pages.layout import PAGE_SIZE
+from ov_kvcrush.runtime.pages.rows import put_in_rows, take_in_rows
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,17 +37,19 @@ class Move:
     @classmethod
     def of(cls, layer: int, chosen: Ints, slots: Ints, num_in_order: int) -> Move:
         """The move of ``chosen`` tokens of a layer whose tokens lie in ``slots [H, S]``."""
-        before = np.take_along_axis(slots, chosen, axis=1)
+        before = take_in_rows(slots, chosen)
         after = place(before, num_in_order)
-        sources = np.empty_like(before)
-        np.put_along_axis(sources, after, before, axis=1)
-        return cls(layer, chosen, after, sources)
+        return cls(layer, chosen, after, put_in_rows(before, after))
 
     @property
     def changed_pages(self) -> list[int]:
         """Which of the sequence's pages get other content in any head."""
-        moved = (self.sources != np.arange(self.sources.shape[1])).any(axis=0)
-        return sorted({int(slot) // PAGE_SIZE for slot in np.flatnonzero(moved)})
+        slots = np.arange(self.sources.shape[1])
+        moved = (self.sources != slots).any(axis=0)
+        # Page by page: slot by slot it would take as long as a layer's selection.
+        changed = np.logical_or.reduceat(moved, slots[::PAGE_SIZE]) if len(slots) else moved
+        pages: list[int] = np.flatnonzero(changed).tolist()
+        return pages
 
 
 @jit
@@ -124,18 +127,27 @@ def move_tokens(
     """
     num_kv_heads, count = sources.shape
     page_size = np.int64(PAGE_SIZE)
+    num_pages = (count + page_size - 1) // page_size
     keys = np.empty((page_size, head_size), np.float32)
     source = np.empty((page_size, head_size), np.float32)
-    # Anyone may move anywhere, so all is read from a copy of how it was.
-    old_keys = np.empty((len(table), key_pages.shape[2]), np.uint8)
-    old_values = np.empty((len(table), page_size, value_pages.shape[3]), np.uint8)
+    # What another slot is filled from is read from a copy of how it was, unless it lies behind all
+    # that is written. Most tokens stay or come from there, so few pages are copied.
+    is_copied = np.empty(len(table), np.bool_)
+    old_keys = np.empty((num_pages, key_pages.shape[2]), np.uint8)
+    old_values = np.empty((num_pages, page_size, value_pages.shape[3]), np.uint8)
     for h in range(num_kv_heads):
-        for n in range(len(table)):
-            _copy(key_pages[table[n], h], old_keys[n])
-            _copy_rows(value_pages[table[n], h], old_values[n])
-        for first in range(0, count, page_size):
+        is_copied[:] = False
+        for i in range(count):
+            slot = sources[h, i]
+            if slot != i and slot < num_pages * page_size:
+                is_copied[slot // page_size] = True
+        for n in range(num_pages):
+            if is_copied[n]:
+                _copy(key_pages[table[n], h], old_keys[n])
+                _copy_rows(value_pages[table[n], h], old_values[n])
+        for page in range(num_pages):
+            first = page * page_size
             rows = min(page_size, count - first)
-            page = first // page_size
             start = sources[h, first]
             num_staying = 0
             run = True
@@ -144,25 +156,35 @@ def move_tokens(
                 run &= sources[h, first + t] == start + t
             new_keys, new_values = key_pages[targets[page], h], value_pages[targets[page], h]
             if num_staying and targets[page] != table[page]:
-                _copy(old_keys[page], new_keys)
-                _copy_rows(old_values[page], new_values)
+                _copy(key_pages[table[page], h], new_keys)
+                _copy_rows(value_pages[table[page], h], new_values)
             if num_staying == rows:
                 continue
             if run and start % page_size == 0 and rows == page_size:
-                _copy(old_keys[start // page_size], new_keys)
-                _copy_rows(old_values[start // page_size], new_values)
+                origin = start // page_size
+                if is_copied[origin]:
+                    _copy(old_keys[origin], new_keys)
+                    _copy_rows(old_values[origin], new_values)
+                else:
+                    _copy(key_pages[table[origin], h], new_keys)
+                    _copy_rows(value_pages[table[origin], h], new_values)
                 continue
             if num_staying:
-                read_keys(old_keys[page], kind, rows, head_size, keys)
+                read_keys(new_keys, kind, rows, head_size, keys)
             loaded = np.int64(-1)
+            from_keys, from_values = new_keys, new_values
             for t in range(rows):
                 slot = sources[h, first + t]
                 if slot == first + t:
                     continue
                 origin, row = slot // page_size, slot % page_size
                 if origin != loaded:
-                    read_keys(old_keys[origin], kind, page_size, head_size, source)
+                    from_keys = key_pages[table[origin], h]
+                    from_values = value_pages[table[origin], h]
+                    if is_copied[origin]:
+                        from_keys, from_values = old_keys[origin], old_values[origin]
+                    read_keys(from_keys, kind, page_size, head_size, source)
                     loaded = origin
                 _copy(source[row], keys[t])
-                _copy(old_values[origin, row], new_values[t])
+                _copy(from_values[row], new_values[t])
             write_keys(keys, rows, head_size, kind, new_keys, num_staying > 0)

@@ -10,6 +10,17 @@ from numpy.typing import NDArray
 
 from ov_kvcrush.runtime.pages.jit import jit
 from ov_kvcrush.runtime.pages.layout import PAGE_SIZE
+from ov_kvcrush.runtime.pages.vectors import (
+    LANES,
+    add,
+    divide,
+    larger,
+    load,
+    smaller,
+    splat,
+    store,
+    store_bytes,
+)
 
 F32, BF16, U8, U4 = 0, 1, 2, 3
 KEY_KINDS = {"f32": F32, "bf16": BF16, "u8": U8, "u4": U4}
@@ -90,6 +101,9 @@ def write_keys(
             for d in range(head_size):
                 halves[t * head_size + d] = np.uint16(bits[t, d] >> np.uint32(16))
         return
+    if kind == U8 and head_size % LANES == 0:
+        _write_bytes(keys, rows, head_size, head, keep_grid)
+        return
     levels = np.float32(255.0) if kind == U8 else np.float32(15.0)
     header = head[: 8 * head_size].view(np.float32)
     codes = head[8 * head_size :]
@@ -113,6 +127,29 @@ def write_keys(
 
 
 @jit
+def _write_bytes(keys: Floats, rows: int, head_size: int, head: Bytes, keep_grid: bool) -> None:
+    """As :func:`write_keys` in u8, a vector of channels at a time."""
+    header = head[: 8 * head_size].view(np.float32)
+    codes = head[8 * head_size :]
+    none, levels = splat(np.float32(0.0)), splat(np.float32(255.0))
+    lows, highs = np.empty(LANES, np.float32), np.empty(LANES, np.float32)
+    for d in range(0, head_size, LANES):
+        low = high = load(keys, d)
+        for t in range(1, rows):
+            key = load(keys, t * head_size + d)
+            low, high = smaller(low, key), larger(high, key)
+        store(lows, 0, low)
+        store(highs, 0, high)
+        scales, zeros = header[d : d + LANES], header[head_size + d : head_size + d + LANES]
+        _set_grids(lows, highs, np.float32(255.0), scales, zeros, keep_grid)
+        scale, zero = load(scales, 0), load(zeros, 0)
+        for t in range(rows):
+            code = add(divide(load(keys, t * head_size + d), scale), zero)
+            # Rounded within the limits is as limited after rounding.
+            store_bytes(codes, t * head_size + d, smaller(larger(code, none), levels))
+
+
+@jit
 def _fit_channels(
     keys: Floats, rows: int, levels: float, scales: Floats, zeros: Floats, keep_grid: bool
 ) -> None:
@@ -123,8 +160,16 @@ def _fit_channels(
         for d in range(head_size):
             low[d] = min(low[d], keys[t, d])
             high[d] = max(high[d], keys[t, d])
+    _set_grids(low, high, levels, scales, zeros, keep_grid)
+
+
+@jit
+def _set_grids(
+    low: Floats, high: Floats, levels: float, scales: Floats, zeros: Floats, keep_grid: bool
+) -> None:
+    """Set ``scales`` and ``zeros`` to the ranges of channels whose keys go from low to high."""
     half = np.float32(0.5)
-    for d in range(head_size):
+    for d in range(len(scales)):
         if keep_grid:
             lowest = low[d] / scales[d] + zeros[d]
             highest = high[d] / scales[d] + zeros[d]

@@ -34,6 +34,8 @@ class KVCache:
         self.pool = pool
         self.memories = memories
         self._parking = Parking()
+        # By layer, free pages whose memory has not been given back, as they will soon be taken.
+        self._warm: list[set[int]] = [set() for _ in memories]
 
     def extend(self, sequence: Sequence, count: int) -> bool:
         """Give ``sequence`` the pages for ``count`` more tokens; False if they cannot be had.
@@ -96,7 +98,7 @@ class KVCache:
         try:
             for number in numbers:
                 replaced = shared(number)
-                new = self.pool.allocate(number, len(replaced))
+                new = self._allocate(number, len(replaced))
                 table = list(before[number])
                 for place, page in zip(replaced, new, strict=True):
                     table[place] = page
@@ -107,10 +109,18 @@ class KVCache:
                 now = sequence.layers[number].pages
                 self.free(number, [old for old, new in zip(pages, now, strict=True) if old != new])
 
-    def trim(self, sequence: Sequence) -> None:
-        """Take back the pages behind the last used slot of each layer."""
+    def trim(self, sequence: Sequence, reads_on: bool = False) -> None:
+        """Take back the pages behind the last used slot of each layer.
+
+        ``reads_on``: it takes as many again in the next step, so that their memory stays until
+        somebody takes or frees pages: to give it back and to have it anew takes as long as the cut.
+        """
         for number in np.flatnonzero(sequence.ledger.num_surplus() > 0).tolist():
-            self.free(number, sequence.layers[number].surplus_pages())
+            surplus = sequence.layers[number].surplus_pages()
+            if reads_on:
+                self._warm[number].update(self.pool.release(number, surplus))
+            else:
+                self.free(number, surplus)
 
     def release(self, sequence: Sequence) -> None:
         """Take back all pages; the sequence holds nothing afterwards."""
@@ -132,9 +142,7 @@ class KVCache:
 
     def free(self, layer: int, pages: list[int]) -> None:
         """Let go of ``pages`` of ``layer``; the memory of those nobody else owns is given back."""
-        freed = self.pool.release(layer, pages)
-        if freed:
-            self.memories[layer].give_back(freed)
+        self._give_back(layer, self.pool.release(layer, pages))
 
     def fork(self, source: Sequence, target: Sequence) -> None:
         """Make ``target``, which holds nothing, hold what ``source`` holds, on the same pages.
@@ -280,11 +288,22 @@ class KVCache:
             self.drop(oldest)
         return True
 
+    def _allocate(self, number: int, count: int) -> list[int]:
+        pages = self.pool.allocate(number, count)
+        self._warm[number].difference_update(pages)
+        return pages
+
+    def _give_back(self, number: int, pages: list[int]) -> None:
+        """Give back the memory of free ``pages``, and of those that were thought to be taken."""
+        warm, self._warm[number] = self._warm[number], set()
+        if pages or warm:
+            self.memories[number].give_back([*pages, *warm])
+
     def _copy_page(self, sequence: Sequence, number: int, place: int) -> None:
         """Put a copy of its own in place of a shared page of ``sequence``."""
         layer = sequence.layers[number]
         shared = layer.pages[place]
-        (copy,) = self.pool.allocate(number, 1)
+        (copy,) = self._allocate(number, 1)
         try:
             self.memories[number].copy_page(shared, copy)
             layer.pages = [*layer.pages[:place], copy, *layer.pages[place + 1 :]]
@@ -294,8 +313,9 @@ class KVCache:
         self.free(number, [shared])
 
     def _add_pages(self, sequence: Sequence, number: int, count: int) -> None:
-        pages = self.pool.allocate(number, count)
+        pages = self._allocate(number, count)
         try:
+            self._give_back(number, [])
             sequence.layers[number].add_pages(pages)
         except BaseException:
             self.free(number, pages)

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ov_kvcrush.runtime.pages.layout import PAGE_SIZE, pages_for
+from ov_kvcrush.runtime.pages.rows import take_in_rows
 from ov_kvcrush.runtime.sequences.ledger import Ledger
 
 # Stands for a score that a second reading is still to give: finite, as all that is saved has to be.
@@ -125,9 +126,7 @@ class LayerCache:
 
         All slots behind the n-th must hold tokens that come later in the text.
         """
-        slots = self.slots[:, : by_slot.shape[1]]
-        group = len(by_slot) // len(slots)
-        return np.take_along_axis(by_slot, np.repeat(slots, group, axis=0), axis=1)
+        return take_in_rows(by_slot, self.slots[:, : by_slot.shape[1]])
 
     @property
     def attention(self) -> NDArray[np.float32] | None:
@@ -218,11 +217,9 @@ class LayerCache:
 
         Both in the order of the text; ``chosen`` counts in that order too.
         """
-        positions, attention = np.take_along_axis(self.positions, chosen, axis=1), self.attention
-        if attention is not None:
-            by_query_head = np.repeat(chosen, len(attention) // len(chosen), axis=0)
-            attention = np.take_along_axis(attention, by_query_head, axis=1)
-        gate = None if self.gate is None else np.take_along_axis(self.gate, chosen, axis=1)
+        positions = take_in_rows(self.positions, chosen)
+        attention = None if self.attention is None else take_in_rows(self.attention, chosen)
+        gate = None if self.gate is None else take_in_rows(self.gate, chosen)
         self._positions, self._slots, self._attention = positions, slots, attention
         self._gate = gate
         self._set_length(chosen.shape[1])

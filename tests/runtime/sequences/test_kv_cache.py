@@ -62,8 +62,13 @@ class CacheMachine(RuleBasedStateMachine):
         self.sequences.append(target)
 
     @precondition(lambda self: self.sequences)
-    @rule(data=st.data(), fails_at=st.integers(0, len(LAYERS)), drawn=st.integers(0, 2**32 - 1))
-    def cut(self, data: st.DataObject, fails_at: int, drawn: int) -> None:
+    @rule(
+        data=st.data(),
+        fails_at=st.integers(0, len(LAYERS)),
+        drawn=st.integers(0, 2**32 - 1),
+        reads_on=st.booleans(),
+    )
+    def cut(self, data: st.DataObject, fails_at: int, drawn: int, reads_on: bool) -> None:
         """Keep half of each layer's tokens, others in each, and move them to the front."""
         sequence, random = self.one(data), np.random.default_rng(drawn)
         chosen = [
@@ -86,7 +91,7 @@ class CacheMachine(RuleBasedStateMachine):
         except InjectedError:
             self.cache.release(sequence)
         else:
-            self.cache.trim(sequence)
+            self.cache.trim(sequence, reads_on=reads_on)
 
     @precondition(lambda self: self.sequences)
     @rule(data=st.data(), count=st.integers(0, 2 * PAGE_SIZE), trims=st.booleans())
@@ -246,3 +251,34 @@ def test_tokens_taken_back_into_a_shared_page_are_not_written_over() -> None:
     assert cache.extend(sequence, 1)
     assert sequence.page_tables[0][0] != other.page_tables[0][0]
     cache.check_integrity([sequence, other])
+
+
+def test_a_prompt_that_reads_on_finds_the_memory_its_cut_has_left() -> None:
+    cache = small_cache(NUM_PAGES, [100])
+    sequence = Sequence([], LAYERS[:1], None)
+    assert cache.extend(sequence, 4 * PAGE_SIZE)
+    (slots,) = slots_of(cache)
+    slots.pages[:4] = 7
+    sequence.tokens += range(PAGE_SIZE)
+    sequence.append(PAGE_SIZE)
+    cache.trim(sequence, reads_on=True)
+    assert (slots.pages[:4] == 7).all(), "nothing is given back yet"
+    # What it does not take after all is given back then, and what it takes is not.
+    assert cache.extend(sequence, 2 * PAGE_SIZE)
+    assert sequence.layers[0].pages == [0, 1, 2]
+    assert (slots.pages[:3] == 7).all()
+    assert (slots.pages[3] == -1).all()
+    cache.check_integrity([sequence])
+
+
+def test_memory_left_for_a_prompt_goes_back_with_it() -> None:
+    cache = small_cache(NUM_PAGES, [100])
+    sequence = Sequence([], LAYERS[:1], None)
+    assert cache.extend(sequence, 4 * PAGE_SIZE)
+    (slots,) = slots_of(cache)
+    slots.pages[:4] = 7
+    sequence.tokens += range(PAGE_SIZE)
+    sequence.append(PAGE_SIZE)
+    cache.trim(sequence, reads_on=True)
+    cache.release(sequence)
+    assert (slots.pages == -1).all()
