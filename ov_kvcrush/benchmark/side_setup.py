@@ -33,6 +33,8 @@ class SideSetup:
         max_num_seqs: sequences that run at once.
         properties: of the plugin.
         decode_precision: of our engine, as ``LLMPipeline`` has it.
+        shares_prefixes: whether prompts may begin alike, so that it is worth while to look for what
+            others have read.
     """
 
     engine: str
@@ -46,6 +48,7 @@ class SideSetup:
     max_num_seqs: int
     properties: Mapping[str, str] = field(default_factory=dict)
     decode_precision: str | None = None
+    shares_prefixes: bool = False
 
     @property
     def evicts(self) -> bool:
@@ -63,8 +66,7 @@ class SideSetup:
         key, value = self.precision or (None, None)
         config = KVCacheConfig(
             pool_size=self.pool_size,
-            # No two prompts begin alike, so that nothing is there to be found.
-            prefix_caching=False,
+            prefix_caching=self.shares_prefixes,
             key_cache_precision=key,
             value_cache_precision=value,
         )

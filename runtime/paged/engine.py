@@ -284,7 +284,9 @@ class PagedEngine(Engine):
                 self.preempt(sequence)
                 continue
             # Before anything is evicted, and at a prompt's end.
-            if chunk.count > 1 and (sequence.is_cut_due or chunk.ends):
+            if chunk.count > 1 and chunk.ends:
+                self.prefixes.keep_prompt(sequence)
+            elif chunk.count > 1 and sequence.is_cut_due:
                 self.prefixes.keep_uncut(sequence)
             begun = time.perf_counter()
             if not self.eviction.compress(sequence, self.cache):

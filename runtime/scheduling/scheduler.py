@@ -26,7 +26,8 @@ class Scheduler:
 
     Running sequences go before waiting ones, those that decode before those that read, older before
     younger. A sequence is admitted when the pages up to its next cut are there, all of them, and
-    its budget fits beside those of the others; it begins with what is already cached of its prompt.
+    its budget fits beside those of the others; it begins with what is already cached of its prompt,
+    and waits, letting those behind it pass, while another one is just reading that.
     When a running one finds no page, one that waits and holds some gives them up, else the youngest
     that is not yet part of the step: it computes its cache again later, so it is slowed down, never
     failed.
@@ -83,12 +84,18 @@ class Scheduler:
             if count and sequence in self.running and self._make_room(sequence, count, step):
                 step.chunks.append(Chunk.of(sequence, count))
                 left -= count
-        while left and self.waiting and len(self.running) < self._max_num_seqs:
-            sequence = self.waiting[0]
-            # What was preempted in this step must not take the pages back at once.
-            if sequence in step.preempted or not self._admit(sequence):
+        for sequence in list(self.waiting):
+            if not left or len(self.running) >= self._max_num_seqs:
                 break
-            self.running.append(self.waiting.popleft())
+            # What was preempted in this step must not take the pages back at once.
+            if sequence in step.preempted or not self._admission.admits(sequence, self.running):
+                break
+            if self._prefixes.is_coming(sequence, self.running):
+                continue
+            if not self._begin(sequence):
+                break
+            self.waiting.remove(sequence)
+            self.running.append(sequence)
             count = min(sequence.next_stretch, left)
             step.chunks.append(Chunk.of(sequence, count))
             left -= count
@@ -112,10 +119,9 @@ class Scheduler:
             self.waiting.appendleft(victim)
         self._cache.release(victim)
 
-    def _admit(self, sequence: Sequence) -> bool:
-        if not self._admission.admits(sequence, self.running):
-            return False
-        begun = self._prefixes.begin(sequence)
+    def _begin(self, sequence: Sequence) -> bool:
+        """Give it its first pages; False where there are none, and it holds what it held."""
+        begun = self._prefixes.begin(sequence, self.running)
         if self._cache.extend(sequence, sequence.next_stretch):
             return True
         if begun:

@@ -1,9 +1,10 @@
 """Beginnings that later prompts need not read again: parked sequences they go on from.
 
 A sequence that begins like a parked one, a finished prompt or another chat with the same system
-prompt, takes over its pages, shared until one of them has to change. What was never cut can be
-shared up to any full page. A cut cache is what its whole text left of it: it serves sequences that
-begin with all of it and would have been cut in the same places.
+prompt, or like one that runs, takes over its pages, shared until one of them has to change. What
+was never cut can be shared up to any full page. A cut cache is what all of the text before the cut
+left of it: it serves sequences that begin with that and would have been cut in the same places,
+with what was read behind the cut up to any full page.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import numpy as np
 from ov_kvcrush.errors import PromptError
 from ov_kvcrush.runtime.pages.layout import PAGE_SIZE
 from ov_kvcrush.runtime.sequences.kv_cache import KVCache
-from ov_kvcrush.runtime.sequences.sequence import Sequence
+from ov_kvcrush.runtime.sequences.sequence import Cut, Sequence
 from ov_kvcrush.runtime.sequences.session import Session
 
 # What is kept unasked: so many prefixes, and such a part of the pool. Where pages are short they go
@@ -48,30 +49,51 @@ class Prefixes:
         if not sequence.cuts:
             self._keep(sequence)
 
+    def keep_prompt(self, sequence: Sequence) -> None:
+        """Keep all of a prompt before its last cut, which those that ask something else make anew.
+
+        What was read since the cut before: a document's end, where others begin with the same one.
+        """
+        if not sequence.cuts or _is_divisible(sequence):
+            self._keep(sequence)
+
     def keep_cut(self, sequence: Sequence) -> None:
         """Keep what a cut has just left of a prompt that goes on, for those that begin alike."""
         last = sequence.cuts[-1] if sequence.cuts else None
         if last is not None and last.reads_on and last.num_cached == sequence.num_cached:
             self._keep(sequence)
 
-    def begin(self, sequence: Sequence) -> bool:
-        """Let ``sequence``, which holds nothing, begin with the longest prefix kept for it.
+    def begin(self, sequence: Sequence, running: SequenceOf[Sequence] = ()) -> bool:
+        """Let ``sequence``, which holds nothing, begin with the longest prefix there is for it.
+
+        Args:
+            sequence: its planned cuts up to there count as made.
+            running: others, whose pages it may share too.
 
         Returns:
             Whether there is one; then ``sequence.num_reused`` tells its length.
         """
-        if not self._is_on or sequence.num_cached:
+        if not self._looks_for(sequence):
             return False
-        lengths = {
-            session: self._usable(session.sequence, sequence)
-            for session in self._cache.parked
-            if session.sequence is not None and session.owner == sequence.owner
-        }
-        best = max(lengths, key=lengths.__getitem__, default=None)
-        if best is None or not lengths[best]:
+        stored, length = self._longest(sequence, running)
+        if stored is None:
             return False
-        self.begin_with(best, sequence, lengths[best])
+        self._begin_with(stored, sequence, length)
         return True
+
+    def is_coming(self, sequence: Sequence, running: SequenceOf[Sequence]) -> bool:
+        """Whether one of ``running`` is just reading what ``sequence``, too, begins with.
+
+        Then ``sequence`` does well to wait for it: if it began now, it would read the same.
+        """
+        if not self._looks_for(sequence):
+            return False
+        ahead = {one: self._coming_from(one, sequence) for one in running if one.num_uncached > 1}
+        if not any(ahead.values()):
+            return False
+        _, length = self._longest(sequence, running)
+        # Where there is more already than the one that reads has got to, it is not waited for.
+        return any(length <= one.num_cached and length < most for one, most in ahead.items())
 
     def begin_with(self, session: Session, sequence: Sequence, length: int | None = None) -> None:
         """Let ``sequence``, which holds nothing, begin with what ``session`` has parked.
@@ -94,7 +116,33 @@ class Prefixes:
                     "the prompt does not begin with the cached prefix, or nothing follows it",
                     "Give the text of the prefix and then a question.",
                 )
-        self._cache.touch(session)
+        self._begin_with(stored, sequence, length)
+
+    def clear(self) -> None:
+        """Free what is kept unasked."""
+        for session in self._kept():
+            self._cache.drop(session)
+
+    def _looks_for(self, sequence: Sequence) -> bool:
+        """Whether ``sequence`` may begin with what others have read."""
+        return self._is_on and not sequence.num_cached
+
+    def _longest(
+        self, sequence: Sequence, running: SequenceOf[Sequence]
+    ) -> tuple[Sequence | None, int]:
+        """What ``sequence`` is best begun with, and how many tokens of it; None and 0 of none."""
+        parked = [one.sequence for one in self._cache.parked if one.sequence is not None]
+        best, most = None, 0
+        for stored in [*parked, *running]:
+            length = self._usable(stored, sequence)
+            if length > most:
+                best, most = stored, length
+        return best, most
+
+    def _begin_with(self, stored: Sequence, sequence: Sequence, length: int) -> None:
+        for session in self._cache.parked:
+            if session.sequence is stored:
+                self._cache.touch(session)
         coming = [cut for cut in sequence.planned_cuts if cut.num_cached > length]
         self._cache.fork(stored, sequence)
         # With the fork came the cuts before: from here on they are made, and no longer planned.
@@ -105,30 +153,47 @@ class Prefixes:
         sequence.num_reused = length
         self.num_hits += 1
 
-    def clear(self) -> None:
-        """Free what is kept unasked."""
-        for session in self._kept():
-            self._cache.drop(session)
-
     def _usable(self, stored: Sequence, new: Sequence) -> int:
         """Tokens of ``stored`` that ``new`` may begin with; 0 for none."""
-        if stored.tokens[:PAGE_SIZE] != new.tokens[:PAGE_SIZE]:
-            return 0  # the usual case, and fast
-        if stored.thorough != new.thorough:
-            return 0  # what was read once has other scores than what was read twice
-        common = common_prefix(stored.tokens[: stored.num_cached], new.tokens[:-1])
-        evicting = [cut for cut in new.planned_cuts if cut.num_cached > cut.budget]
-        num_made = len(stored.cuts)
-        if stored.cuts != evicting[:num_made]:
+        common = _common(stored, new)
+        evicting, num_made = _evicting(new.planned_cuts), len(stored.cuts)
+        if not common or stored.cuts != evicting[:num_made]:
             return 0
-        # Queries are not kept with the pages: those a cut looks through are yet to come.
-        coming = evicting[num_made:]
-        most = coming[0].num_cached - self._window_size if coming else common
-        if num_made or new.accumulates:
-            return common if common == stored.num_cached <= most else 0
-        # A page holds what one reading of it whole would leave only if it was full.
-        length = min(common, most) // PAGE_SIZE * PAGE_SIZE
+        common = min(common, stored.num_cached)
+        most = self._most(common, evicting[num_made:])
+        if (num_made or new.accumulates) and common == stored.num_cached == most:
+            return common
+        if new.accumulates:
+            return 0
+        length = _whole_pages(stored, most)
         return length if length > 0 and stored.can_rewind_to(length) else 0
+
+    def _coming_from(self, reading: Sequence, new: Sequence) -> int:
+        """Tokens that ``new`` may begin with once ``reading`` has read on; 0 for none."""
+        common = _common(reading, new)
+        evicting, num_made = _evicting(new.planned_cuts), len(reading.cuts)
+        if not common or reading.cuts != evicting[:num_made]:
+            return 0
+        coming = _evicting(reading.planned_cuts)
+        most = 0
+        for number, cut in enumerate(coming, start=num_made):
+            if evicting[number : number + 1] != [cut] or not cut.reads_on:
+                break
+            if cut.num_cached > self._most(common, evicting[number + 1 :]):
+                break
+            most = cut.num_cached
+        if most or new.accumulates:
+            return most
+        # It goes on without a cut that both make: what lies before its next one can be shared.
+        ends = coming[0].num_cached if coming else common
+        return _whole_pages(reading, min(ends, self._most(common, evicting[num_made:])))
+
+    def _most(self, common: int, coming: SequenceOf[Cut]) -> int:
+        """Tokens of the ``common`` ones that may be cached when ``coming`` cuts are to be made.
+
+        Queries are not kept with the pages: those a cut looks through are yet to come.
+        """
+        return min(common, coming[0].num_cached - self._window_size) if coming else common
 
     def _keep(self, sequence: Sequence) -> None:
         if not self._is_on or sequence.num_cached < PAGE_SIZE:
@@ -164,6 +229,46 @@ class Prefixes:
         kept = [s for s in self._cache.parked if s.is_prefix and not s.pinned]
         self._sessions = [s for s in self._sessions if s in kept]  # others have lost their cache
         return kept
+
+
+def _common(stored: Sequence, new: Sequence) -> int:
+    """Tokens that both begin with, where ``new`` may know of it; one of it is computed anyway."""
+    if stored.owner != new.owner or stored.tokens[:PAGE_SIZE] != new.tokens[:PAGE_SIZE]:
+        return 0  # the usual case, and fast
+    if stored.thorough != new.thorough:
+        return 0  # what was read once has other scores than what was read twice
+    return common_prefix(stored.tokens, new.tokens[:-1])
+
+
+def _evicting(cuts: SequenceOf[Cut]) -> list[Cut]:
+    return [cut for cut in cuts if cut.num_cached > cut.budget]
+
+
+def _is_divisible(stored: Sequence) -> bool:
+    """Whether what ``stored`` has read behind its last cut can be shared up to a page.
+
+    A second reading scores it only at the next cut, and sums of attention cannot be taken back.
+    """
+    last = stored.cuts[-1]
+    return last.reads_on and not stored.thorough and not stored.accumulates
+
+
+def _whole_pages(stored: Sequence, most: int) -> int:
+    """The longest beginning of at most ``most`` tokens at which all pages are full; 0 for none.
+
+    A page holds what one reading of it whole would leave only if it was full. Behind a cut the
+    caches of layers end in different places of a page, where their budgets are not whole pages.
+    """
+    floor = 0
+    if stored.cuts:
+        if not _is_divisible(stored):
+            return 0
+        floor = stored.cuts[-1].num_cached
+    missing = np.unique((stored.num_cached - stored.ledger.lengths) % PAGE_SIZE)
+    if len(missing) > 1:
+        return 0
+    length = most - (most - int(missing[0])) % PAGE_SIZE
+    return length if length >= floor else 0
 
 
 def common_prefix(first: SequenceOf[int], second: SequenceOf[int]) -> int:
