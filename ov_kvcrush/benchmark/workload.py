@@ -38,11 +38,12 @@ class Workload:
     @property
     def title(self) -> str:
         """For people."""
-        text = f"{self.prompt_tokens:,} tokens in, {self.answer_tokens:,} out"
-        if self.num_requests > 1:
-            text = f"{self.num_requests} requests at once, {text}"
+        text = f"{self.prompt_tokens:,} tokens in"
         if self.shared_tokens:
             text += f", the first {self.shared_tokens:,} the same"
+        text += f", {self.answer_tokens:,} out"
+        if self.num_requests > 1:
+            text = f"{self.num_requests} requests at once, {text}"
         if self.next_turn_tokens:
             text += f", then {self.next_turn_tokens:,} more in"
         return text
