@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import zip_longest
 
 from ov_kvcrush.runtime.scheduling.admission import Admission
 from ov_kvcrush.runtime.sequences.kv_cache import KVCache
@@ -55,6 +56,8 @@ class Scheduler:
         self._max_num_seqs = max_num_seqs
         self.waiting: deque[Sequence] = deque()
         self.running: list[Sequence] = []
+        # Who did not fit beside whom: as long as nobody comes, goes or is cut, that stays so.
+        self._refused: tuple[list[Sequence | None], list[int]] | None = None
 
     def add(self, sequence: Sequence) -> None:
         """Queue ``sequence`` behind those that came before it."""
@@ -84,15 +87,16 @@ class Scheduler:
             if count and sequence in self.running and self._make_room(sequence, count, step):
                 step.chunks.append(Chunk.of(sequence, count))
                 left -= count
-        for sequence in list(self.waiting):
+        waiting = list(self.waiting)
+        for sequence, following in zip_longest(waiting, waiting[1:]):
             if not left or len(self.running) >= self._max_num_seqs:
                 break
             # What was preempted in this step must not take the pages back at once.
-            if sequence in step.preempted or not self._admission.admits(sequence, self.running):
+            if sequence in step.preempted:
                 break
             if self._prefixes.is_coming(sequence, self.running):
                 continue
-            if not self._begin(sequence):
+            if not self._admit(sequence, following):
                 break
             self.waiting.remove(sequence)
             self.running.append(sequence)
@@ -119,13 +123,23 @@ class Scheduler:
             self.waiting.appendleft(victim)
         self._cache.release(victim)
 
-    def _begin(self, sequence: Sequence) -> bool:
-        """Give it its first pages; False where there are none, and it holds what it held."""
+    def _admit(self, sequence: Sequence, following: Sequence | None) -> bool:
+        """Give it its first pages; False where there are none, and it holds what it held.
+
+        What ``following``, the next to be admitted, will begin with is to stay beside it.
+        """
+        asked = [sequence, following, *self.running], [len(s.planned_cuts) for s in self.running]
+        if asked == self._refused:
+            return False
+        self._refused = None
         begun = self._prefixes.begin(sequence, self.running)
-        if self._cache.extend(sequence, sequence.next_stretch):
+        kept = following and self._prefixes.worth_keeping_for(following)
+        if not self._admission.admits(sequence, self.running, begun, kept):
+            self._refused = asked
+        elif self._cache.extend(sequence, sequence.next_stretch):
             return True
-        if begun:
-            self._cache.release(sequence)
+        if begun is not None:
+            self._prefixes.take_back(sequence)
         return False
 
     def _in_turn(self) -> Iterator[Sequence]:

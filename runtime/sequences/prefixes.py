@@ -54,7 +54,8 @@ class Prefixes:
 
         What was read since the cut before: a document's end, where others begin with the same one.
         """
-        if not sequence.cuts or _is_divisible(sequence):
+        num_cached = sequence.num_cached
+        if not sequence.cuts or _whole_pages(sequence, num_cached) > sequence.cuts[-1].num_cached:
             self._keep(sequence)
 
     def keep_cut(self, sequence: Sequence) -> None:
@@ -63,7 +64,7 @@ class Prefixes:
         if last is not None and last.reads_on and last.num_cached == sequence.num_cached:
             self._keep(sequence)
 
-    def begin(self, sequence: Sequence, running: SequenceOf[Sequence] = ()) -> bool:
+    def begin(self, sequence: Sequence, running: SequenceOf[Sequence] = ()) -> Sequence | None:
         """Let ``sequence``, which holds nothing, begin with the longest prefix there is for it.
 
         Args:
@@ -71,15 +72,31 @@ class Prefixes:
             running: others, whose pages it may share too.
 
         Returns:
-            Whether there is one; then ``sequence.num_reused`` tells its length.
+            What it shares the pages of, if there is anything; then ``sequence.num_reused`` tells
+            how many tokens.
         """
         if not self._looks_for(sequence):
-            return False
+            return None
         stored, length = self._longest(sequence, running)
-        if stored is None:
-            return False
-        self._begin_with(stored, sequence, length)
-        return True
+        if stored is not None:
+            self._begin_with(stored, sequence, length)
+        return stored
+
+    def take_back(self, sequence: Sequence) -> None:
+        """Let ``sequence``, which has just begun with a prefix, hold nothing again."""
+        self._cache.release(sequence)
+        sequence.num_reused = 0
+        self.num_hits -= 1
+
+    def worth_keeping_for(self, sequence: Sequence) -> Sequence | None:
+        """What is parked that ``sequence`` will begin with, if that saves it more than it takes.
+
+        It saves the tokens that are not read again, and takes those that it holds.
+        """
+        if not self._looks_for(sequence):
+            return None
+        stored, length = self._longest(sequence, ())
+        return stored if stored is not None and length >= stored.mean_length else None
 
     def is_coming(self, sequence: Sequence, running: SequenceOf[Sequence]) -> bool:
         """Whether one of ``running`` is just reading what ``sequence``, too, begins with.
@@ -244,26 +261,19 @@ def _evicting(cuts: SequenceOf[Cut]) -> list[Cut]:
     return [cut for cut in cuts if cut.num_cached > cut.budget]
 
 
-def _is_divisible(stored: Sequence) -> bool:
-    """Whether what ``stored`` has read behind its last cut can be shared up to a page.
-
-    A second reading scores it only at the next cut, and sums of attention cannot be taken back.
-    """
-    last = stored.cuts[-1]
-    return last.reads_on and not stored.thorough and not stored.accumulates
-
-
 def _whole_pages(stored: Sequence, most: int) -> int:
     """The longest beginning of at most ``most`` tokens at which all pages are full; 0 for none.
 
     A page holds what one reading of it whole would leave only if it was full. Behind a cut the
-    caches of layers end in different places of a page, where their budgets are not whole pages.
+    caches of layers end in different places of a page, where their budgets are not whole pages;
+    what is read twice is scored only at the next cut, and sums of attention cannot be taken back.
     """
     floor = 0
     if stored.cuts:
-        if not _is_divisible(stored):
+        last = stored.cuts[-1]
+        if not last.reads_on or stored.thorough or stored.accumulates:
             return 0
-        floor = stored.cuts[-1].num_cached
+        floor = last.num_cached
     missing = np.unique((stored.num_cached - stored.ledger.lengths) % PAGE_SIZE)
     if len(missing) > 1:
         return 0

@@ -114,6 +114,23 @@ def test_a_document_that_many_ask_about_at_once_is_read_once(make: Make) -> None
     assert [told(r)[0] for r in requests] == [told(ask(alone, prompt))[0] for prompt in prompts]
 
 
+def test_a_document_that_others_wait_for_stays_in_a_small_pool(make: Make) -> None:
+    # 128 tokens and a stretch while they read, 112 later: the pool is for three or four of them,
+    # or the document and two.
+    engine = make(**READING, pool_size=16 * 32)
+    prompts = [prompt_of(400) + prompt_of(30, n) for n in range(8)]
+    requests = [engine.add_request(prompt, greedy(40)) for prompt in prompts]
+    most_together = 0
+    while engine.has_unfinished():
+        engine.step()
+        engine.check_integrity()
+        most_together = max(most_together, len(engine.scheduler.running))
+    assert [told(request)[1] for request in requests] == [0, *[384] * 7]
+    assert most_together >= 2
+    assert engine.prefixes.num_hits == 7
+    assert not any(r.generations[0].metrics.num_preemptions for r in requests)
+
+
 def test_a_document_that_is_never_cut_is_read_once_too(make: Make) -> None:
     engine = make()
     document = prompt_of(300)
