@@ -1,23 +1,24 @@
 """Beginnings that later prompts need not read again: parked sequences they go on from.
 
 A sequence that begins like a parked one, a finished prompt or another chat with the same system
-prompt, or like one that runs, takes over its pages, shared until one of them has to change. What
-was never cut can be shared up to any full page. A cut cache is what all of the text before the cut
-left of it: it serves sequences that begin with that and would have been cut in the same places,
-with what was read behind the cut up to any full page.
+prompt, or like one that runs, takes over its pages, shared until one of them has to change.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence as SequenceOf
 
-import numpy as np
-
 from ov_kvcrush.errors import PromptError
 from ov_kvcrush.runtime.pages.layout import PAGE_SIZE
 from ov_kvcrush.runtime.sequences.kv_cache import KVCache
-from ov_kvcrush.runtime.sequences.sequence import Cut, Sequence
+from ov_kvcrush.runtime.sequences.sequence import Sequence
 from ov_kvcrush.runtime.sequences.session import Session
+from ov_kvcrush.runtime.sequences.shared_beginning import (
+    coming,
+    common_prefix,
+    usable,
+    whole_pages,
+)
 
 # What is kept unasked: so many prefixes, and such a part of the pool. Where pages are short they go
 # before anything else does.
@@ -55,7 +56,7 @@ class Prefixes:
         What was read since the cut before: a document's end, where others begin with the same one.
         """
         num_cached = sequence.num_cached
-        if not sequence.cuts or _whole_pages(sequence, num_cached) > sequence.cuts[-1].num_cached:
+        if not sequence.cuts or whole_pages(sequence, num_cached) > sequence.cuts[-1].num_cached:
             self._keep(sequence)
 
     def keep_cut(self, sequence: Sequence) -> None:
@@ -105,20 +106,20 @@ class Prefixes:
         """
         if not self._looks_for(sequence):
             return False
-        ahead = {one: self._coming_from(one, sequence) for one in running if one.num_uncached > 1}
+        window = self._window_size
+        ahead = {one: coming(one, sequence, window) for one in running if one.num_uncached > 1}
         if not any(ahead.values()):
             return False
         _, length = self._longest(sequence, running)
         # Where there is more already than the one that reads has got to, it is not waited for.
         return any(length <= one.num_cached and length < most for one, most in ahead.items())
 
-    def begin_with(self, session: Session, sequence: Sequence, length: int | None = None) -> None:
-        """Let ``sequence``, which holds nothing, begin with what ``session`` has parked.
+    def begin_with(self, session: Session, sequence: Sequence) -> None:
+        """Let ``sequence``, which holds nothing, begin with all that ``session`` has parked.
 
         Args:
             session: parked.
             sequence: its planned cuts up to there count as made.
-            length: tokens of it; None for all, which ``sequence`` must begin with.
 
         Raises:
             PromptError: it does not begin with them, or nothing follows them.
@@ -126,14 +127,12 @@ class Prefixes:
         stored = session.sequence
         if stored is None:
             raise PromptError("the cached prefix is closed", "Make it again with cache_prefix.")
-        if length is None:
-            length = stored.num_cached
-            if common_prefix(stored.tokens, sequence.tokens[:-1]) < length:
-                raise PromptError(
-                    "the prompt does not begin with the cached prefix, or nothing follows it",
-                    "Give the text of the prefix and then a question.",
-                )
-        self._begin_with(stored, sequence, length)
+        if common_prefix(stored.tokens, sequence.tokens[:-1]) < stored.num_cached:
+            raise PromptError(
+                "the prompt does not begin with the cached prefix, or nothing follows it",
+                "Give the text of the prefix and then a question.",
+            )
+        self._begin_with(stored, sequence, stored.num_cached)
 
     def clear(self) -> None:
         """Free what is kept unasked."""
@@ -151,7 +150,7 @@ class Prefixes:
         parked = [one.sequence for one in self._cache.parked if one.sequence is not None]
         best, most = None, 0
         for stored in [*parked, *running]:
-            length = self._usable(stored, sequence)
+            length = usable(stored, sequence, self._window_size)
             if length > most:
                 best, most = stored, length
         return best, most
@@ -160,57 +159,15 @@ class Prefixes:
         for session in self._cache.parked:
             if session.sequence is stored:
                 self._cache.touch(session)
-        coming = [cut for cut in sequence.planned_cuts if cut.num_cached > length]
+        planned = [cut for cut in sequence.planned_cuts if cut.num_cached > length]
         self._cache.fork(stored, sequence)
         # With the fork came the cuts before: from here on they are made, and no longer planned.
-        sequence.planned_cuts = coming
+        sequence.planned_cuts = planned
         with self._cache.released_on_failure(sequence):
             sequence.rewind_cache_to(length)
             self._cache.trim(sequence)
         sequence.num_reused = length
         self.num_hits += 1
-
-    def _usable(self, stored: Sequence, new: Sequence) -> int:
-        """Tokens of ``stored`` that ``new`` may begin with; 0 for none."""
-        common = _common(stored, new)
-        evicting, num_made = _evicting(new.planned_cuts), len(stored.cuts)
-        if not common or stored.cuts != evicting[:num_made]:
-            return 0
-        common = min(common, stored.num_cached)
-        most = self._most(common, evicting[num_made:])
-        if (num_made or new.accumulates) and common == stored.num_cached == most:
-            return common
-        if new.accumulates:
-            return 0
-        length = _whole_pages(stored, most)
-        return length if length > 0 and stored.can_rewind_to(length) else 0
-
-    def _coming_from(self, reading: Sequence, new: Sequence) -> int:
-        """Tokens that ``new`` may begin with once ``reading`` has read on; 0 for none."""
-        common = _common(reading, new)
-        evicting, num_made = _evicting(new.planned_cuts), len(reading.cuts)
-        if not common or reading.cuts != evicting[:num_made]:
-            return 0
-        coming = _evicting(reading.planned_cuts)
-        most = 0
-        for number, cut in enumerate(coming, start=num_made):
-            if evicting[number : number + 1] != [cut] or not cut.reads_on:
-                break
-            if cut.num_cached > self._most(common, evicting[number + 1 :]):
-                break
-            most = cut.num_cached
-        if most or new.accumulates:
-            return most
-        # It goes on without a cut that both make: what lies before its next one can be shared.
-        ends = coming[0].num_cached if coming else common
-        return _whole_pages(reading, min(ends, self._most(common, evicting[num_made:])))
-
-    def _most(self, common: int, coming: SequenceOf[Cut]) -> int:
-        """Tokens of the ``common`` ones that may be cached when ``coming`` cuts are to be made.
-
-        Queries are not kept with the pages: those a cut looks through are yet to come.
-        """
-        return min(common, coming[0].num_cached - self._window_size) if coming else common
 
     def _keep(self, sequence: Sequence) -> None:
         if not self._is_on or sequence.num_cached < PAGE_SIZE:
@@ -246,45 +203,3 @@ class Prefixes:
         kept = [s for s in self._cache.parked if s.is_prefix and not s.pinned]
         self._sessions = [s for s in self._sessions if s in kept]  # others have lost their cache
         return kept
-
-
-def _common(stored: Sequence, new: Sequence) -> int:
-    """Tokens that both begin with, where ``new`` may know of it; one of it is computed anyway."""
-    if stored.owner != new.owner or stored.tokens[:PAGE_SIZE] != new.tokens[:PAGE_SIZE]:
-        return 0  # the usual case, and fast
-    if stored.thorough != new.thorough:
-        return 0  # what was read once has other scores than what was read twice
-    return common_prefix(stored.tokens, new.tokens[:-1])
-
-
-def _evicting(cuts: SequenceOf[Cut]) -> list[Cut]:
-    return [cut for cut in cuts if cut.num_cached > cut.budget]
-
-
-def _whole_pages(stored: Sequence, most: int) -> int:
-    """The longest beginning of at most ``most`` tokens at which all pages are full; 0 for none.
-
-    A page holds what one reading of it whole would leave only if it was full. Behind a cut the
-    caches of layers end in different places of a page, where their budgets are not whole pages;
-    what is read twice is scored only at the next cut, and sums of attention cannot be taken back.
-    """
-    floor = 0
-    if stored.cuts:
-        last = stored.cuts[-1]
-        if not last.reads_on or stored.thorough or stored.accumulates:
-            return 0
-        floor = last.num_cached
-    missing = np.unique((stored.num_cached - stored.ledger.lengths) % PAGE_SIZE)
-    if len(missing) > 1:
-        return 0
-    length = most - (most - int(missing[0])) % PAGE_SIZE
-    return length if length >= floor else 0
-
-
-def common_prefix(first: SequenceOf[int], second: SequenceOf[int]) -> int:
-    """How many tokens both begin with."""
-    count = min(len(first), len(second))
-    if first[:count] == second[:count]:
-        return count
-    a, b = np.array(first[:count]), np.array(second[:count])
-    return int(np.argmax(a != b))

@@ -13,8 +13,8 @@ import pytest
 from ov_kvcrush.errors import PromptError
 from ov_kvcrush.runtime.generation.request import Request
 from ov_kvcrush.runtime.paged.engine import PagedEngine
-from ov_kvcrush.runtime.sequences.prefixes import common_prefix
 from ov_kvcrush.runtime.sequences.session import Session
+from ov_kvcrush.runtime.sequences.shared_beginning import common_prefix
 from tests.support.engines import EVICTING, EXACT, F32, engine_of, finish, greedy, prompt_of
 
 # A chunk is 128 tokens, and so is a stretch between two cuts.
