@@ -58,8 +58,9 @@ class SideSetup:
     @property
     def title(self) -> str:
         """For people: engine and total."""
-        total = f", {self.max_cache_size:,} tokens" if self.evicts else ""
-        return find_contestant(self.engine).title + total
+        contestant = find_contestant(self.engine)
+        shows_total = self.evicts and not contestant.has_own_total
+        return contestant.title + (f", {self.max_cache_size:,} tokens" if shows_total else "")
 
     def cache_config(self) -> KVCacheConfig:
         """What its cache may hold."""
@@ -72,12 +73,11 @@ class SideSetup:
         )
         if not self.evicts:
             return config
+        contestant = find_contestant(self.engine)
         config = KVCacheConfig.from_dict(
-            config.to_dict()
-            | {"max_cache_size": self.max_cache_size}
-            | dict(find_contestant(self.engine).settings)
+            config.to_dict() | {"max_cache_size": self.max_cache_size} | dict(contestant.settings)
         )
-        if not is_ours(self.engine):
+        if not is_ours(self.engine) or contestant.has_own_total:
             return config
         # openvino_genai's cache grows by a page past its total before it is cut, ours by its slack.
         # So ours is cut to less: neither ever holds more than the other may.
