@@ -10,10 +10,10 @@ from ov_kvcrush.config_text import read_settings
 from ov_kvcrush.errors import ConfigError, did_you_mean
 
 OURS = "paged"
+_TOTAL = "max_cache_size"
 
 # What all engines get alike, and the flag that gives it.
 _SHARED = {
-    "max_cache_size": "--max-cache-size",
     "kv_budget_mb": "--max-cache-size",
     "key_cache_precision": "--precision",
     "value_cache_precision": "--precision",
@@ -29,12 +29,17 @@ class Contestant:
     Attributes:
         title: for people.
         needs_total: whether it takes part only where the cache has a total.
-        settings: fields of ``KVCacheConfig`` beside the total.
+        settings: fields of ``KVCacheConfig`` beside the total, or with one of its own.
     """
 
     title: str
     needs_total: bool
     settings: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def has_own_total(self) -> bool:
+        """Whether it is compared at equal answers, not at equal totals."""
+        return _TOTAL in self.settings
 
 
 def _genai(representatives: str) -> dict[str, Any]:
@@ -63,6 +68,7 @@ def find_contestant(text: str) -> Contestant:
 
     Args:
         text: such as ``paged:prefill_budget=928``. Values are JSON, or text that needs no quotes.
+            With ``max_cache_size`` it takes part only where there is a total for the others.
 
     Raises:
         ConfigError: an unknown name or setting, one that all engines share, or settings of
@@ -79,7 +85,7 @@ def find_contestant(text: str) -> Contestant:
             f"engine {text!r}: only ours, {OURS}, takes settings", "Leave them out here."
         )
     given = read_settings("engine", text, contestant.settings, _SHARED)
-    return Contestant(f"{contestant.title} {settings}", contestant.needs_total, given)
+    return Contestant(f"{contestant.title} {settings}", _TOTAL in given, given)
 
 
 def is_ours(text: str) -> bool:

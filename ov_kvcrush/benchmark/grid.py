@@ -24,6 +24,7 @@ _PROMPT, _QUICK_PROMPT = 4096, 1024
 _ANSWER, _QUICK_ANSWER = 64, 16
 _LEAST_PROMPT = 256
 _PART_KEPT = 4
+_QUESTION = 32
 # Beside what sequences take: openvino_genai wants a page more where several grow together.
 _SPARE_PAGES = 16
 
@@ -104,6 +105,8 @@ def _workloads(options: BenchmarkOptions) -> tuple[Workload, ...]:
     context = model_context_length(options.model_dir)
     answer = options.answer_tokens or (_QUICK_ANSWER if options.quick else _ANSWER)
     lengths = options.prompt_tokens
+    if not lengths and options.shared_document:
+        lengths = (options.shared_document + _QUESTION,)
     if not lengths:
         length = _QUICK_PROMPT if options.quick else _PROMPT
         behind = Workload(0, answer, 1, options.next_turn_tokens).most_tokens
@@ -111,7 +114,7 @@ def _workloads(options: BenchmarkOptions) -> tuple[Workload, ...]:
             length //= 2
         lengths = (length,)
     workloads = tuple(
-        Workload(length, answer, requests, options.next_turn_tokens)
+        Workload(length, answer, requests, options.next_turn_tokens, options.shared_document)
         for length, requests in product(lengths, options.concurrency)
     )
     for workload in workloads:
@@ -162,6 +165,7 @@ def _setup(
         properties=options.properties,
         decode_precision=options.decode_precision if is_ours(engine) else SAME,
         prompt_lookup=options.prompt_lookup if is_ours(engine) else 0,
+        shares_prefixes=options.shared_document > 0,
     )
     setup.cache_config()  # refuses what does not go together
     for workload in workloads:

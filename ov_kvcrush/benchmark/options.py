@@ -24,12 +24,13 @@ class BenchmarkOptions:
         device: name of the device.
         engines: as ``find_contestant`` takes them, in the order in which they are shown.
         prompt_tokens: lengths of prompts; empty for 4,096, or what the model's context has room
-            for.
+            for, and with a shared document for a short question behind it.
         answer_tokens: of each answer; None for 64.
         concurrency: numbers of requests that arrive together.
         max_cache_sizes: totals, 0 for none; empty for none and a quarter of the shortest prompt.
         precisions: of keys and of values; None is as exported.
         next_turn_tokens: of the question each chat goes on with; 0 for none.
+        shared_document: tokens that all prompts of a turn begin with; 0 where no two begin alike.
         pool_size: tokens of all sequences together; None for what they need.
         repeat: turns of each side in each order of compiling.
         num_threads: processors of each side; None for all there are.
@@ -53,6 +54,7 @@ class BenchmarkOptions:
     max_cache_sizes: tuple[int, ...] = ()
     precisions: tuple[tuple[str, str] | None, ...] = (None,)
     next_turn_tokens: int = 0
+    shared_document: int = 0
     pool_size: int | None = None
     repeat: int | None = None
     num_threads: int | None = None
@@ -70,6 +72,12 @@ class BenchmarkOptions:
                 require_precision_pair(*precision)
         for total in self.max_cache_sizes:
             require_budget(total)
+        if self.prompt_tokens and min(self.prompt_tokens) <= self.shared_document:
+            raise ConfigError(
+                f"a shared document of {self.shared_document:,} tokens leaves nothing of a prompt "
+                f"of {min(self.prompt_tokens):,} to be asked",
+                "Give longer prompts with --prompt-tokens: the document counts in them.",
+            )
         if _THREADS in self.properties:
             raise ConfigError(
                 f"{_THREADS} is the same for every engine", "Give --threads in its place."

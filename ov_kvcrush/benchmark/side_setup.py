@@ -35,6 +35,8 @@ class SideSetup:
         properties: of the plugin.
         decode_precision: of our engine, as ``LLMPipeline`` has it.
         prompt_lookup: likewise.
+        shares_prefixes: whether prompts may begin alike, so that it is worth while to look for what
+            others have read.
     """
 
     engine: str
@@ -49,6 +51,7 @@ class SideSetup:
     properties: Mapping[str, str] = field(default_factory=dict)
     decode_precision: str = SAME
     prompt_lookup: int = 0
+    shares_prefixes: bool = False
 
     @property
     def evicts(self) -> bool:
@@ -58,27 +61,26 @@ class SideSetup:
     @property
     def title(self) -> str:
         """For people: engine and total."""
-        total = f", {self.max_cache_size:,} tokens" if self.evicts else ""
-        return find_contestant(self.engine).title + total
+        contestant = find_contestant(self.engine)
+        shows_total = self.evicts and not contestant.has_own_total
+        return contestant.title + (f", {self.max_cache_size:,} tokens" if shows_total else "")
 
     def cache_config(self) -> KVCacheConfig:
         """What its cache may hold."""
         key, value = self.precision or (None, None)
         config = KVCacheConfig(
             pool_size=self.pool_size,
-            # No two prompts begin alike, so that nothing is there to be found.
-            prefix_caching=False,
+            prefix_caching=self.shares_prefixes,
             key_cache_precision=key,
             value_cache_precision=value,
         )
         if not self.evicts:
             return config
+        contestant = find_contestant(self.engine)
         config = KVCacheConfig.from_dict(
-            config.to_dict()
-            | {"max_cache_size": self.max_cache_size}
-            | dict(find_contestant(self.engine).settings)
+            config.to_dict() | {"max_cache_size": self.max_cache_size} | dict(contestant.settings)
         )
-        if not is_ours(self.engine):
+        if not is_ours(self.engine) or contestant.has_own_total:
             return config
         # openvino_genai's cache grows by a page past its total before it is cut, ours by its slack.
         # So ours is cut to less: neither ever holds more than the other may.

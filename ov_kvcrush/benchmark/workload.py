@@ -19,12 +19,14 @@ class Workload:
         answer_tokens: of each answer, greedily and past any end-of-sequence token.
         num_requests: how many arrive together.
         next_turn_tokens: of the question each chat goes on with after its answer; 0 for none.
+        shared_tokens: of a document that all prompts begin with; 0 where no two begin alike.
     """
 
     prompt_tokens: int
     answer_tokens: int
     num_requests: int = 1
     next_turn_tokens: int = 0
+    shared_tokens: int = 0
 
     @property
     def most_tokens(self) -> int:
@@ -36,7 +38,10 @@ class Workload:
     @property
     def title(self) -> str:
         """For people."""
-        text = f"{self.prompt_tokens:,} tokens in, {self.answer_tokens:,} out"
+        text = f"{self.prompt_tokens:,} tokens in"
+        if self.shared_tokens:
+            text += f", the first {self.shared_tokens:,} the same"
+        text += f", {self.answer_tokens:,} out"
         if self.num_requests > 1:
             text = f"{self.num_requests} requests at once, {text}"
         if self.next_turn_tokens:
@@ -44,9 +49,15 @@ class Workload:
         return text
 
     def prompts(self, turn: int, vocabulary: int) -> list[list[int]]:
-        """Token ids of each prompt in a turn; no other turn or request has the same beginning."""
+        """Token ids of each prompt in a turn, which begin as those of no other turn.
+
+        Nor as another's of the turn, but for the document that all of them share.
+        """
+        # Numbered behind the questions, which are numbered behind the prompts.
+        document = random_tokens(self.shared_tokens, (turn, 2 * self.num_requests), vocabulary)
+        own = self.prompt_tokens - self.shared_tokens
         return [
-            random_tokens(self.prompt_tokens, (turn, request), vocabulary)
+            [*document, *random_tokens(own, (turn, request), vocabulary)]
             for request in range(self.num_requests)
         ]
 

@@ -319,7 +319,9 @@ class PagedEngine(Engine):
                 self.preempt(sequence)
                 continue
             # Before anything is evicted, and at a prompt's end.
-            if not chunk.is_decode and (sequence.is_cut_due or chunk.ends):
+            if not chunk.is_decode and chunk.ends:
+                self.prefixes.keep_prompt(sequence)
+            elif not chunk.is_decode and sequence.is_cut_due:
                 self.prefixes.keep_uncut(sequence)
             begun = time.perf_counter()
             if not self.eviction.compress(sequence, self.cache):

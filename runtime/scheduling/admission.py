@@ -27,17 +27,34 @@ class Admission:
         self._planner = planner
         self._bounds: dict[Sequence, tuple[int, int]] = {}
 
-    def admits(self, sequence: Sequence, running: SequenceOf[Sequence]) -> bool:
+    def admits(
+        self,
+        sequence: Sequence,
+        running: SequenceOf[Sequence],
+        begun: Sequence | None = None,
+        kept: Sequence | None = None,
+    ) -> bool:
         """Whether ``sequence`` may run beside ``running``, as far as the future goes.
 
         Where nothing is evicted nothing is bounded, and the pages there are now decide.
+
+        Args:
+            sequence: not changed.
+            running: likewise.
+            begun: whose pages ``sequence`` has begun with.
+            kept: parked, and to stay.
         """
         if not running or not self._planner.evicts:
             return True
-        everyone = [*running, sequence]
-        self._bounds = {s: self._bounds[s] for s in everyone if s in self._bounds}
-        bounds = sum(map(self._bound, everyone))
-        return bounds + self._cache.pinned_bytes <= self._cache.max_bytes
+        self._bounds = {s: self._bounds[s] for s in running if s in self._bounds}
+        needed = self._cache.pinned_bytes + sum(map(self._bound, running))
+        if kept is not None and not self._is_pinned(kept):
+            needed += self._cache.bytes_of(kept)
+        if begun is None or begun is not kept:
+            needed += self._bound(sequence)
+        else:
+            needed += self._bound_beside(sequence, begun)
+        return needed <= self._cache.max_bytes
 
     def could_ever(self, sequence: Sequence) -> bool:
         """Whether the prompt of ``sequence`` would fit if nothing else were there but prefixes."""
@@ -59,3 +76,16 @@ class Admission:
             known = num_planned, max(map(self._cache.bytes_of_pages, stages))
             self._bounds[sequence] = known
         return known[1]
+
+    def _bound_beside(self, sequence: Sequence, begun: Sequence) -> int:
+        """The same of the pages that are not those of ``begun``, with which it has begun.
+
+        Until its next cut it shares them, and what that cut leaves may all be on pages of its own.
+        """
+        stages = self._planner.pages_at_most(sequence, decoding=True)
+        first, *later = map(self._cache.bytes_of_pages, stages)
+        own = max(0, first - self._cache.bytes_of(begun))
+        return max(own + later[0], *later) if later else own
+
+    def _is_pinned(self, kept: Sequence) -> bool:
+        return any(s.pinned and s.sequence is kept for s in self._cache.parked)

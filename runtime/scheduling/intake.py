@@ -9,9 +9,10 @@ from ov_kvcrush.runtime.eviction.interface import Eviction
 from ov_kvcrush.runtime.generation.metrics import GenerationMetrics
 from ov_kvcrush.runtime.scheduling.admission import Admission
 from ov_kvcrush.runtime.sequences.kv_cache import KVCache
-from ov_kvcrush.runtime.sequences.prefixes import Prefixes, common_prefix
+from ov_kvcrush.runtime.sequences.prefixes import Prefixes
 from ov_kvcrush.runtime.sequences.sequence import Sequence
 from ov_kvcrush.runtime.sequences.session import Session
+from ov_kvcrush.runtime.sequences.shared_beginning import common_prefix
 
 
 class Intake:

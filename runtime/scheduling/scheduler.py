@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import zip_longest
 
 from ov_kvcrush.runtime.scheduling.admission import Admission
 from ov_kvcrush.runtime.sequences.kv_cache import KVCache
@@ -26,7 +27,8 @@ class Scheduler:
 
     Running sequences go before waiting ones, those that decode before those that read, older before
     younger. A sequence is admitted when the pages up to its next cut are there, all of them, and
-    its budget fits beside those of the others; it begins with what is already cached of its prompt.
+    its budget fits beside those of the others; it begins with what is already cached of its prompt,
+    and waits, letting those behind it pass, while another one is just reading that.
     When a running one finds no page, one that waits and holds some gives them up, else the youngest
     that is not yet part of the step: it computes its cache again later, so it is slowed down, never
     failed.
@@ -54,6 +56,8 @@ class Scheduler:
         self._max_num_seqs = max_num_seqs
         self.waiting: deque[Sequence] = deque()
         self.running: list[Sequence] = []
+        # Who did not fit beside whom: as long as nobody comes, goes or is cut, that stays so.
+        self._refused: tuple[list[Sequence | None], list[int]] | None = None
 
     def add(self, sequence: Sequence) -> None:
         """Queue ``sequence`` behind those that came before it."""
@@ -83,12 +87,19 @@ class Scheduler:
             if count and sequence in self.running and self._make_room(sequence, count, step):
                 step.chunks.append(Chunk.of(sequence, count))
                 left -= count
-        while left and self.waiting and len(self.running) < self._max_num_seqs:
-            sequence = self.waiting[0]
-            # What was preempted in this step must not take the pages back at once.
-            if sequence in step.preempted or not self._admit(sequence):
+        waiting = list(self.waiting)
+        for sequence, following in zip_longest(waiting, waiting[1:]):
+            if not left or len(self.running) >= self._max_num_seqs:
                 break
-            self.running.append(self.waiting.popleft())
+            # What was preempted in this step must not take the pages back at once.
+            if sequence in step.preempted:
+                break
+            if self._prefixes.is_coming(sequence, self.running):
+                continue
+            if not self._admit(sequence, following):
+                break
+            self.waiting.remove(sequence)
+            self.running.append(sequence)
             count = min(sequence.next_stretch, left)
             step.chunks.append(Chunk.of(sequence, count))
             left -= count
@@ -112,14 +123,23 @@ class Scheduler:
             self.waiting.appendleft(victim)
         self._cache.release(victim)
 
-    def _admit(self, sequence: Sequence) -> bool:
-        if not self._admission.admits(sequence, self.running):
+    def _admit(self, sequence: Sequence, following: Sequence | None) -> bool:
+        """Give it its first pages; False where there are none, and it holds what it held.
+
+        What ``following``, the next to be admitted, will begin with is to stay beside it.
+        """
+        asked = [sequence, following, *self.running], [len(s.planned_cuts) for s in self.running]
+        if asked == self._refused:
             return False
-        begun = self._prefixes.begin(sequence)
-        if self._cache.extend(sequence, sequence.next_stretch):
+        self._refused = None
+        begun = self._prefixes.begin(sequence, self.running)
+        kept = following and self._prefixes.worth_keeping_for(following)
+        if not self._admission.admits(sequence, self.running, begun, kept):
+            self._refused = asked
+        elif self._cache.extend(sequence, sequence.next_stretch):
             return True
-        if begun:
-            self._cache.release(sequence)
+        if begun is not None:
+            self._prefixes.take_back(sequence)
         return False
 
     def _in_turn(self) -> Iterator[Sequence]:

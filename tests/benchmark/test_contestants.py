@@ -85,13 +85,22 @@ def test_ours_can_be_given_other_settings() -> None:
     assert is_ours(text)
 
 
+def test_ours_can_have_a_total_of_its_own_where_answers_are_to_be_equal() -> None:
+    setup = setup_of("paged:max_cache_size=512,prefill_budget=640", 1024)
+    config = setup.cache_config()
+    assert (config.max_cache_size, config.prefill_budget) == (512, 640)
+    assert setup.title == "ov-kvcrush max_cache_size=512,prefill_budget=640"
+    assert find_contestant("paged:max_cache_size=512").needs_total
+    assert not find_contestant("paged:importance=keydiff").needs_total
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("genia", "unknown engine 'genia'"),
         ("genai:seed=1", "only ours, paged, takes settings"),
         ("paged:seed", "'seed' is not FIELD=VALUE"),
-        ("paged:max_cache_size=512", "max_cache_size is the same for all that are compared"),
+        ("paged:pool_size=512", "pool_size is the same for all that are compared"),
         ("paged:sed=1", "engine 'paged:sed=1': unknown"),
     ],
 )

@@ -57,6 +57,15 @@ def test_every_side_gets_the_same_threads_and_pool(grid: Any) -> None:
     assert len({(s.num_threads, s.pool_size, s.max_num_seqs) for s in group.setups}) == 1
 
 
+def test_a_shared_document_is_asked_a_short_question_and_may_be_found_again(grid: Any) -> None:
+    (group,) = grid(max_cache_sizes=(256,), shared_document=600, concurrency=(3,)).groups
+    (workload,) = group.workloads
+    assert (workload.prompt_tokens, workload.shared_tokens) == (632, 600)
+    assert all(setup.cache_config().prefix_caching for setup in group.setups)
+    (plain,) = grid(max_cache_sizes=(256,)).groups
+    assert not any(setup.cache_config().prefix_caching for setup in plain.setups)
+
+
 def test_a_default_prompt_fits_a_short_context(grid: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ov_kvcrush.benchmark.grid.model_context_length", lambda folder: 2048)
     assert grid().groups[0].workloads[0].prompt_tokens == 1024
@@ -69,6 +78,10 @@ def test_a_default_prompt_fits_a_short_context(grid: Any, monkeypatch: pytest.Mo
         ({"engines": ("genai-kvcrush",), "max_cache_sizes": (0,)}, "cannot run with"),
         ({"engines": ("genia",)}, "unknown engine 'genia'"),
         ({"max_cache_sizes": (100,)}, "--max-cache-size 100 is not a total"),
+        (
+            {"shared_document": 600, "prompt_tokens": (700, 600)},
+            "shared document of 600 tokens leaves nothing of a prompt of 600",
+        ),
         ({"num_threads": 10_000}, "--threads 10000 is more than"),
         ({"properties": {"INFERENCE_NUM_THREADS": "1"}}, "is the same for every engine"),
         ({"precisions": (("u8", "f32"),)}, "cannot hold keys in u8 with values in f32"),

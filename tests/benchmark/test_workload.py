@@ -16,6 +16,16 @@ def test_no_two_prompts_begin_alike_and_every_side_gets_the_same() -> None:
     assert all(len(prompt) == 40 for prompt in SEVERAL.prompts(7, 5000))
 
 
+def test_a_shared_document_is_the_same_for_all_of_a_turn_and_another_in_the_next() -> None:
+    shared = Workload(40, 8, num_requests=3, shared_tokens=30)
+    first, second = (shared.prompts(turn, vocabulary=5000) for turn in (0, 1))
+    assert all(len(prompt) == 40 for prompt in first)
+    assert len({tuple(prompt[:30]) for prompt in first}) == 1
+    assert len({tuple(prompt[30:34]) for prompt in first}) == 3
+    assert first[0][:4] != second[0][:4]
+    assert shared.title == "3 requests at once, 40 tokens in, the first 30 the same, 8 out"
+
+
 def test_questions_are_not_the_prompts() -> None:
     questions = SEVERAL.questions(0, 5000)
     assert [len(question) for question in questions] == [5, 5, 5]

@@ -110,6 +110,17 @@ def bench(
             min=0,
         ),
     ] = 0,
+    shared_document: Annotated[
+        int,
+        _option(
+            "All requests that arrive together begin with the same document of so many tokens, "
+            "which count in the prompts' length (default 32 more, a question); in every turn it is "
+            "another.",
+            _WORK,
+            metavar="TOKENS",
+            min=0,
+        ),
+    ] = 0,
     max_cache_size: Annotated[
         list[int] | None,
         _option(
@@ -226,6 +237,8 @@ def bench(
     --engine paged:importance=keydiff`
 
     - `ov-kvcrush bench --random-model gqa --next-turn 32 --max-cache-size 1024`
+
+    - `ov-kvcrush bench qwen3 --shared-document 4096 --concurrency 16 --max-cache-size 1024`
     """
     outputs = Outputs(as_json=as_json, output=output, plot=plot)
     outputs.check(Path(os.devnull))  # there is no data that a figure could be written over
@@ -243,6 +256,7 @@ def bench(
         max_cache_sizes=_unique(max_cache_size),
         precisions=tuple(dict.fromkeys(map(parse_precision, precision or [AS_EXPORTED]))),
         next_turn_tokens=next_turn,
+        shared_document=shared_document,
         pool_size=pool_size,
         repeat=repeat,
         num_threads=threads,

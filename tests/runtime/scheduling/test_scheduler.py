@@ -22,12 +22,15 @@ CACHE_LAYERS = cache_layers(LAYERS, undivided(LAYERS))
 
 
 def scheduler_of(
-    num_pages: int = 100, max_num_batched_tokens: int = 64, max_num_seqs: int = 8
+    num_pages: int = 100,
+    max_num_batched_tokens: int = 64,
+    max_num_seqs: int = 8,
+    prefix_caching: bool = False,
 ) -> tuple[Scheduler, KVCache]:
     cache = small_cache(num_pages, [10] * len(LAYERS))
     config = KVCacheConfig()
     planner = CutPlanner(config, CacheBudgets(config, CACHE_LAYERS, ()), max_num_batched_tokens)
-    admission, prefixes = Admission(cache, planner), Prefixes(cache, 0, is_on=False)
+    admission, prefixes = Admission(cache, planner), Prefixes(cache, 0, prefix_caching)
     scheduler = Scheduler(cache, admission, prefixes, max_num_batched_tokens, max_num_seqs)
     return scheduler, cache
 
@@ -61,6 +64,39 @@ def test_who_decodes_goes_first_and_prompts_fill_the_rest() -> None:
     assert shares(stepped(scheduler), sequences) == {0: 1, 1: 46, 2: 17}
     assert shares(stepped(scheduler), sequences) == {0: 1, 1: 1, 2: 13}
     assert shares(stepped(scheduler), sequences) == {0: 1, 1: 1, 2: 1}
+
+
+def test_who_begins_like_one_that_is_read_waits_for_it_and_lets_others_pass() -> None:
+    scheduler, cache = scheduler_of(max_num_batched_tokens=128, prefix_caching=True)
+    document = list(range(64))
+    prompts = [[*document, 1], [*document, 2, 2], [*range(9, 29)], [*document, 3]]
+    sequences = [Sequence(prompt, LAYERS, None) for prompt in prompts]
+    for sequence in sequences:
+        scheduler.add(sequence)
+    assert shares(stepped(scheduler), sequences) == {0: 65, 2: 20}
+    # Both begin behind the two pages that the first one has filled, and share them.
+    assert shares(stepped(scheduler), sequences) == {0: 1, 2: 1, 1: 2, 3: 1}
+    tables = [[layer.pages[:2] for layer in s.layers] for s in sequences]
+    assert tables[0] == tables[1] == tables[3]
+    cache.check_integrity(sequences)
+
+
+def test_nobody_waits_for_what_is_not_going_to_serve() -> None:
+    scheduler, _ = scheduler_of(prefix_caching=True)
+    sequences = [Sequence([*range(n, 40), *range(200)], LAYERS, None) for n in (0, 0, 1)]
+    sequences[1].owner = "somebody else"
+    for sequence in sequences:
+        scheduler.add(sequence)
+    assert shares(stepped(scheduler), sequences) == {0: 64}
+    stepped(scheduler)
+    # The first one has read what it has in common with a fourth, which need not wait any more.
+    late = Sequence([*range(40), 7], LAYERS, None)
+    sequences.append(late)
+    scheduler.add(late)
+    for _ in range(20):
+        stepped(scheduler)
+    assert late.num_reused == 32
+    assert [sequence.num_reused for sequence in sequences[:3]] == [0, 0, 0]
 
 
 def test_no_more_run_at_once_than_may() -> None:

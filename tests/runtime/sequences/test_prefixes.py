@@ -13,8 +13,8 @@ import pytest
 from ov_kvcrush.errors import PromptError
 from ov_kvcrush.runtime.generation.request import Request
 from ov_kvcrush.runtime.paged.engine import PagedEngine
-from ov_kvcrush.runtime.sequences.prefixes import common_prefix
 from ov_kvcrush.runtime.sequences.session import Session
+from ov_kvcrush.runtime.sequences.shared_beginning import common_prefix
 from tests.support.engines import EVICTING, EXACT, F32, engine_of, finish, greedy, prompt_of
 
 # A chunk is 128 tokens, and so is a stretch between two cuts.
@@ -100,6 +100,80 @@ def test_what_a_cut_left_of_a_document_serves_the_next_question(make: Make) -> N
     ask(engine, document + prompt_of(20, 1))
     request = ask(engine, document + prompt_of(30, 2))
     assert told(request) == (told(ask(alone, document + prompt_of(30, 2)))[0], 384)
+
+
+def test_a_document_that_many_ask_about_at_once_is_read_once(make: Make) -> None:
+    engine, alone = make(**READING), make(**READING, prefix_caching=False)
+    document = prompt_of(400)
+    prompts = [document + prompt_of(30, n) for n in range(1, 7)]
+    requests = [engine.add_request(prompt, greedy(12)) for prompt in prompts]
+    while engine.has_unfinished():
+        engine.step()
+        engine.check_integrity()
+    assert [told(request)[1] for request in requests] == [0, *[384] * 5]
+    assert [told(r)[0] for r in requests] == [told(ask(alone, prompt))[0] for prompt in prompts]
+
+
+def test_a_document_that_others_wait_for_stays_in_a_small_pool(make: Make) -> None:
+    # 128 tokens and a stretch while they read, 112 later: the pool is for three or four of them,
+    # or the document and two.
+    engine = make(**READING, pool_size=16 * 32)
+    prompts = [prompt_of(400) + prompt_of(30, n) for n in range(8)]
+    requests = [engine.add_request(prompt, greedy(40)) for prompt in prompts]
+    most_together = 0
+    while engine.has_unfinished():
+        engine.step()
+        engine.check_integrity()
+        most_together = max(most_together, len(engine.scheduler.running))
+    assert [told(request)[1] for request in requests] == [0, *[384] * 7]
+    assert most_together >= 2
+    assert engine.prefixes.num_hits == 7
+    assert not any(r.generations[0].metrics.num_preemptions for r in requests)
+
+
+def test_a_document_that_is_never_cut_is_read_once_too(make: Make) -> None:
+    engine = make()
+    document = prompt_of(300)
+    requests = [engine.add_request(document + prompt_of(30, n), greedy(3)) for n in range(4)]
+    finish(engine, *requests)
+    # In steps of 128 tokens; nobody waits for the first one's question to be read.
+    assert [told(request)[1] for request in requests] == [0, 288, 288, 288]
+
+
+def test_who_is_waited_for_may_leave(make: Make) -> None:
+    engine = make(**READING)
+    prompts = [prompt_of(400) + prompt_of(30, n) for n in range(3)]
+    first, *others = [engine.add_request(prompt, greedy(5)) for prompt in prompts]
+    engine.step()
+    engine.cancel(first)
+    finish(engine, *others)
+    # What the first one left behind its first cut is found; the second reads on for the third.
+    assert [told(request)[1] for request in others] == [128, 384]
+    assert not engine.has_unfinished()
+
+
+def test_owners_do_not_wait_for_one_another(make: Make) -> None:
+    engine = make(**READING)
+    prompt = prompt_of(60)
+    requests = [engine.add_request(prompt, greedy(3), owner=name) for name in "ab"]
+    engine.step()
+    assert [len(told(request)[0]) for request in requests] == [1, 1]
+    finish(engine, *requests)
+    assert [told(request)[1] for request in requests] == [0, 0]
+
+
+@pytest.mark.parametrize("length", [385, 430, 470, 490])
+def test_a_document_s_end_behind_the_last_cut_is_shared_up_to_a_page(
+    make: Make, length: int
+) -> None:
+    # Whole pages stay of every layer; else they end in different places of a page.
+    settings = {**READING, "layer_budgets": "uniform"}
+    engine, alone = make(**settings), make(**settings, prefix_caching=False)
+    document = prompt_of(length)
+    ask(engine, document + prompt_of(20, 1))
+    question = document + prompt_of(25, 2)
+    request = ask(engine, question)
+    assert told(request) == (told(ask(alone, question))[0], length // 32 * 32)
 
 
 def test_what_is_shared_before_the_first_cut_keeps_clear_of_its_window(make: Make) -> None:
