@@ -56,8 +56,9 @@ class Scheduler:
         self._max_num_seqs = max_num_seqs
         self.waiting: deque[Sequence] = deque()
         self.running: list[Sequence] = []
-        # Who did not fit beside whom: as long as nobody comes, goes or is cut, that stays so.
-        self._refused: tuple[list[Sequence | None], list[int]] | None = None
+        # Who did not fit beside whom: as long as nobody comes, goes or is cut, and no prefix is
+        # pinned or closed, that stays so.
+        self._refused: tuple[list[Sequence | None], list[int], int] | None = None
 
     def add(self, sequence: Sequence) -> None:
         """Queue ``sequence`` behind those that came before it."""
@@ -128,7 +129,8 @@ class Scheduler:
 
         What ``following``, the next to be admitted, will begin with is to stay beside it.
         """
-        asked = [sequence, following, *self.running], [len(s.planned_cuts) for s in self.running]
+        cuts = [len(one.planned_cuts) for one in self.running]
+        asked = [sequence, following, *self.running], cuts, self._cache.pinned_bytes
         if asked == self._refused:
             return False
         self._refused = None
