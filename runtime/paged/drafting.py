@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence as SequenceOf
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 from ov_kvcrush.runtime.eviction.cut_plan import CutPlanner
 from ov_kvcrush.runtime.generation.draft_costs import DraftCosts
@@ -14,9 +15,12 @@ from ov_kvcrush.runtime.generation.request import Generation, Request
 from ov_kvcrush.runtime.model.batch import Batch
 from ov_kvcrush.runtime.model.paged_model import MOST_DECODE_TOKENS
 from ov_kvcrush.runtime.paged.running import RunningRequests
-from ov_kvcrush.runtime.pages.taking_back import OpenPage, compile_taking_back
 from ov_kvcrush.runtime.sequences.kv_cache import KVCache
 from ov_kvcrush.runtime.sequences.sequence import Chunk, Sequence
+
+if TYPE_CHECKING:
+    # It loads Numba, which who drafts nothing does not wait for.
+    from ov_kvcrush.runtime.pages.taking_back import OpenPage
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,8 @@ class Drafting:
         self._costs = DraftCosts(self._most_rows)
         self._guesses: dict[Sequence, _Guess] = {}
         if most:
+            from ov_kvcrush.runtime.pages.taking_back import compile_taking_back
+
             compile_taking_back()
 
     def begin(self, request: Request) -> None:
@@ -134,6 +140,8 @@ class Drafting:
         self._guesses[sequence] = guess
         if not count or not self._cache.extend_freely(sequence, 1 + count):
             return chunk
+        from ov_kvcrush.runtime.pages.taking_back import OpenPage
+
         lengths, tables = sequence.lengths, sequence.page_tables
         for memory, pages, length in zip(self._cache.memories, tables, lengths, strict=True):
             guess.open_pages.append(OpenPage(memory, pages, length))

@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ov_kvcrush.runtime.pages.layout import PAGE_SIZE, pages_for
-from ov_kvcrush.runtime.pages.rows import take_in_rows
 from ov_kvcrush.runtime.sequences.ledger import Ledger
 
 # Stands for a score that a second reading is still to give: finite, as all that is saved has to be.
@@ -126,6 +125,8 @@ class LayerCache:
 
         All slots behind the n-th must hold tokens that come later in the text.
         """
+        from ov_kvcrush.runtime.pages.rows import take_in_rows  # Numba: not before a cut
+
         return take_in_rows(by_slot, self.slots[:, : by_slot.shape[1]])
 
     @property
@@ -217,6 +218,8 @@ class LayerCache:
 
         Both in the order of the text; ``chosen`` counts in that order too.
         """
+        from ov_kvcrush.runtime.pages.rows import take_in_rows
+
         positions = take_in_rows(self.positions, chosen)
         attention = None if self.attention is None else take_in_rows(self.attention, chosen)
         gate = None if self.gate is None else take_in_rows(self.gate, chosen)

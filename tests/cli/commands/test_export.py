@@ -58,6 +58,7 @@ def test_a_dry_run_shows_the_plan_and_writes_nothing(
     monkeypatch.setattr("ov_kvcrush.export.child_process.run_in_child", here)
     assert run(["export", "-m", str(model), str(tmp_path / "output"), "--dry-run"]) == 0
     lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert lines.pop().startswith("Weights on this CPU int4 ")
     assert lines == [
         f"{tmp_path}/output (estimated, nothing was exported)",
         "Model llama, 2 layers, 4 query / 2 KV heads of 16, context 512",
