@@ -12,7 +12,7 @@ import psutil
 from ov_kvcrush.errors import ConfigError, DeviceError
 from ov_kvcrush.gate import Gate
 from ov_kvcrush.plan import LayerGeometry
-from ov_kvcrush.precisions import SAME, LayerPrecision
+from ov_kvcrush.precisions import AUTO, SAME, LayerPrecision
 from ov_kvcrush.runtime.model.batch import Batch
 from ov_kvcrush.runtime.model.compiled_graph import CompiledGraph, Forward
 from ov_kvcrush.runtime.model.decode_choice import choose_decoding
@@ -103,7 +103,10 @@ class PagedModel:
         if before_compiling is not None:
             before_compiling()
         weights = WeightBytes.of(graph.model)
-        spare = replace(graph, model=graph.model.clone()) if decode_precision != SAME else None
+        amx = has_amx()
+        # A graph is used up by its compilation: a copy is kept only where another may follow.
+        may_follow = amx if decode_precision == AUTO else decode_precision != SAME
+        spare = replace(graph, model=graph.model.clone()) if may_follow else None
         self._compiled = CompiledGraph(graph, by_layer, properties, gate)
         _require_grouped_values(properties, self._compiled.precisions)
         self._decoding = self._compiled
@@ -113,7 +116,7 @@ class PagedModel:
             weights,
             self._compiled.precisions,
             psutil.virtual_memory().available,
-            has_amx(),
+            amx,
         )
         self.decode_reason = choice.reason
         if spare is not None and choice.precision is not None:
