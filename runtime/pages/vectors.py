@@ -108,10 +108,10 @@ def _splat(builder: Any, value: Any) -> Any:
     return builder.shuffle_vector(first, ir.Constant(_FLOATS, ir.Undefined), _INTS([0] * LANES))
 
 
-def _call(builder: Any, name: str, result: Any, arguments: Any) -> Any:
+def _call(builder: Any, name: str, result: Any, arguments: Any, fastmath: Any = ()) -> Any:
     kind = ir.FunctionType(result, [one.type for one in arguments])
     function = builder.module.globals.get(name) or ir.Function(builder.module, kind, name)
-    return builder.call(function, arguments)
+    return builder.call(function, arguments, fastmath=fastmath)
 
 
 def _of_vectors(count: int, make: Callable[..., Any]) -> Any:
@@ -174,10 +174,8 @@ def total(context: Any, vector: Any) -> Any:
     """The sum of the elements."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        name = "llvm.vector.reduce.fadd.v16f32"
-        kind = ir.FunctionType(_FLOAT, [_FLOAT, _FLOATS])
-        function = builder.module.globals.get(name) or ir.Function(builder.module, kind, name)
-        return builder.call(function, [_FLOAT(0.0), args[0]], fastmath=_FAST)
+        summands = [_FLOAT(0.0), args[0]]
+        return _call(builder, "llvm.vector.reduce.fadd.v16f32", _FLOAT, summands, _FAST)
 
     return types.float32(_VECTOR), generate
 

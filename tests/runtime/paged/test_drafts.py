@@ -6,7 +6,6 @@ bits of a sum; what is drafted is right in part, so that each step keeps some of
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,6 @@ import pytest
 from openvino_genai import GenerationFinishReason
 
 from ov_kvcrush.errors import UnsupportedError
-from ov_kvcrush.export import ExportOptions, export_model
 from ov_kvcrush.runtime.generation.request import Request
 from ov_kvcrush.runtime.paged.engine import PagedEngine
 from ov_kvcrush.runtime.sequences.sequence import Cut, Sequence
@@ -31,7 +29,7 @@ from tests.support.engines import (
     greedy,
     prompt_of,
 )
-from tests.support.model_factory import make_model
+from tests.support.half_sliding import export_half_sliding
 
 SAMPLING: dict[str, Any] = {
     "do_sample": True,
@@ -78,18 +76,7 @@ def engine(needle_f32_dir: Path) -> PagedEngine:
 @pytest.fixture(scope="module")
 def sliding_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model with two layers that see all and two that have a window."""
-    source = make_model(
-        tmp_path_factory.mktemp("gemma") / "source",
-        "Gemma3",
-        num_hidden_layers=4,
-        layer_types=["sliding_attention", "full_attention"] * 2,
-    )
-    output = source.parent / "exported"
-    options = ExportOptions(str(source), output, weight_format="fp32", calibrate=False, **EXACT)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the tracer's
-        export_model(options)
-    return output
+    return export_half_sliding(tmp_path_factory.mktemp("gemma"))
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,6 @@ had been.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -16,7 +15,6 @@ from typing import Any
 
 import pytest
 
-from ov_kvcrush.export import ExportOptions, export_model
 from ov_kvcrush.runtime.engine_metrics import EndedSequences
 from ov_kvcrush.runtime.eviction.budgets import CacheBudgets
 from ov_kvcrush.runtime.eviction.compressor import Compressor
@@ -51,7 +49,7 @@ from ov_kvcrush.runtime.session_files.stored_session import StoredSession
 from tests.support.drafts import guesses
 from tests.support.engines import EVICTING, EXACT, F32, engine_of, greedy, prompt_of
 from tests.support.failures import InjectedError, counted
-from tests.support.model_factory import make_model
+from tests.support.half_sliding import export_half_sliding
 
 # Where a function is looked up, and its name.
 PLACES: dict[str, tuple[Any, str]] = {
@@ -136,18 +134,7 @@ NOT_CALLED = {
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model with two layers that have a budget and two that have a window."""
-    source = make_model(
-        tmp_path_factory.mktemp("gemma") / "source",
-        "Gemma3",
-        num_hidden_layers=4,
-        layer_types=["sliding_attention", "full_attention"] * 2,
-    )
-    output = source.parent / "exported"
-    options = ExportOptions(str(source), output, weight_format="fp32", calibrate=False, **EXACT)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the tracer's
-        export_model(options)
-    return output
+    return export_half_sliding(tmp_path_factory.mktemp("gemma"))
 
 
 @pytest.fixture(scope="module", params=["snapkv", "h2o"])
