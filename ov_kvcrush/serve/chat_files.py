@@ -12,9 +12,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ov_kvcrush.errors import ConfigError, SessionError, UnsupportedError
+from ov_kvcrush.errors import SessionError
 from ov_kvcrush.runtime.session_files.session_lock import session_lock
 from ov_kvcrush.serve.chat_file import ChatFile, Stamp
+from ov_kvcrush.serve.chat_folder import make_chat_folder
 
 if TYPE_CHECKING:
     from ov_kvcrush.pipeline.async_pipeline import AsyncLLMPipeline
@@ -40,17 +41,7 @@ class ChatFiles:
     """
 
     def __init__(self, pipeline: AsyncLLMPipeline, folder: Path) -> None:
-        if pipeline.describe().engine == "genai":
-            raise UnsupportedError(
-                "the genai engine keeps no cache that could be saved",
-                "Leave --session-dir out, or use the paged engine.",
-            )
-        try:
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        except OSError as error:
-            raise ConfigError(
-                f"{folder} cannot be a folder for chats: {error.strerror}", "Give another one."
-            ) from error
+        make_chat_folder(folder, pipeline.describe().engine)
         self._pipeline = pipeline
         self._folder = folder
         self._said: set[str] = set()

@@ -26,6 +26,7 @@ from ov_kvcrush.config import KVCacheConfig
 from ov_kvcrush.errors import ConfigError, OVKVCrushError
 from ov_kvcrush.model_folder import require_graph
 from ov_kvcrush.precisions import AUTO
+from ov_kvcrush.serve.chat_folder import make_chat_folder
 from ov_kvcrush.serve.settings import ServeSettings
 
 if TYPE_CHECKING:
@@ -88,6 +89,8 @@ def serve(
     """
     folder = require_graph(model_dir).parent
     settings = _settings(folder, given)
+    if settings.session_dir is not None:
+        make_chat_folder(settings.session_dir, engine)
     plugin = parse_properties(properties or [])
     if threads is not None:
         if _THREADS in plugin:

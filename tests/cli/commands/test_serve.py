@@ -137,3 +137,17 @@ def test_openvino_genais_engine_serves_too(needle_int8_dir: Path) -> None:
             assert list(got.iter_lines())[-2] == "data: [DONE]"
         server.tell(signal.SIGTERM)
         assert server.end() == 0
+
+
+def test_a_folder_for_chats_is_refused_before_a_model_is_loaded(
+    needle_int8_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    damaged = shutil.copytree(needle_int8_dir, tmp_path / "damaged")
+    (damaged / "openvino_model.bin").write_bytes(b"")
+    a_file = tmp_path / "notes.txt"
+    a_file.write_text("not a folder")
+    said = fails(capsys, "serve", str(damaged), "--session-dir", str(a_file))
+    assert "notes.txt cannot be a folder for chats" in said
+    chats = str(tmp_path / "chats")
+    said = fails(capsys, "serve", str(damaged), "--engine", "genai", "--session-dir", chats)
+    assert "the genai engine keeps no cache that could be saved" in said
