@@ -1,26 +1,21 @@
-"""Models that many tests share: exported once, by the package itself, into build/test-models."""
+"""What holds for all tests, and the models that many of them share."""
 
 from __future__ import annotations
 
-import fcntl
 import gc
-import hashlib
-import shutil
 import signal
-import time
 import warnings
 from collections.abc import Iterator
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import hypothesis
 import pytest
 
 from ov_kvcrush.export import ExportOptions, export_model
 from ov_kvcrush.plan import PLAN_FILE
+from tests.support.exported import exported_four_layers, exported_needle
 from tests.support.model_factory import make_model
-from tests.support.paths import NEEDLE, ROOT
+from tests.support.paths import NEEDLE
 from tests.support.signal_stack import drop_signal_stack
 
 # A background job of a shell ignores Ctrl+C, one of nohup SIGHUP, and so would every process that
@@ -35,10 +30,6 @@ for number, handler in (
 # Examples are not timed: what else the machine does would fail them.
 hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")
-
-CACHE = ROOT / "build" / "test-models"
-
-_DAY = 24 * 60 * 60
 
 
 def pytest_collection_finish() -> None:
@@ -83,18 +74,27 @@ def compiled_loops() -> None:
 @pytest.fixture(scope="session")
 def needle_int8_dir(compiled_loops: None) -> Path:
     """It exported with int8 weights; KV cache u8/u8."""
-    return _exported("needle-int8", weight_format="int8")
+    return exported_needle("needle-int8", weight_format="int8")
 
 
 @pytest.fixture(scope="session")
 def needle_f32_dir(compiled_loops: None) -> Path:
     """It exported without any loss; KV cache f32/f32."""
-    return _exported(
+    return exported_needle(
         "needle-f32",
         weight_format="fp32",
         key_cache_precision="f32",
         value_cache_precision="f32",
     )
+
+
+@pytest.fixture(scope="session")
+def four_layers_dir(compiled_loops: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random Llama for what does not depend on what a model has learnt; KV cache f32/f32.
+
+    With a gate, and with heads of different shares in a budget.
+    """
+    return exported_four_layers(tmp_path_factory.mktemp("four-layers"))
 
 
 @pytest.fixture(scope="session")
@@ -115,39 +115,3 @@ def plain_dir(tiny_source_dir: Path, tmp_path_factory: pytest.TempPathFactory) -
         export_model(options)
     (folder / PLAN_FILE).unlink()
     return folder
-
-
-def _exported(name: str, **settings: Any) -> Path:
-    """Export of the repository's model, made again only when something it depends on has changed.
-
-    ``export_model`` lets the folder appear whole or not at all; the lock keeps two test runs at the
-    same time from making it twice.
-    """
-    output = CACHE / f"{name}-{_key(settings)}"
-    CACHE.mkdir(parents=True, exist_ok=True)
-    with (CACHE / f"{name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not output.exists():
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # the tracer's
-                export_model(ExportOptions(model=str(NEEDLE), output=output, **settings))
-            _remove_outdated(name, output)
-    return output
-
-
-def _remove_outdated(name: str, newest: Path) -> None:
-    # Not the recent ones: a test run that began before the last change may still use them.
-    for folder in CACHE.glob(f"{name}-*"):
-        if folder != newest and time.time() - folder.stat().st_mtime > _DAY:
-            shutil.rmtree(folder)
-
-
-def _key(settings: dict[str, Any]) -> str:
-    digest = hashlib.sha256(repr(sorted(settings.items())).encode())
-    for package in ("openvino", "openvino-tokenizers", "optimum-intel", "nncf", "transformers"):
-        digest.update(version(package).encode())
-    made_by = [path for path in (ROOT / "export").rglob("*") if path.suffix in (".py", ".txt")]
-    made_by.append(ROOT / "ov_kvcrush" / "plan.py")
-    for path in [*sorted(made_by), *sorted(NEEDLE.iterdir())]:
-        digest.update(path.read_bytes())
-    return digest.hexdigest()[:12]

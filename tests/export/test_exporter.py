@@ -85,7 +85,7 @@ def test_a_pasted_optimum_command_gives_optimums_weights(
     )
     monkeypatch.setattr("sys.argv", command.split())
     optimum_cli()
-    same = {"ratio": 0.5, "group_size": 32, "sym": True, "all_layers": True}
+    same = {"ratio": 0.5, "group_size": 32, "sym": True, "all_layers": True, "calibrate": False}
     plan = export_model(options(tiny_source_dir, tmp_path / "ours", weight_format="int4", **same))
     ours, theirs = (tmp_path / name / "openvino_model.bin" for name in ("ours", "theirs"))
     assert ours.read_bytes() == theirs.read_bytes()
@@ -161,14 +161,14 @@ def test_the_size_of_int8_weights_is_estimated(needle_int8_dir: Path, tmp_path: 
 
 def test_the_size_of_int4_weights_is_estimated(tmp_path: Path) -> None:
     source = make_model(tmp_path / "source", hidden_size=256, intermediate_size=1024)
-    settings = {"weight_format": "int4", "ratio": 0.8, "group_size": 64}
+    settings = {"weight_format": "int4", "ratio": 0.8, "group_size": 64, "calibrate": False}
     chosen = options(source, tmp_path / "model", **settings)
     sizes = [make(chosen).weights["size_bytes"] for make in (estimate_model, export_model)]
     assert sizes[0] == pytest.approx(sizes[1], rel=0.05)
 
 
 def test_fp16_weights_halve_the_model(tiny_source_dir: Path, tmp_path: Path) -> None:
-    chosen = options(tiny_source_dir, tmp_path / "model", weight_format="fp16")
+    chosen = options(tiny_source_dir, tmp_path / "model", weight_format="fp16", calibrate=False)
     plans = [make(chosen) for make in (estimate_model, export_model)]
     assert [plan.weights["format"] for plan in plans] == ["fp16", "fp16"]
     sizes = [plan.weights["size_bytes"] for plan in plans]
@@ -232,7 +232,7 @@ def test_a_model_stops_where_its_checkpoint_says(tiny_source_dir: Path, tmp_path
     source = shutil.copytree(tiny_source_dir, tmp_path / "source")
     settings = {"eos_token_id": [2, 7], "temperature": 0.6, "max_length": 300}
     (source / "generation_config.json").write_text(json.dumps(settings))
-    export_model(options(source, tmp_path / "model", weight_format="int8"))
+    export_model(options(source, tmp_path / "model", weight_format="int8", calibrate=False))
     assert json.loads((tmp_path / "model" / "generation_config.json").read_text()) == settings
     pipeline = openvino_genai.LLMPipeline(str(tmp_path / "model"), "CPU")
     assert pipeline.get_generation_config().stop_token_ids == {2, 7}
@@ -267,6 +267,7 @@ def test_a_group_size_that_does_not_fit_can_be_adjusted(
         weight_format="int4",
         group_size=128,
         group_size_fallback="adjust",
+        calibrate=False,
     )
     assert export_model(chosen).weights["format"] == "int4_asym"
 
@@ -305,7 +306,7 @@ def test_a_folder_that_appears_meanwhile_is_left_alone(
                 (output / "somebody's").touch()
 
     with pytest.raises(ExportError, match="'Move the model into place': Directory not empty"):
-        export_model(options(tiny_source_dir, output), Meanwhile())
+        export_model(options(tiny_source_dir, output, calibrate=False), Meanwhile())
     assert os.listdir(tmp_path) == ["model"]
     assert os.listdir(output) == ["somebody's"]
 
@@ -315,7 +316,7 @@ def test_overwriting_replaces_the_whole_model(tiny_source_dir: Path, tmp_path: P
     output.mkdir()
     (output / "openvino_model.xml").write_text("an old model")
     (output / "stale.txt").touch()
-    export_model(options(tiny_source_dir, output, overwrite=True))
+    export_model(options(tiny_source_dir, output, overwrite=True, calibrate=False))
     assert not (output / "stale.txt").exists()
     core().read_model(output / "openvino_model.xml")
     stored = json.loads((output / "ov_kvcrush.json").read_text())

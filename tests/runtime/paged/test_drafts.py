@@ -74,9 +74,9 @@ def engine(needle_f32_dir: Path) -> PagedEngine:
 
 
 @pytest.fixture(scope="module")
-def sliding_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def sliding_dir() -> Path:
     """A model with two layers that see all and two that have a window."""
-    return export_half_sliding(tmp_path_factory.mktemp("gemma"))
+    return export_half_sliding()
 
 
 @pytest.mark.parametrize(

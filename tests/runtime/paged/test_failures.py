@@ -132,9 +132,9 @@ NOT_CALLED = {
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder() -> Path:
     """A model with two layers that have a budget and two that have a window."""
-    return export_half_sliding(tmp_path_factory.mktemp("gemma"))
+    return export_half_sliding()
 
 
 @pytest.fixture(scope="module", params=["snapkv", "h2o"])

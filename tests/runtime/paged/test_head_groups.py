@@ -28,7 +28,6 @@ from tests.support.engines import (
     prompt_of,
     sequence_of,
 )
-from tests.support.gates import gated
 from tests.support.head_groups import GROUPINGS, divided, held_by_head
 from tests.support.session_process import ask
 
@@ -139,11 +138,10 @@ CASES: dict[str, tuple[Scenario, dict[str, Any]]] = {
 
 
 @pytest.fixture(scope="module")
-def make(needle_f32_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
+def make(four_layers_dir: Path) -> Any:
     """Engines of a model with a gate."""
-    folder = gated(tmp_path_factory.mktemp("gated"), needle_f32_dir)
     return partial(
-        engine_of, folder, properties=F32, **{"max_num_batched_tokens": 128, "pool_size": 4096},
+        engine_of, four_layers_dir, properties=F32, **{"max_num_batched_tokens": 128, "pool_size": 4096},
         **EXACT,
     )  # fmt: skip
 
