@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import gc
 import signal
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
 import hypothesis
 import pytest
 
-from ov_kvcrush.export import ExportOptions, export_model
-from ov_kvcrush.plan import PLAN_FILE
-from tests.support.exported import exported_four_layers, exported_needle
+from tests.support.exported import exported_four_layers, exported_needle, exported_plain
 from tests.support.model_factory import make_model
 from tests.support.paths import NEEDLE
 from tests.support.signal_stack import drop_signal_stack
@@ -104,14 +101,6 @@ def tiny_source_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def plain_dir(tiny_source_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """It as others publish models for OpenVINO: without a KV plan. Not to be written to."""
-    folder = tmp_path_factory.mktemp("plain") / "plain"
-    options = ExportOptions(
-        model=str(tiny_source_dir), output=folder, weight_format="int8", calibrate=False
-    )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the tracer's
-        export_model(options)
-    (folder / PLAN_FILE).unlink()
-    return folder
+def plain_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random Llama as others publish models for OpenVINO: without a KV plan."""
+    return exported_plain(tmp_path_factory.mktemp("plain"))

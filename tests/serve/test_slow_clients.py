@@ -38,7 +38,14 @@ def rest_of(connection: socket.socket) -> bytes:
 def test_a_stream_that_is_read_a_byte_a_second_keeps_nobody_waiting(server: RunningServer) -> None:
     with connection_of(server, receives=2048) as connection:
         connection.sendall(
-            request_of(stream=True, max_tokens=4000, ignore_eos=True, temperature=0, logprobs=True)
+            request_of(
+                stream=True,
+                max_tokens=1000,
+                ignore_eos=True,
+                temperature=0,
+                logprobs=True,
+                top_logprobs=10,
+            )
         )
         received = connection.recv(1)
         server.wait_until(lambda: server.service.admission.num_in_flight == 0, 60)

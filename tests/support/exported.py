@@ -61,6 +61,16 @@ def exported_random(architecture: str, **changes: Any) -> Path:
     return _exported(f"random-{architecture}-{shape}", architecture, changes, settings)
 
 
+def exported_plain(folder: Path) -> Path:
+    """Let ``folder`` hold a random Llama in int8 as others publish models: without a KV plan."""
+    settings = {"weight_format": "int8", "calibrate": False}
+    source = _exported("random-Llama-int8", "Llama", {}, settings)
+    for path in source.iterdir():
+        if path.name != PLAN_FILE:
+            (folder / path.name).symlink_to(path)
+    return folder
+
+
 def exported_four_layers(folder: Path) -> Path:
     """Let ``folder`` hold a random Llama without any loss, with a gate and uneven heads."""
     source = exported_random("Llama", **FOUR_LAYERS)
@@ -79,7 +89,7 @@ def _exported(
 
     The lock keeps two test runs at the same time from making it twice.
     """
-    output = CACHE / f"{name}-{_key(changes, settings)}"
+    output = CACHE / f"{name}-{_key(architecture, changes, settings)}"
     CACHE.mkdir(parents=True, exist_ok=True)
     with (CACHE / f"{name}.lock").open("w") as lock, tempfile.TemporaryDirectory() as made:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -101,12 +111,15 @@ def _remove_outdated(name: str, newest: Path) -> None:
             shutil.rmtree(folder)
 
 
-def _key(changes: dict[str, Any], settings: dict[str, Any]) -> str:
-    digest = hashlib.sha256(repr([sorted(changes.items()), sorted(settings.items())]).encode())
+def _key(architecture: str | None, changes: dict[str, Any], settings: dict[str, Any]) -> str:
+    digest = hashlib.sha256(repr(sorted(settings.items())).encode())
+    if architecture is not None:
+        digest.update(repr([architecture, sorted(changes.items())]).encode())
+        digest.update(Path(model_factory.__file__).read_bytes())
     for package in ("openvino", "openvino-tokenizers", "optimum-intel", "nncf", "transformers"):
         digest.update(version(package).encode())
     made_by = [path for path in (ROOT / "export").rglob("*") if path.suffix in (".py", ".txt")]
-    made_by += [ROOT / "ov_kvcrush" / "plan.py", Path(model_factory.__file__)]
+    made_by.append(ROOT / "ov_kvcrush" / "plan.py")
     for path in [*sorted(made_by), *sorted(NEEDLE.iterdir())]:
         digest.update(path.read_bytes())
     return digest.hexdigest()[:_KEY_LENGTH]

@@ -8,16 +8,14 @@ import numpy as np
 import pytest
 
 from ov_kvcrush.errors import UnsupportedError
-from ov_kvcrush.export import ExportOptions, export_model
 from ov_kvcrush.export.gate import measure_gate
 from ov_kvcrush.export.gate import measurement as module
 from ov_kvcrush.export.texts.passages import read_tokens, spread_passages
 from ov_kvcrush.progress import Silent
 from ov_kvcrush.runtime.model.paged_model import PagedModel
-from tests.support.engines import prompt_of
-from tests.support.model_factory import SLIDING_WINDOW, make_model
-
-pytestmark = pytest.mark.filterwarnings("ignore")  # the tracer's
+from tests.support.engines import F32, prompt_of
+from tests.support.exported import exported_random
+from tests.support.model_factory import SLIDING_WINDOW
 
 
 class Shares(Silent):
@@ -65,10 +63,8 @@ def test_the_seed_says_which_tokens_are_learnt_from(
     assert one.digest == again.digest != other.digest
 
 
-def test_layers_with_a_sliding_window_get_zeros(tmp_path: Path) -> None:
-    source = make_model(tmp_path / "source", "Gemma3")
-    export_model(ExportOptions(str(source), tmp_path / "model", calibrate=False))
-    model = PagedModel(tmp_path / "model", shows_states=True)
+def test_layers_with_a_sliding_window_get_zeros() -> None:
+    model = PagedModel(exported_random("Gemma3"), properties=F32, shows_states=True)
     texts = [prompt_of(3 * SLIDING_WINDOW, seed) for seed in range(2)]
     found = measure_gate(model, texts[:1], texts[1:], Silent())
     slides = [layer.sliding_window > 0 for layer in model.layers]
@@ -77,9 +73,7 @@ def test_layers_with_a_sliding_window_get_zeros(tmp_path: Path) -> None:
     assert np.isnan(found.correlation).tolist() == slides
 
 
-def test_a_model_that_only_slides_needs_no_gate(tmp_path: Path) -> None:
-    source = make_model(tmp_path / "source", "Mistral")
-    export_model(ExportOptions(str(source), tmp_path / "model", calibrate=False))
-    model = PagedModel(tmp_path / "model", shows_states=True)
+def test_a_model_that_only_slides_needs_no_gate() -> None:
+    model = PagedModel(exported_random("Mistral"), properties=F32, shows_states=True)
     with pytest.raises(UnsupportedError, match="every layer has a sliding window"):
         measure_gate(model, [prompt_of(40)], [], Silent())

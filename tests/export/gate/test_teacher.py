@@ -17,25 +17,25 @@ from ov_kvcrush.export.gate.teacher import Teacher
 from ov_kvcrush.precisions import LayerPrecision
 from ov_kvcrush.runtime.model.paged_model import PagedModel
 from tests.support.engines import F32, prompt_of
+from tests.support.exported import exported_random
 from tests.support.model_factory import make_model
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # the tracer's
 
+# Larger weights than a new model's, so that attention is not the same everywhere.
+CHANGES = {"initializer_range": 0.2}
 TEXT, INSTRUCTION = prompt_of(70, 1), prompt_of(9, 2)
 ROWS = np.array([0, 3, 31, 32, 64, 69])
 
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    # Larger weights than a new model's, so that attention is not the same everywhere.
-    return make_model(tmp_path_factory.mktemp("source") / "model", initializer_range=0.2)
+    return make_model(tmp_path_factory.mktemp("source") / "model", **CHANGES)
 
 
 @pytest.fixture(scope="module")
-def folder(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    output = tmp_path_factory.mktemp("exported") / "model"
-    export_model(ExportOptions(str(source), output, weight_format="fp32", calibrate=False))
-    return output
+def folder() -> Path:
+    return exported_random("Llama", **CHANGES)
 
 
 def shown(folder: Path, kind: str = "f32", group: int = 0) -> PagedModel:

@@ -16,9 +16,9 @@ from ov_kvcrush.plan import KVPlan
 from ov_kvcrush.runtime.model.paged_graph import read_geometry
 from ov_kvcrush.runtime.model.paged_model import PagedModel
 from ov_kvcrush.runtime.pages.cache_layer import each_head
+from tests.support.engines import F32
+from tests.support.half_sliding import export_half_sliding
 from tests.support.model_factory import make_model
-
-MIXED = ["sliding_attention", "full_attention"] * 2
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # the tracer's
 
@@ -98,12 +98,10 @@ def test_layers_with_a_window_have_no_budget_to_divide(tmp_path: Path) -> None:
 
 
 def test_a_layer_with_a_window_is_measured_with_nothing_of_it_divided(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    source = make_model(tmp_path / "source", "Gemma3", num_hidden_layers=4, layer_types=MIXED)
-    folder = tmp_path / "model"
-    export_model(ExportOptions(model=str(source), output=folder, calibrate=False), Notes())
-    model = compile_subject(folder).divided()
+    folder = export_half_sliding()
+    model = compile_subject(folder, properties=F32).divided()
     assert [(part.layer, tuple(part.heads)) for part in model.cache_layers] == [
         (0, (0, 1)),
         (1, (0,)),

@@ -13,7 +13,6 @@ import openvino_genai
 import pytest
 from numpy.typing import NDArray
 
-from ov_kvcrush.export import ExportOptions, export_model
 from ov_kvcrush.gate import Gate
 from ov_kvcrush.precisions import LayerPrecision
 from ov_kvcrush.runtime.model.paged_graph import read_paged_graph
@@ -32,6 +31,7 @@ from tests.support.engines import (
     prompt_of,
     sequence_of,
 )
+from tests.support.exported import exported_random
 from tests.support.head_groups import GROUPINGS, divided, held_by_head, mixed
 from tests.support.model_factory import ARCHITECTURES, SLIDING_WINDOW, make_model
 from tests.support.session_process import ask
@@ -44,24 +44,21 @@ exact_engine = partial(engine_of, properties=F32, max_num_batched_tokens=64)
 
 
 @pytest.fixture(scope="module", params=MODELS)
-def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    architecture, changes = MODELS[request.param]
-    output = tmp_path_factory.mktemp("exported") / "model"
-    source = make_model(_source_of(output), architecture, **changes)
-    options = ExportOptions(
-        model=str(source),
-        output=output,
-        weight_format="fp32",
-        calibrate=False,
-        key_cache_precision="f32",
-        value_cache_precision="f32",
-    )
-    export_model(options)
-    return output
+def name(request: pytest.FixtureRequest) -> Any:
+    return request.param
 
 
-def _source_of(folder: Path) -> Path:
-    return folder.parent / "source"
+@pytest.fixture(scope="module")
+def folder(name: str) -> Path:
+    architecture, changes = MODELS[name]
+    return exported_random(architecture, **changes)
+
+
+@pytest.fixture
+def source(name: str, tmp_path: Path) -> Path:
+    """What it was exported from, made once more."""
+    architecture, changes = MODELS[name]
+    return make_model(tmp_path / "source", architecture, **changes)
 
 
 @pytest.fixture(scope="module")
@@ -79,9 +76,9 @@ def test_greedy_tokens_equal_openvino_genai(folder: Path, prompt: list[int]) -> 
 
 
 def test_the_state_that_a_gate_looks_at_is_what_enters_the_k_projection(
-    folder: Path, prompt: list[int]
+    folder: Path, source: Path, prompt: list[int]
 ) -> None:
-    wanted = states_into_projections(_source_of(folder), prompt)
+    wanted = states_into_projections(source, prompt)
     model = PagedModel(folder, properties=F32, shows_states=True)
     rng = np.random.default_rng(0)
     weights = tuple(
@@ -104,8 +101,8 @@ def test_the_state_that_a_gate_looks_at_is_what_enters_the_k_projection(
             np.testing.assert_allclose(scores, entering @ weight, atol=1e-3)
 
 
-def test_what_a_gate_is_taught_with_is_found(folder: Path, prompt: list[int]) -> None:
-    streams, outputs = residual_streams_and_projections(_source_of(folder), prompt)
+def test_what_a_gate_is_taught_with_is_found(folder: Path, source: Path, prompt: list[int]) -> None:
+    streams, outputs = residual_streams_and_projections(source, prompt)
     model = PagedModel(folder, properties=F32, shows_states=True)
     model.reserve([8] * len(model.layers))
     whole = replace(batch(model, prompt, 0, []), window_rows=np.arange(len(prompt), dtype=np.int32))

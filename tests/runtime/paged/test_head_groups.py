@@ -140,10 +140,8 @@ CASES: dict[str, tuple[Scenario, dict[str, Any]]] = {
 @pytest.fixture(scope="module")
 def make(four_layers_dir: Path) -> Any:
     """Engines of a model with a gate."""
-    return partial(
-        engine_of, four_layers_dir, properties=F32, **{"max_num_batched_tokens": 128, "pool_size": 4096},
-        **EXACT,
-    )  # fmt: skip
+    settings: dict[str, Any] = {"max_num_batched_tokens": 128, "pool_size": 4096, **EXACT}
+    return partial(engine_of, four_layers_dir, properties=F32, **settings)
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -181,7 +179,7 @@ def test_a_chat_of_three_hundred_turns_stays_within_its_budget(uneven: PagedEngi
     held_bytes, num_cached = [], 0
     for turn in range(300):
         history = [*session.token_ids, *prompt_of(int(draw.integers(1, 60)), turn)]
-        request = uneven.add_request(history, greedy(6), session)
+        request = uneven.add_request(history, greedy(2), session)
         while not request.finished:
             uneven.step()
         uneven.check_integrity()

@@ -165,11 +165,11 @@ class Users:
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_random_operations_lose_no_page(needle_int8_dir: Path, tmp_path: Path, case: str) -> None:
+def test_random_operations_lose_no_page(four_layers_dir: Path, tmp_path: Path, case: str) -> None:
     key, value = case.partition(",")[0].split("/")
     with divided(DIVIDED[case]) if case in DIVIDED else nullcontext():
         engine = engine_of(
-            needle_int8_dir, max_num_batched_tokens=128, max_num_seqs=6, pool_size=1024,
+            four_layers_dir, max_num_batched_tokens=128, max_num_seqs=6, pool_size=1024,
             key_cache_precision=key, value_cache_precision=value, **CASES[case],
         )  # fmt: skip
     users = Users(engine, len(case), tmp_path)

@@ -178,13 +178,13 @@ CHATS: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("name", GROUPINGS)
 @pytest.mark.parametrize("chat", CHATS)
 def test_groups_made_of_a_file_go_on_to_the_last_bit(
-    needle_int8_dir: Path, tmp_path: Path, chat: str, name: str
+    four_layers_dir: Path, tmp_path: Path, chat: str, name: str
 ) -> None:
     """Where all heads have the same budget it does not matter who shares a cache."""
     settings = {**CUT_OFTEN, **CHATS[chat], "layer_budgets": "uniform", "properties": F32}
-    whole = bare_engine(needle_int8_dir, **settings)
+    whole = bare_engine(four_layers_dir, **settings)
     with divided(GROUPINGS[name]):
-        apart = bare_engine(needle_int8_dir, **settings)
+        apart = bare_engine(four_layers_dir, **settings)
     assert len(apart.model.layers) > len(whole.model.layers)
     path, logits = tmp_path / "chat.safetensors", [listen(engine) for engine in (whole, apart)]
     held = []

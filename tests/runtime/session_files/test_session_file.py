@@ -10,17 +10,17 @@ import pytest
 from safetensors.numpy import load_file
 
 from ov_kvcrush.errors import SessionError
-from ov_kvcrush.export import ExportOptions, export_model
 from ov_kvcrush.precisions import LayerPrecision
 from ov_kvcrush.runtime.paged.engine import PagedEngine
 from ov_kvcrush.runtime.sequences.session import Session
 from tests.support.engines import PAGE, bare_engine, prompt_of
-from tests.support.model_factory import make_model, precisions_of, replanned
+from tests.support.exported import exported_random
+from tests.support.model_factory import precisions_of, replanned
 from tests.support.session_process import ABOUT, CUT_OFTEN, ask, continue_in_new_process, load
 
 POLICIES: dict[str, dict[str, Any]] = {
     "everything": {},
-    "token": {**CUT_OFTEN, "layer_budgets": [2, 1, 1, 1, 1, 1, 4, 1]},
+    "token": {**CUT_OFTEN, "layer_budgets": [2, 1, 4, 1]},
     "heads": CUT_OFTEN,
     "heads together": {**CUT_OFTEN, "head_budgets": "off"},
     "page": {**PAGE, "decode_slack": 16},
@@ -30,12 +30,11 @@ PRECISIONS = ("f32/f32", "u8/u8", "u8/u4", "u4/u4", "mixed")
 
 
 @pytest.fixture(scope="module")
-def mixed_dir(needle_int8_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def mixed_dir(four_layers_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The model with a plan that gives each layer a precision of its own."""
-    kinds = ("u8/u8", "u4/u4", "u4/u4", "u8/u4", "u8/u8", "u4/u8", "u8/u8", "u4/u4")
-    precisions = precisions_of(*kinds)
-    precisions[3] = LayerPrecision("u8", "u4", value_group_size=32)
-    return replanned(tmp_path_factory.mktemp("mixed"), needle_int8_dir, precisions)
+    precisions = precisions_of("u8/u8", "u4/u4", "u8/u4", "u4/u8")
+    precisions[2] = LayerPrecision("u8", "u4", value_group_size=8)
+    return replanned(tmp_path_factory.mktemp("mixed"), four_layers_dir, precisions)
 
 
 def state(session: Session) -> list[Any]:
@@ -53,9 +52,9 @@ def state(session: Session) -> list[Any]:
 
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_the_next_turns_are_those_without_the_detour(
-    needle_int8_dir: Path, mixed_dir: Path, tmp_path: Path, precision: str
+    four_layers_dir: Path, mixed_dir: Path, tmp_path: Path, precision: str
 ) -> None:
-    folder, stored = (mixed_dir, {}) if precision == "mixed" else (needle_int8_dir, {})
+    folder, stored = (mixed_dir, {}) if precision == "mixed" else (four_layers_dir, {})
     if precision != "mixed":
         key, value = precision.split("/")
         stored = {"key_cache_precision": key, "value_cache_precision": value}
@@ -85,13 +84,9 @@ def test_the_next_turns_are_those_without_the_detour(
 
 
 def test_layers_with_a_sliding_window_go_on_too(tmp_path: Path) -> None:
-    source = make_model(tmp_path / "source", "Gemma3")  # has layers of both kinds
-    export_model(
-        ExportOptions(
-            model=str(source), output=tmp_path / "model", weight_format="fp32", calibrate=False
-        )
-    )
-    engine, session = bare_engine(tmp_path / "model", **CUT_OFTEN), Session()
+    folder = exported_random("Gemma3")  # has layers of both kinds
+    u8 = {"key_cache_precision": "u8", "value_cache_precision": "u8"}
+    engine, session = bare_engine(folder, **CUT_OFTEN, **u8), Session()
     ask(engine, session, prompt_of(300))
     engine.save_session(session, tmp_path / "chat.safetensors", ABOUT)
     here = load(engine, tmp_path / "chat.safetensors")
@@ -161,9 +156,13 @@ def test_a_smaller_budget_cuts_when_it_is_due(
     engine.close_session(here)
 
 
-@pytest.mark.parametrize("policy", ["everything", "page", "token"])
-def test_another_policy_goes_on(needle_int8_dir: Path, saved: Path, policy: str) -> None:
-    other = bare_engine(needle_int8_dir, **POLICIES[policy])
+@pytest.mark.parametrize(
+    "policy",
+    [POLICIES["everything"], POLICIES["page"], {**CUT_OFTEN, "layer_budgets": [2, 1, 4, 1] * 2}],
+    ids=["everything", "page", "token"],
+)
+def test_another_policy_goes_on(needle_int8_dir: Path, saved: Path, policy: dict[str, Any]) -> None:
+    other = bare_engine(needle_int8_dir, **policy)
     session = load(other, saved)
     assert len(ask(other, session, prompt_of(300, 1), count=60)) == 60
 
