@@ -18,6 +18,7 @@ from ov_kvcrush.cli.commands.calibrate import _spread
 from ov_kvcrush.gate import GATE_FILE
 from ov_kvcrush.plan import PLAN_FILE
 from tests.support.commands import fails
+from tests.support.foreign_model import save_foreign_model
 from tests.support.paths import ROOT
 from tests.support.terminal import CTRL_C, Terminal
 
@@ -110,8 +111,7 @@ class TestRefused:
     def test_a_model_that_generates_no_text(
         self, model: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        for side in ("xml", "bin"):
-            shutil.copy(model / f"openvino_tokenizer.{side}", model / f"openvino_model.{side}")
+        save_foreign_model(model)
         assert "is not a text-generation model" in _only_error(capsys, "calibrate", str(model))
         assert PLAN_FILE not in files(model)
 

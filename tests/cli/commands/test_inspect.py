@@ -26,6 +26,7 @@ from ov_kvcrush.runtime.session_files.session_contents import read_session
 from tests.support.commands import fails
 from tests.support.damaged_sessions import DAMAGES, Damage
 from tests.support.folders import linked
+from tests.support.foreign_model import save_foreign_model
 from tests.support.texts import rooms
 
 BUDGET = KVCacheConfig(max_cache_size=96, start_size=8, recent_size=24, pool_size=8192)
@@ -370,12 +371,9 @@ class TestNeither:
         assert "is not XML" in fails(capsys, "inspect", str(tmp_path))
 
     def test_a_model_that_generates_no_text(
-        self, plain_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        for side in ("xml", "bin"):
-            shutil.copy(
-                plain_dir / f"openvino_tokenizer.{side}", tmp_path / f"openvino_model.{side}"
-            )
+        save_foreign_model(tmp_path)
         assert "is not a text-generation model" in fails(capsys, "inspect", str(tmp_path))
 
     @pytest.mark.parametrize("name", [PLAN_FILE, GATE_FILE, WEIGHTS_FILE, GRAPH_FILE])
