@@ -10,7 +10,12 @@ from pathlib import Path
 import hypothesis
 import pytest
 
-from tests.support.exported import exported_four_layers, exported_needle, exported_plain
+from tests.support.exported import (
+    exported_four_layers,
+    exported_needle,
+    exported_needle_f32,
+    exported_plain,
+)
 from tests.support.model_factory import make_model
 from tests.support.paths import NEEDLE
 from tests.support.signal_stack import drop_signal_stack
@@ -75,14 +80,9 @@ def needle_int8_dir(compiled_loops: None) -> Path:
 
 
 @pytest.fixture(scope="session")
-def needle_f32_dir(compiled_loops: None) -> Path:
+def needle_f32_dir(needle_int8_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """It exported without any loss; KV cache f32/f32."""
-    return exported_needle(
-        "needle-f32",
-        weight_format="fp32",
-        key_cache_precision="f32",
-        value_cache_precision="f32",
-    )
+    return exported_needle_f32(tmp_path_factory.mktemp("needle-f32"), needle_int8_dir)
 
 
 @pytest.fixture(scope="session")

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ov_kvcrush.export import ExportOptions, export_model
+from ov_kvcrush.gate import Gate
 from ov_kvcrush.plan import PLAN_FILE, KVPlan
 from tests.support import model_factory
 from tests.support.engines import EXACT
@@ -52,6 +53,29 @@ def exported_needle(name: str, **settings: Any) -> Path:
     It is made again only when something it depends on has changed.
     """
     return _exported(name, None, {}, settings)
+
+
+def exported_needle_f32(folder: Path, calibrated: Path) -> Path:
+    """Let ``folder`` hold the repository's model without any loss, KV cache f32/f32.
+
+    What was measured of ``calibrated``, another export of it, is not measured once more.
+    """
+    source = exported_needle("needle-f32", weight_format="fp32", calibrate=False, **EXACT)
+    for path in source.iterdir():
+        if path.name != PLAN_FILE:
+            (folder / path.name).symlink_to(path)
+    plan, measured, gate = KVPlan.load(source), KVPlan.load(calibrated), Gate.load(calibrated)
+    assert plan is not None
+    assert measured is not None
+    assert gate is not None
+    replace(gate, fingerprint=plan.fingerprint).save(folder)
+    replace(
+        plan,
+        head_shares=measured.head_shares,
+        share_measurement=measured.share_measurement,
+        gate_measurement=measured.gate_measurement,
+    ).save(folder)
+    return folder
 
 
 def exported_random(architecture: str, **changes: Any) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,7 +24,7 @@ from tests.support.model_factory import make_model
 pytestmark = pytest.mark.filterwarnings("ignore")  # the tracer's
 
 # Larger weights than a new model's, so that attention is not the same everywhere.
-CHANGES = {"initializer_range": 0.2}
+CHANGES: dict[str, Any] = {"initializer_range": 0.2}
 TEXT, INSTRUCTION = prompt_of(70, 1), prompt_of(9, 2)
 ROWS = np.array([0, 3, 31, 32, 64, 69])
 

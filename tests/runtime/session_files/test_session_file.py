@@ -85,7 +85,7 @@ def test_the_next_turns_are_those_without_the_detour(
 
 def test_layers_with_a_sliding_window_go_on_too(tmp_path: Path) -> None:
     folder = exported_random("Gemma3")  # has layers of both kinds
-    u8 = {"key_cache_precision": "u8", "value_cache_precision": "u8"}
+    u8: dict[str, Any] = {"key_cache_precision": "u8", "value_cache_precision": "u8"}
     engine, session = bare_engine(folder, **CUT_OFTEN, **u8), Session()
     ask(engine, session, prompt_of(300))
     engine.save_session(session, tmp_path / "chat.safetensors", ABOUT)
