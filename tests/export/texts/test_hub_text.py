@@ -136,7 +136,7 @@ def test_a_file_is_told_by_its_name_and_its_content(tmp_path: Path) -> None:
 
 def test_an_export_calibrates_on_a_data_set(hub_folder: Path, tmp_path: Path) -> None:
     source = make_model(tmp_path / "source", head_dim=32)
-    flags = ["--kv-plan", "auto", "--kv-dataset", "c4", "--no-calibrate", str(tmp_path / "model")]
+    flags = ["--kv-plan", "auto", "--kv-dataset", "c4", str(tmp_path / "model")]
     with serve(hub_folder) as endpoint:
         subprocess.run(
             [sys.executable, "-m", "ov_kvcrush", "export", "-m", str(source), *flags],
