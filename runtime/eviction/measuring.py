@@ -18,8 +18,10 @@ from ov_kvcrush.runtime.pages.key_codec import Bytes, Floats, Ints, read_keys
 from ov_kvcrush.runtime.pages.layout import PAGE_SIZE
 from ov_kvcrush.runtime.pages.vectors import (
     LANES,
+    LINE,
     add,
     exp2,
+    fetch_ahead,
     larger,
     load,
     multiply,
@@ -145,6 +147,8 @@ def attention_mass(
             first = page * page_size
             rows = min(page_size, length - first)
             read_keys(key_pages[table[page], h], kind, rows, head_size, keys)
+            if page + 1 < num_pages:
+                _fetch(key_pages, table[page + 1], h)
             for block in range(group * blocks):
                 _multiply(keys, columns[block], scores[block], first)
         for block in range(group * blocks):
@@ -154,6 +158,15 @@ def attention_mass(
                 scores[block], length, min(window - begin, lanes), mass[h * group + block // blocks]
             )
     return mass
+
+
+@jit
+def _fetch(key_pages: Bytes, page: int, head: int) -> None:
+    """Ask for the keys of a head in a page: what lies in another page no processor foresees."""
+    size = np.int64(key_pages.shape[2])
+    begin = (np.int64(page) * np.int64(key_pages.shape[1]) + head) * size
+    for i in range(begin, begin + size, LINE):
+        fetch_ahead(key_pages, i)
 
 
 @jit
