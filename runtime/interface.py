@@ -30,12 +30,19 @@ if TYPE_CHECKING:
     from ov_kvcrush.runtime.session_files.stored_session import StoredSession
 
 
+_DEFAULT_CHUNK = 2048
+# Each inference of a prompt more takes about a percent, and nobody waits for the end of this one.
+_TIMES_ALONE = 2
+
+
 @dataclass(frozen=True)
 class EngineLimits:
     """How much an engine may do at once and hold, as ``SchedulerConfig`` says it.
 
     Attributes:
-        max_num_batched_tokens: tokens of one inference, so the size of a prefill chunk.
+        max_num_batched_tokens: tokens of one inference, so the size of a prefill chunk. Where it is
+            left as it is and nothing is evicted, a prompt beside which nothing runs or waits is
+            read in twice as long ones.
         max_num_seqs: sequences that run at once.
         pool_bytes: size of the page pool where ``KVCacheConfig.pool_size`` does not say it; 0 is
             automatic.
@@ -44,7 +51,7 @@ class EngineLimits:
             them with the one that is known; 0 for none.
     """
 
-    max_num_batched_tokens: int = 2048
+    max_num_batched_tokens: int = _DEFAULT_CHUNK
     max_num_seqs: int = 64
     pool_bytes: int = 0
     context_length: int = 0
@@ -63,6 +70,13 @@ class EngineLimits:
                 raise ConfigError(f"{field.name} is {value!r}; it takes a whole number")
             if value < least.get(field.name, 0):
                 raise ConfigError(f"{field.name} is {value}, below {least.get(field.name, 0)}")
+
+    @property
+    def max_tokens_alone(self) -> int:
+        """Tokens of one inference where a single sequence runs and none waits."""
+        return self.max_num_batched_tokens * (
+            _TIMES_ALONE if self.max_num_batched_tokens == _DEFAULT_CHUNK else 1
+        )
 
 
 DEFAULT_LIMITS = EngineLimits()
