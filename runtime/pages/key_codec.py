@@ -44,7 +44,10 @@ _SMALLEST_SCALE = np.float32(1e-4)
 def read_keys(
     head: Bytes, kind: int, rows: int, head_size: int, out: Floats, first: int = 0
 ) -> None:
-    """Dequantize ``rows`` keys of one head's page bytes, from ``first`` on, into ``out [>= rows, D]``."""
+    """Dequantize ``rows`` keys of one head's page bytes into ``out [>= rows, D]``.
+
+    ``first``: of the page's rows.
+    """
     begin = first * head_size
     if kind == F32:
         exact = head.view(np.float32)[begin:]
@@ -229,9 +232,7 @@ def read_byte_key(
 
 
 @jit
-def _set_grid(
-    low: Any, high: Any, header: Floats, d: int, head_size: int, keep_grid: bool
-) -> None:
+def _set_grid(low: Any, high: Any, header: Floats, d: int, head_size: int, keep_grid: bool) -> None:
     """Set a vector of scales and zero points, of the channels from ``d`` on, as ``_set_grids``."""
     scale = divide(subtract(high, low), splat(np.float32(255.0)))
     none = splat(np.float32(0.0))
