@@ -30,32 +30,28 @@ if TYPE_CHECKING:
     from ov_kvcrush.runtime.session_files.stored_session import StoredSession
 
 
-_DEFAULT_CHUNK = 2048
-# Each inference of a prompt more takes about a percent, and nobody waits for the end of this one.
-_TIMES_ALONE = 2
-
-
 @dataclass(frozen=True)
 class EngineLimits:
     """How much an engine may do at once and hold, as ``SchedulerConfig`` says it.
 
     Attributes:
-        max_num_batched_tokens: tokens of one inference, so the size of a prefill chunk. Where it is
-            left as it is and nothing is evicted, a prompt beside which nothing runs or waits is
-            read in twice as long ones.
+        max_num_batched_tokens: tokens of one inference, so the size of a prefill chunk.
         max_num_seqs: sequences that run at once.
         pool_bytes: size of the page pool where ``KVCacheConfig.pool_size`` does not say it; 0 is
             automatic.
         context_length: tokens of a prompt and its answer; 0 does not bound them.
         prompt_lookup: tokens that a step may guess of a sequence, from its own text, to compute
             them with the one that is known; 0 for none.
+        max_tokens_alone: tokens of one inference of a prompt beside which nothing runs or waits,
+            where nothing is evicted; 0 for no others than beside it.
     """
 
-    max_num_batched_tokens: int = _DEFAULT_CHUNK
+    max_num_batched_tokens: int = 2048
     max_num_seqs: int = 64
     pool_bytes: int = 0
     context_length: int = 0
     prompt_lookup: int = 0
+    max_tokens_alone: int = 0
 
     def __post_init__(self) -> None:
         """Refuse what cannot be counted.
@@ -71,15 +67,9 @@ class EngineLimits:
             if value < least.get(field.name, 0):
                 raise ConfigError(f"{field.name} is {value}, below {least.get(field.name, 0)}")
 
-    @property
-    def max_tokens_alone(self) -> int:
-        """Tokens of one inference where a single sequence runs and none waits."""
-        return self.max_num_batched_tokens * (
-            _TIMES_ALONE if self.max_num_batched_tokens == _DEFAULT_CHUNK else 1
-        )
 
-
-DEFAULT_LIMITS = EngineLimits()
+# An inference more takes some percent of a prompt, and nobody waits for the end of this one.
+DEFAULT_LIMITS = EngineLimits(max_tokens_alone=4096)
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,7 @@ class Scheduler:
         max_num_batched_tokens: tokens of one step.
         max_num_seqs: sequences that run at once.
         max_tokens_alone: tokens of a step where one sequence runs and none waits, or the only one
-            that waits begins; 0 for ``max_num_batched_tokens``.
+            that waits begins; never fewer than ``max_num_batched_tokens``.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class Scheduler:
         self._prefixes = prefixes
         self._max_num_batched_tokens = max_num_batched_tokens
         self._max_num_seqs = max_num_seqs
-        self._max_tokens_alone = max_tokens_alone or max_num_batched_tokens
+        self._max_tokens_alone = max(max_tokens_alone, max_num_batched_tokens)
         self.waiting: deque[Sequence] = deque()
         self.running: list[Sequence] = []
         # Who did not fit beside whom: as long as nobody comes, goes or is cut, and no prefix is
