@@ -100,13 +100,13 @@ class PagedModel:
             by_layer = [precisions] * self.num_model_layers
         else:
             by_layer = list(precisions)
-        if before_compiling is not None:
-            before_compiling()
         weights = WeightBytes.of(graph.model)
         amx = has_amx()
         # A graph is used up by its compilation: a copy is kept only where another may follow.
         may_follow = amx if decode_precision == AUTO else decode_precision != SAME
         spare = replace(graph, model=graph.model.clone()) if may_follow else None
+        if before_compiling is not None:
+            before_compiling()
         self._compiled = CompiledGraph(graph, by_layer, properties, gate)
         _require_grouped_values(properties, self._compiled.precisions)
         self._decoding = self._compiled
