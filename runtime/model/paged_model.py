@@ -7,8 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from ov_kvcrush.errors import ConfigError, DeviceError
 from ov_kvcrush.gate import Gate
 from ov_kvcrush.plan import LayerGeometry
@@ -110,6 +108,8 @@ class PagedModel:
         self._compiled = CompiledGraph(graph, by_layer, properties, gate)
         _require_grouped_values(properties, self._compiled.precisions)
         self._decoding = self._compiled
+        import psutil  # what is imported before the graph is there delays its compilation
+
         choice = choose_decoding(
             decode_precision,
             self._compiled.inference_precision,
