@@ -15,6 +15,7 @@ import typer
 from typer.core import TyperGroup
 from typer.main import get_command
 
+from ov_kvcrush.cli.early_reading import begin_reading_of
 from ov_kvcrush.cli.output.errors import (
     is_verbose,
     notes_on_stderr,
@@ -62,6 +63,7 @@ class _Commands(TyperGroup):
         name = args[0]
         if name not in COMMANDS:
             raise ConfigError(f"no such command: {name}", did_you_mean(name, COMMANDS))
+        begin_reading_of(name, args[1:])
         module = import_module(f"{__name__}.commands.{name}")
         return name, get_command(module.app), args[1:]
 
