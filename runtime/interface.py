@@ -42,8 +42,6 @@ class EngineLimits:
         context_length: tokens of a prompt and its answer; 0 does not bound them.
         prompt_lookup: tokens that a step may guess of a sequence, from its own text, to compute
             them with the one that is known; 0 for none.
-        max_tokens_alone: tokens of one inference of a prompt beside which nothing runs or waits,
-            where nothing is evicted; 0 for no others than beside it.
     """
 
     max_num_batched_tokens: int = 2048
@@ -51,7 +49,6 @@ class EngineLimits:
     pool_bytes: int = 0
     context_length: int = 0
     prompt_lookup: int = 0
-    max_tokens_alone: int = 0
 
     def __post_init__(self) -> None:
         """Refuse what cannot be counted.
@@ -68,8 +65,7 @@ class EngineLimits:
                 raise ConfigError(f"{field.name} is {value}, below {least.get(field.name, 0)}")
 
 
-# An inference more takes some percent of a prompt, and nobody waits for the end of this one.
-DEFAULT_LIMITS = EngineLimits(max_tokens_alone=4096)
+DEFAULT_LIMITS = EngineLimits()
 
 
 @dataclass(frozen=True)

@@ -161,7 +161,6 @@ def _setup(
         pool_size=options.pool_size or needed * PAGE_SIZE,
         num_threads=num_threads,
         max_num_batched_tokens=options.max_num_batched_tokens or own_chunk,
-        max_tokens_alone=0 if options.max_num_batched_tokens else DEFAULT_LIMITS.max_tokens_alone,
         max_num_seqs=max(DEFAULT_LIMITS.max_num_seqs, *(w.num_requests for w in workloads)),
         properties=options.properties,
         decode_precision=options.decode_precision if is_ours(engine) else SAME,

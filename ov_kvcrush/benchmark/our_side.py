@@ -38,7 +38,6 @@ class OurSide(Side):
                 setup.max_num_batched_tokens,
                 setup.max_num_seqs,
                 prompt_lookup=setup.prompt_lookup,
-                max_tokens_alone=setup.max_tokens_alone,
             ),
             decode_precision=setup.decode_precision,
         )

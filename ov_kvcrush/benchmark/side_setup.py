@@ -35,7 +35,6 @@ class SideSetup:
         properties: of the plugin.
         decode_precision: of our engine, as ``LLMPipeline`` has it.
         prompt_lookup: likewise.
-        max_tokens_alone: of one inference of ours where nothing else runs; 0 for no others.
         shares_prefixes: whether prompts may begin alike, so that it is worth while to look for what
             others have read.
     """
@@ -52,7 +51,6 @@ class SideSetup:
     properties: Mapping[str, str] = field(default_factory=dict)
     decode_precision: str = SAME
     prompt_lookup: int = 0
-    max_tokens_alone: int = 0
     shares_prefixes: bool = False
 
     @property

@@ -38,7 +38,7 @@ from ov_kvcrush.pipeline.results import DecodedResults, EncodedResults
 from ov_kvcrush.pipeline.saving import SessionSummary, save
 from ov_kvcrush.pipeline.streaming import Streamer
 from ov_kvcrush.precisions import AUTO
-from ov_kvcrush.runtime.interface import DEFAULT_LIMITS, EngineDescription
+from ov_kvcrush.runtime.interface import EngineDescription, EngineLimits
 
 
 class LLMPipeline:
@@ -66,8 +66,7 @@ class LLMPipeline:
             model was made for; 0 does not bound them. A longer prompt is refused, and an answer
             ends there.
         max_num_batched_tokens: tokens of one step, so the size of a prefill chunk, and how long a
-            short request waits beside a long prompt; instead of ``scheduler_config``'s. Without
-            either, a prompt that is alone is read 4,096 at a time where nothing is evicted.
+            short request waits beside a long prompt; instead of ``scheduler_config``'s.
         max_num_seqs: sequences that run at once; instead of ``scheduler_config``'s.
         prompt_lookup: guess what comes next from the text so far, where that is faster, up to so
             many tokens a step (15 at most are of use); True for 10. Text that is copied or edited
@@ -103,7 +102,7 @@ class LLMPipeline:
         properties = {**(config or {}), **properties}
         scheduler_config = properties.pop("scheduler_config", scheduler_config)
         prompt_lookup = properties.pop("prompt_lookup", prompt_lookup)
-        cache, limits = cache_config(kv_cache_config), DEFAULT_LIMITS
+        cache, limits = cache_config(kv_cache_config), EngineLimits()
         if scheduler_config is not None:
             cache, limits = read_scheduler_config(scheduler_config, cache)
         if context_length is None:
@@ -111,7 +110,6 @@ class LLMPipeline:
         given = {
             "context_length": context_length,
             "max_num_batched_tokens": max_num_batched_tokens,
-            "max_tokens_alone": None if max_num_batched_tokens is None else 0,
             "max_num_seqs": max_num_seqs,
             "prompt_lookup": read_prompt_lookup(prompt_lookup),
         }

@@ -107,13 +107,7 @@ def set_up(
     prefixes = Prefixes(cache, eviction.window_size, config.prefix_caching)
     admission = Admission(cache, planner)
     scheduler = Scheduler(
-        cache,
-        admission,
-        prefixes,
-        limits.max_num_batched_tokens,
-        limits.max_num_seqs,
-        # Who gives a budget cares for memory, which longer steps take some of.
-        0 if config.evicts else limits.max_tokens_alone,
+        cache, admission, prefixes, limits.max_num_batched_tokens, limits.max_num_seqs
     )
     return EngineParts(
         config=config,

@@ -39,8 +39,6 @@ class Scheduler:
         prefixes: what is already cached.
         max_num_batched_tokens: tokens of one step.
         max_num_seqs: sequences that run at once.
-        max_tokens_alone: tokens of a step where one sequence runs and none waits, or the only one
-            that waits begins; never fewer than ``max_num_batched_tokens``.
     """
 
     def __init__(
@@ -50,14 +48,12 @@ class Scheduler:
         prefixes: Prefixes,
         max_num_batched_tokens: int,
         max_num_seqs: int,
-        max_tokens_alone: int = 0,
     ) -> None:
         self._cache = cache
         self._admission = admission
         self._prefixes = prefixes
         self._max_num_batched_tokens = max_num_batched_tokens
         self._max_num_seqs = max_num_seqs
-        self._max_tokens_alone = max(max_tokens_alone, max_num_batched_tokens)
         self.waiting: deque[Sequence] = deque()
         self.running: list[Sequence] = []
         # Who did not fit beside whom: as long as nobody comes, goes or is cut, and no prefix is
@@ -86,8 +82,7 @@ class Scheduler:
     def schedule(self) -> Schedule:
         """Choose the next step and give its sequences their pages."""
         step = Schedule()
-        is_alone = len(self.running) + len(self.waiting) == 1
-        left = self._max_tokens_alone if is_alone else self._max_num_batched_tokens
+        left = self._max_num_batched_tokens
         for sequence in self._in_turn():
             count = min(sequence.next_stretch, left)
             if count and sequence in self.running and self._make_room(sequence, count, step):

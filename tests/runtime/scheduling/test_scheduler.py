@@ -28,15 +28,12 @@ def scheduler_of(
     max_num_seqs: int = 8,
     prefix_caching: bool = False,
     config: KVCacheConfig | None = None,
-    max_tokens_alone: int = 0,
 ) -> tuple[Scheduler, KVCache]:
     cache = small_cache(num_pages, [10] * len(LAYERS))
     config = config or KVCacheConfig()
     planner = CutPlanner(config, CacheBudgets(config, CACHE_LAYERS, ()), max_num_batched_tokens)
     admission, prefixes = Admission(cache, planner), Prefixes(cache, 0, prefix_caching)
-    scheduler = Scheduler(
-        cache, admission, prefixes, max_num_batched_tokens, max_num_seqs, max_tokens_alone
-    )
+    scheduler = Scheduler(cache, admission, prefixes, max_num_batched_tokens, max_num_seqs)
     return scheduler, cache
 
 
@@ -60,17 +57,6 @@ def stepped(scheduler: Scheduler) -> Schedule:
 def shares(step: Schedule, sequences: list[Sequence]) -> dict[int, int]:
     """Tokens of the step by the number of the sequence."""
     return {sequences.index(chunk.sequence): chunk.count for chunk in step.chunks}
-
-
-def test_a_prompt_that_is_alone_is_read_in_longer_steps_until_another_comes() -> None:
-    scheduler, _ = scheduler_of(max_tokens_alone=128)
-    first = added(scheduler, 400)
-    assert shares(stepped(scheduler), first) == {0: 128}
-    assert shares(stepped(scheduler), first) == {0: 128}
-    both = [*first, *added(scheduler, 50)]
-    assert shares(stepped(scheduler), both) == {0: 64}
-    assert shares(stepped(scheduler), both) == {0: 64}
-    assert shares(stepped(scheduler), both) == {0: 16, 1: 48}
 
 
 def test_who_decodes_goes_first_and_prompts_fill_the_rest() -> None:
