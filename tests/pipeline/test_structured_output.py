@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,15 @@ import pytest
 from openvino_genai import GenerationConfig, GenerationFinishReason, StructuredOutputConfig
 
 from ov_kvcrush import AsyncLLMPipeline, DecodedResults, Grammar, KVCacheConfig, LLMPipeline
-from ov_kvcrush.errors import ConfigError, GrammarError, GrammarFailedError, UnsupportedError
-from tests.support.coroutines import run
+from ov_kvcrush.errors import (
+    ConfigError,
+    ContextError,
+    GrammarError,
+    GrammarFailedError,
+    UnsupportedError,
+)
+from ov_kvcrush.runtime.grammar.grammar_builder import BuiltGrammar, GrammarBuilder
+from tests.support.coroutines import ENOUGH, run
 from tests.support.drafts import guesses
 from tests.support.engines import F32
 from tests.support.schemas import SCHEMAS, require_valid
@@ -184,6 +192,40 @@ def test_a_grammar_that_fails_ends_its_own_answer_alone(pipeline: LLMPipeline) -
     assert "simpler" in failed.hint
     assert free.texts[0] == pipeline.generate("Hello", max_new_tokens=30)
     assert bound.texts == ["yes"]
+
+
+def test_nobody_waits_for_a_grammar_but_those_it_is_for(
+    pipeline: LLMPipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built, may_build = GrammarBuilder._built, threading.Event()
+
+    def slowly(builder: GrammarBuilder, grammar: Grammar) -> BuiltGrammar:
+        assert may_build.wait(ENOUGH)
+        return built(builder, grammar)
+
+    monkeypatch.setattr(GrammarBuilder, "_built", slowly)
+
+    async def ask() -> None:
+        asynchronous = AsyncLLMPipeline(pipeline)
+        forms = [Grammar.choice([f"number {number}"]) for number in range(4)]
+        try:
+            bound = [
+                asynchronous.generate("Hello", structured_output_config=form, max_new_tokens=20)
+                for form in forms
+            ]
+            assert (await asynchronous.generate("Hello", max_new_tokens=4)).texts[0]
+            with pytest.raises(ContextError):  # made into tokens in a thread of its own
+                await asynchronous.generate("word " * 30_000, max_new_tokens=4)
+            assert not any(answer.done for answer in bound)
+            bound.pop().cancel()
+            may_build.set()
+            texts = [(await answer).texts[0] for answer in bound]
+            assert texts == ["number 0", "number 1", "number 2"]
+        finally:
+            may_build.set()
+            asynchronous.close()
+
+    run(ask())
 
 
 @pytest.mark.parametrize(
