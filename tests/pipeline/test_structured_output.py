@@ -19,10 +19,18 @@ from ov_kvcrush.errors import (
     GrammarFailedError,
     UnsupportedError,
 )
+from ov_kvcrush.runtime.grammar import grammar_builder
 from ov_kvcrush.runtime.grammar.grammar_builder import BuiltGrammar, GrammarBuilder
 from tests.support.coroutines import ENOUGH, run
 from tests.support.drafts import guesses
-from tests.support.engines import F32
+from tests.support.engines import (
+    F32,
+    assert_nothing_held,
+    engine_of,
+    finish,
+    greedy,
+    prompt_of,
+)
 from tests.support.schemas import SCHEMAS, require_valid
 
 SEEDS = range(3)
@@ -169,7 +177,31 @@ def test_a_sequence_that_is_preempted_goes_on_where_it_was(pipeline: LLMPipeline
     require_valid(pipeline.get_tokenizer().decode(request.generations[0].tokens), PERSON)
 
 
-def test_a_grammar_that_fails_ends_its_own_answer_alone(pipeline: LLMPipeline) -> None:
+@pytest.fixture
+def small_grammars(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They come to their limits within few tokens."""
+    monkeypatch.setattr(grammar_builder, "_STEP_ITEMS", 500)
+
+
+def test_one_that_fails_among_drafts_leaves_every_page_where_it_belongs(
+    needle_f32_dir: Path, small_grammars: None
+) -> None:
+    engine = engine_of(needle_f32_dir, pool_size=2048, prompt_lookup=8)
+    form = AMBIGUOUS.to_config()
+    prompt = prompt_of(40)
+    config = GenerationConfig(max_new_tokens=300, structured_output_config=form)
+    with guesses([], share_true=0.0):
+        request = engine.add_request(prompt, config)
+        other = engine.add_request(prompt_of(50, seed=1), greedy(30))
+        finish(engine, request, other)
+    assert isinstance(request.error, GrammarFailedError)
+    assert other.error is None
+    assert_nothing_held(engine)
+
+
+def test_a_grammar_that_fails_ends_its_own_answer_alone(
+    pipeline: LLMPipeline, small_grammars: None
+) -> None:
     async def ask() -> list[Any]:
         asynchronous = AsyncLLMPipeline(pipeline)
         try:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from ov_kvcrush.runtime.grammar import grammar_builder
 from tests.support.schemas import SCHEMAS, require_valid
 from tests.support.server import RunningServer
 
@@ -96,7 +97,10 @@ def test_a_schema_that_is_refused_is_told_before_a_stream_begins(
     assert server.service.admission.num_open == 0
 
 
-def test_a_grammar_that_fails_ends_its_own_request(server: RunningServer) -> None:
+def test_a_grammar_that_fails_ends_its_own_request(
+    server: RunningServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(grammar_builder, "_STEP_ITEMS", 500)
     grammar = 'start: s{200}\ns: s s | "a" | "b"\n'
     failed = server.chat(structured_outputs={"grammar": grammar}, max_tokens=300)
     assert failed.status_code == 500

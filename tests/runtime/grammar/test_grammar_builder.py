@@ -143,7 +143,10 @@ def test_what_is_refused_is_told_in_one_line(
     assert not builder.is_built(grammar)
 
 
-def test_one_that_grows_too_large_fails(tokenizers: dict[str, Tokenizer]) -> None:
+def test_one_that_grows_too_large_fails(
+    tokenizers: dict[str, Tokenizer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(grammar_builder, "_STEP_ITEMS", 500)
     ambiguous = Grammar.lark('start: s{200}\ns: s s | "a" | "b"\n')
     with pytest.raises(GrammarFailedError, match=r"failed after .* Too many items"):
         walk(tokenizers["needle"], ambiguous, [2], 0)
