@@ -206,6 +206,14 @@ class AsyncLLMPipeline:
         rendered = encoder.plain(inputs)
         return encoder.encode(rendered) if add_special_tokens else encoder.encode_rest(rendered)
 
+    def render(self, history: ChatHistory, add_generation_prompt: bool = True) -> str:
+        """The text that the chat template makes of ``history``; from any thread.
+
+        Raises:
+            PromptError, ModelError: as :meth:`generate`.
+        """
+        return self._model.reader.encoder.render(history, add_generation_prompt).text
+
     def decode(self, token_ids: Sequence[int]) -> str:
         """The text of ``token_ids``, special tokens too; from any thread.
 

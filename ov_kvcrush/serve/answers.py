@@ -23,7 +23,7 @@ from ov_kvcrush.serve.errors import (
     shutting_down,
 )
 from ov_kvcrush.serve.event_stream import EventStream
-from ov_kvcrush.serve.replies import Reply, finish_reason
+from ov_kvcrush.serve.reply import Reply
 from ov_kvcrush.serve.request_log import RequestRecord
 from ov_kvcrush.serve.service import Service
 
@@ -97,7 +97,7 @@ class AnswerResponse(Response):
             ApiError: what ended it before the client was told a status.
         """
         record, seconds = self._record, self._service.settings.request_seconds
-        events = EventStream(send)
+        events = EventStream(send, self._reply.ends_with_done)
         record.endpoint = scope["path"]
         with (
             self._service.admission.place(record.key) as place,
@@ -124,7 +124,7 @@ class AnswerResponse(Response):
             if not events.began:
                 raise error
             record.status, record.rejected = error.status, error.rejected
-            await events.end(error)
+            await events.end(self._reply.error_event(error))
 
     async def _answer(
         self, scope: Scope, receive: Receive, send: Send, events: EventStream, place: Place
@@ -141,24 +141,26 @@ class AnswerResponse(Response):
         finally:
             await self._settle(results)
         reply = self._reply
-        self._record.end = finish_reason(results[0].finish_reasons[0])
         if self._is_stream:
-            await events.put(reply.end_chunk(results[0]))
-            await events.put(reply.usage_chunk(results[0]))
+            last = reply.last_events(results[0])
+            self._record.end = reply.end
+            await events.put(last)
             await events.end()
         else:
-            await JSONResponse(reply.whole(results))(scope, receive, send)
+            body = reply.whole(results)
+            self._record.end = reply.end
+            await JSONResponse(body)(scope, receive, send)
 
     async def _generate(self, events: EventStream) -> Sequence[DecodedResults]:
         """The answers; those of a stream have been sent but for their end."""
         if self._is_stream:
             await events.begin()
-            await events.put(self._reply.first_chunk())
+            await events.put(self._reply.first_events())
         try:
             await self._wait_for_token(events)
             if self._is_stream:
                 async for delta in self._answers[0].deltas():
-                    await events.put(self._reply.text_chunk(delta))
+                    await events.put(self._reply.events(delta))
             results = [await answer for answer in self._answers]
         except (ApiError, OVKVCrushError):
             raise

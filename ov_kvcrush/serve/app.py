@@ -26,6 +26,7 @@ from ov_kvcrush.serve.schemas import ErrorReply
 from ov_kvcrush.serve.service import Service
 from ov_kvcrush.serve.settings import ServeSettings
 from ov_kvcrush.serve.token_texts import TokenTexts
+from ov_kvcrush.serve.tools.served import ServedTools
 
 if TYPE_CHECKING:
     from ov_kvcrush.pipeline.llm_pipeline import LLMPipeline
@@ -119,10 +120,12 @@ async def _start(service: Service, load: Callable[[], LLMPipeline]) -> None:
     model = await _in_a_daemon(load)
     pipeline = AsyncLLMPipeline(model)
     chats, prefixes = Chats(pipeline, service.settings), NamedPrefixes(pipeline)
-    texts = TokenTexts(pipeline.get_tokenizer())
+    texts, tools = TokenTexts(pipeline.get_tokenizer()), ServedTools(pipeline, service.settings)
     await asyncio.to_thread(texts.read_vocabulary)
+    await asyncio.to_thread(lambda: tools.style)
     await pipeline.generate("Hello", max_new_tokens=2, owner="warm-up")
-    service.token_texts, service.chats, service.prefixes = texts, chats, prefixes
+    service.token_texts, service.served_tools = texts, tools
+    service.chats, service.prefixes = chats, prefixes
     service.pipeline = pipeline
 
 

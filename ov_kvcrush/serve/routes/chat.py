@@ -9,12 +9,13 @@ from fastapi import APIRouter, Request, Response
 from openvino_genai import ChatHistory
 
 from ov_kvcrush.serve.answers import AnswerResponse
+from ov_kvcrush.serve.chat_reply import ChatReply
 from ov_kvcrush.serve.errors import invalid, loading
 from ov_kvcrush.serve.messages import chat_history
-from ov_kvcrush.serve.replies import ChatReply
 from ov_kvcrush.serve.sampling import generation_settings, require_room
 from ov_kvcrush.serve.schemas import ChatRequest
 from ov_kvcrush.serve.service import Service
+from ov_kvcrush.serve.tools.use import ToolUse
 
 if TYPE_CHECKING:
     from ov_kvcrush.pipeline.answer import Answer
@@ -41,8 +42,9 @@ async def chat(body: ChatRequest, request: Request) -> Response:
     key = request.headers.get(SESSION_HEADER, "") or body.session_key
     if len(key) > _LONGEST_KEY:
         raise invalid(f"a session's key has at most {_LONGEST_KEY} characters", SESSION_HEADER)
-    question = _Turn(service, pipeline, body, record.key, key)
-    reply = ChatReply.of(body, service.settings.model_names[0], service.texts)
+    tools = service.tools.use(body.tool_functions, body.tool_choice, body.parallel_tool_calls)
+    question = _Turn(service, pipeline, body, record.key, key, tools)
+    reply = ChatReply.of(body, service.settings.model_names[0], service.texts, tools=tools)
     return AnswerResponse(service, record, question, reply, bool(body.stream))
 
 
@@ -55,6 +57,7 @@ class _Turn:
         body: the request.
         owner: name of its API key.
         key: of the session; empty without one.
+        tools: that the answer may call.
     """
 
     def __init__(
@@ -64,22 +67,26 @@ class _Turn:
         body: ChatRequest,
         owner: str,
         key: str,
+        tools: ToolUse | None,
     ) -> None:
         self._service = service
         self._pipeline = pipeline
         self._body = body
         self._owner = owner
         self._key = key
+        self._tools = tools
         self._turn: ChatTurn | None = None
         self._messages: list[dict[str, Any]] = []
 
     async def ask(self) -> Sequence[Answer]:
         """Queue the answer."""
         pipeline, body, settings = self._pipeline, self._body, self._service.settings
-        history = chat_history(body, settings)
+        history = chat_history(body, settings, self._service.tools.style)
         config = generation_settings(
             body, pipeline.get_generation_config(), settings, pipeline.context_length
         )
+        if self._tools is not None and (grammar := self._tools.grammar()) is not None:
+            config["structured_output_config"] = grammar
         prefix = self._begin_with_prefix(history)
         self._messages = history.get_messages()
         chats = self._service.chats
@@ -109,6 +116,8 @@ class _Turn:
         """
         if self._body.prefix is None:
             return None
+        if self._tools is not None:
+            raise invalid("a prefix is read without tools, which stand before it", "tools")
         if self._service.prefixes is None:
             raise loading()
         named = self._service.prefixes.get(self._body.prefix, self._owner)

@@ -1,4 +1,4 @@
-"""Calls in answers that a grammar keeps to a style: their arguments come out as they are written."""
+"""Calls in answers that a grammar keeps to a style: arguments come out as they are written."""
 
 from __future__ import annotations
 

@@ -38,6 +38,7 @@ class MarkedCallReader(CallReader):
         self._waiting = ""
         self._withheld = ""
         self._scanner = ObjectScanner()
+        self._blanks = ""
         self._object = ""
         self._is_behind_call = False
         self._read: Callable[[], list[Piece] | None] = self._read_text
@@ -79,13 +80,13 @@ class MarkedCallReader(CallReader):
 
     def _read_object(self) -> list[Piece] | None:
         if not self._object:
-            blanks = len(self._waiting) - len(self._waiting.lstrip())
-            self._withheld += self._waiting[:blanks]
-            self._waiting = self._waiting[blanks:]
-            if not self._waiting:
+            left = self._waiting.lstrip()
+            if not left:
                 return None
-            if self._waiting[0] != "{":
+            if left[0] != "{":
                 return self._give_up()
+            self._blanks = self._waiting[: len(self._waiting) - len(left)]
+            self._waiting = left
         count = self._scanner.feed(self._waiting)
         self._object += self._waiting[:count]
         self._waiting = self._waiting[count:]
@@ -117,12 +118,13 @@ class MarkedCallReader(CallReader):
         return []
 
     def _expect_object(self) -> None:
-        self._scanner, self._object, self._read = ObjectScanner(), "", self._read_object
+        self._scanner, self._blanks, self._object = ObjectScanner(), "", ""
+        self._read = self._read_object
 
     def _give_up(self) -> list[Piece]:
         """The mark was text; what came behind it is read once more."""
         text, self._withheld = self._withheld, ""
-        self._waiting = self._object + self._waiting
+        self._waiting = self._blanks + self._object + self._waiting
         self._read = self._read_text
         return self._text(text)
 

@@ -1,0 +1,160 @@
+"""What one request's answer may call: checked, as a template, a grammar and a reader know it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ov_kvcrush.runtime.grammar.grammar import Grammar
+from ov_kvcrush.serve.errors import invalid
+from ov_kvcrush.serve.fields import UNSUPPORTED
+from ov_kvcrush.serve.tools.call_reader import CallReader, TextReader
+from ov_kvcrush.serve.tools.exact_calls import ExactCallReader
+from ov_kvcrush.serve.tools.fields import FunctionDefinition, ToolChoice
+from ov_kvcrush.serve.tools.free_calls import MarkedCallReader, WholeCallReader
+from ov_kvcrush.serve.tools.grammar import calls_grammar, text_or_calls_grammar
+from ov_kvcrush.serve.tools.style import ToolStyle
+
+
+@dataclass(frozen=True)
+class ToolUse:
+    """The tools of a request.
+
+    Attributes:
+        style: in which the model's template spells calls.
+        functions: that the model is told of.
+        mode: ``none``, ``auto`` or ``required``.
+        callable: those of ``functions`` that may be called.
+        at_most_one: call in an answer.
+        has_grammars: the engine can keep answers to grammars.
+    """
+
+    style: ToolStyle
+    functions: tuple[FunctionDefinition, ...]
+    mode: str
+    callable: tuple[FunctionDefinition, ...]
+    at_most_one: bool = False
+    has_grammars: bool = True
+
+    @classmethod
+    def of(
+        cls,
+        functions: Sequence[FunctionDefinition],
+        choice: ToolChoice,
+        style: ToolStyle | None,
+        at_most_one: bool,
+        has_grammars: bool,
+    ) -> ToolUse | None:
+        """The tools of a request; None where it has none.
+
+        Raises:
+            ApiError: 400, they cannot be served.
+        """
+        if not functions:
+            if choice.mode == "required" or choice.names is not None:
+                raise invalid(
+                    "a tool is to be called, and there are no tools to choose from", "tool_choice"
+                )
+            return None
+        if style is None:
+            raise invalid(
+                "tools are not served with this model: its chat template leaves them out, or "
+                "spells calls in a form that is not known here\n"
+                "Ask without tools, or give the model another chat template.",
+                "tools",
+                UNSUPPORTED,
+            )
+        if choice.mode == "required" and not has_grammars:
+            raise invalid(
+                "a call cannot be made sure of: this engine keeps no answer to a form\n"
+                "Ask with tool_choice auto.",
+                "tool_choice",
+                UNSUPPORTED,
+            )
+        names = [function.name for function in functions]
+        for name in choice.names or ():
+            if name not in names:
+                raise invalid(f"there is no tool of the name {name!r:.100}", "tool_choice")
+        allowed = names if choice.names is None else choice.names
+        return cls(
+            style=style,
+            functions=tuple(functions),
+            mode=choice.mode,
+            callable=tuple(function for function in functions if function.name in allowed),
+            at_most_one=at_most_one or style.between is None,
+            has_grammars=has_grammars,
+        )
+
+    def for_template(self) -> list[dict[str, Any]]:
+        """As the chat template is told of them."""
+        return [function.for_template() for function in self.functions]
+
+    def grammar(self, answer: Grammar | None = None) -> Grammar | None:
+        """What an answer may be; None where it may be anything.
+
+        Args:
+            answer: what it may be where it calls nothing; None for any text.
+
+        Raises:
+            ApiError: 400, an answer cannot be kept to both.
+        """
+        if self.mode == "required":
+            return calls_grammar(self.style, self.callable, self.at_most_one)
+        if self.mode == "none" and answer is not None:
+            return answer
+        if self.style.is_marked and self.has_grammars:
+            may_call = self.callable if self.mode == "auto" else ()
+            return text_or_calls_grammar(self.style, may_call, self.at_most_one, answer)
+        if answer is not None:
+            raise invalid(
+                "this model's calls are JSON too, so its answers cannot be kept to a format beside "
+                "them\nAsk with tool_choice none or required, or without response_format.",
+                "response_format",
+                UNSUPPORTED,
+            )
+        return None
+
+    def reader(self) -> CallReader:
+        """Finds the calls in one answer."""
+        names = [function.name for function in self.callable]
+        if self.mode == "none":
+            return TextReader()
+        if self.mode == "required" or (self.style.is_marked and self.has_grammars):
+            return ExactCallReader(self.style, names)
+        most = 1 if self.at_most_one else None
+        if self.style.is_marked:
+            return MarkedCallReader(self.style, names, most)
+        return WholeCallReader(names, most)
+
+
+def require_limits(functions: Sequence[FunctionDefinition], max_tools: int, max_bytes: int) -> None:
+    """Raise ApiError 400 where there are too many ``functions``, they say too much, or one twice.
+
+    Args:
+        functions: of a request.
+        max_tools: how many may be there.
+        max_bytes: of all of them as JSON.
+    """
+    if len(functions) > max_tools:
+        raise invalid(f"{len(functions):,} tools, and at most {max_tools:,} are taken", "tools")
+    names = set[str]()
+    for place, function in enumerate(functions):
+        if function.name in names:
+            raise invalid(f"two tools have the name {function.name!r}", f"tools.{place}")
+        names.add(function.name)
+        kind = (function.parameters or {}).get("type", "object")
+        if kind != "object":
+            raise invalid(
+                f"the parameters of {function.name!r} are of the type {kind!r:.40}, and arguments "
+                "are an object",
+                f"tools.{place}",
+            )
+    size = sum(
+        len(json.dumps(one.for_template(), ensure_ascii=False).encode()) for one in functions
+    )
+    if size > max_bytes:
+        raise invalid(
+            f"the tools have {size:,} bytes together, and at most {max_bytes:,} are taken", "tools"
+        )
