@@ -85,7 +85,7 @@ class AsyncLLMPipeline:
 
         A text goes through the chat template as in :meth:`LLMPipeline.generate`. A history's cache
         is kept, and found again when a longer history begins with it. Long texts are made into
-        tokens in a thread of their own, so that an event loop goes on.
+        tokens in a thread of their own, and grammars built in two, so that an event loop goes on.
 
         Args:
             inputs: what to continue.
@@ -99,7 +99,7 @@ class AsyncLLMPipeline:
         Raises:
             ConfigError, PromptError, UnsupportedError: where they show at once; what only the
                 engine sees, such as a prompt longer than the pool, and what is wrong with a long
-                text, is raised where the answer is awaited or accepted.
+                text or a grammar, is raised where the answer is awaited or accepted.
             EngineClosedError: after :meth:`close`, and while it drains.
         """
         config = self._model.settings(generation_config, kwargs)
@@ -109,7 +109,9 @@ class AsyncLLMPipeline:
             with timed_call(times):
                 return self._adder(inputs, config, session, prefix, owner, times)
 
-        if _length(inputs) > _LONG_TEXT:
+        if not self._model.engine.has_grammar(config):
+            request = self._engine.submit_later(prepare, builds_grammar=True)
+        elif _length(inputs) > _LONG_TEXT:
             request = self._engine.submit_later(prepare)
         else:
             request = self._engine.submit(prepare())
@@ -153,6 +155,7 @@ class AsyncLLMPipeline:
         times: CallTimes,
     ) -> Callable[[Engine], Request]:
         model = self._model
+        grammar = model.engine.build_grammar(config)
         if isinstance(inputs, ChatHistory):
             rendered = model.reader.encoder.render(inputs)
 
@@ -160,7 +163,9 @@ class AsyncLLMPipeline:
                 # Which sessions are free to go on from is known in the engine's thread only.
                 with timed_call(times):
                     prompt = model.reader.read_history(rendered, config, session, prefix, owner)
-                return engine.add_request(prompt.ids, config, prompt.session, prompt.prefix, owner)
+                return engine.add_request(
+                    prompt.ids, config, prompt.session, prompt.prefix, owner, grammar
+                )
 
             return add
         if isinstance(inputs, str):
@@ -168,7 +173,9 @@ class AsyncLLMPipeline:
         else:
             ids = require_token_ids(inputs)
             prompt = Prompt(ids, prefix=None if prefix is None else prefix.session)
-        return lambda engine: engine.add_request(prompt.ids, config, session, prompt.prefix, owner)
+        return lambda engine: engine.add_request(
+            prompt.ids, config, session, prompt.prefix, owner, grammar
+        )
 
     @property
     def context_length(self) -> int:

@@ -14,6 +14,8 @@ from ov_kvcrush.errors import (
     ConfigError,
     ContextError,
     EngineClosedError,
+    GrammarError,
+    GrammarFailedError,
     OVKVCrushError,
     PromptError,
     TemplateError,
@@ -75,6 +77,10 @@ def as_api_error(error: BaseException) -> ApiError:
             return shutting_down()
         case UnsupportedError():
             return invalid(str(error), code=UNSUPPORTED)
+        case GrammarError():
+            return invalid_schema(str(error))
+        case GrammarFailedError():
+            return ApiError(500, str(error), SERVER, code="grammar_failed")
         case ConfigError() | PromptError() | TemplateError():
             return invalid(str(error))
         case OVKVCrushError():
@@ -85,6 +91,11 @@ def as_api_error(error: BaseException) -> ApiError:
 def invalid(message: str, param: str | None = None, code: str | None = None) -> ApiError:
     """A request that cannot be served as it is."""
     return ApiError(400, message, code=code, param=param)
+
+
+def invalid_schema(message: str, param: str | None = None) -> ApiError:
+    """A form of answers that is not one, or that is not served."""
+    return invalid(message, param, "invalid_schema")
 
 
 def context_exceeded(message: str, param: str | None = None) -> ApiError:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field, model_validator
 
+from ov_kvcrush.serve.answer_format import AnswerFormat, StructuredOutputs
 from ov_kvcrush.serve.fields import (
     Count,
     JsonObject,
@@ -19,13 +20,12 @@ from ov_kvcrush.serve.fields import (
     StopStrings,
     Text,
     TokenId,
-    unsupported,
 )
 from ov_kvcrush.serve.tools.fields import Choice, FunctionDefinition, Tools
 
 _LOGGER = logging.getLogger(__name__)
 
-_GRAMMAR = Refused("answers of a given structure are")
+_GRAMMAR = Refused("answers of a form that is not in response_format are")
 
 
 class Function(Model):
@@ -68,19 +68,6 @@ class StreamOptions(Model):
     include_usage: bool | None = None
 
 
-def _text_only(value: Any) -> Any:
-    kind = value.get("type") if isinstance(value, dict) else None
-    if isinstance(kind, str) and kind != "text":
-        raise unsupported(f"answers of the format {kind!r:.40} are not served here")
-    return value
-
-
-class ResponseFormat(Model):
-    """The form of an answer."""
-
-    type: Literal["text"]
-
-
 class GenerationRequest(Model):
     """What chats and completions may ask for. A field that is null is one that is not given."""
 
@@ -115,14 +102,8 @@ class GenerationRequest(Model):
     json_schema: Annotated[None, _GRAMMAR] = None
     logit_bias: Annotated[None, Refused("a bias of single tokens is")] = None
     prompt_logprobs: Annotated[None, Refused("log probabilities of prompts are", ())] = None
-    response_format: (
-        Annotated[
-            ResponseFormat,
-            BeforeValidator(_text_only, json_schema_input_type=ResponseFormat),
-        ]
-        | None
-    ) = None
-    structured_outputs: Annotated[None, _GRAMMAR] = None
+    response_format: AnswerFormat | None = None
+    structured_outputs: StructuredOutputs | None = None
     use_beam_search: Annotated[None, Refused("beam search is")] = None
 
     @model_validator(mode="before")

@@ -137,3 +137,18 @@ def require_fixed_pool(scheduler: SchedulerConfig, precision: LayerPrecision | N
             "openvino_genai damages its memory when a KV cache in u4 grows",
             "Give pool_size, for all tokens that will be held at a time, or use the paged engine.",
         )
+
+
+def require_known_structure(config: GenerationConfig) -> None:
+    """Refuse a grammar that openvino_genai would not understand, which is ours and not EBNF.
+
+    Raises:
+        UnsupportedError: as said.
+    """
+    structured = config.structured_output_config
+    grammar = None if structured is None else structured.grammar
+    if grammar is not None and "::=" not in grammar:
+        raise UnsupportedError(
+            "openvino_genai takes grammars in EBNF, and this one is not",
+            "Write rules as in: root ::= ..., or use the paged engine (engine='paged').",
+        )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Any
@@ -94,6 +94,11 @@ class Grammar:
         """
         return cls(GrammarKind.GRAMMAR, text)
 
+    @classmethod
+    def choice(cls, texts: Sequence[str]) -> Grammar:
+        """One of ``texts``, of which none is empty."""
+        return cls.lark(f"start: {' | '.join(map(lark_string, texts))}\n")
+
     @property
     def name(self) -> str:
         """What it is, for a sentence."""
@@ -111,7 +116,9 @@ class Grammar:
 
 
 def lark_json(schema: Mapping[str, Any]) -> str:
-    """What stands in a Lark grammar for a JSON value that ``schema`` allows, spelled as answers are.
+    """What stands in a Lark grammar for a JSON value that ``schema`` allows.
+
+    It is spelled as :class:`Grammar` says.
 
     Raises:
         GrammarError: it is not JSON.
