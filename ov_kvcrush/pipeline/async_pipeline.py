@@ -27,6 +27,7 @@ from ov_kvcrush.pipeline.messages import texts_in
 from ov_kvcrush.pipeline.prompt_encoder import require_text
 from ov_kvcrush.pipeline.prompts import Prompt, require_token_ids
 from ov_kvcrush.pipeline.saving import Saving, SessionSummary, hold
+from ov_kvcrush.pipeline.special_tokens import SpecialTokens
 from ov_kvcrush.runtime.engine_metrics import EngineMetrics
 from ov_kvcrush.runtime.generation.request import Request
 from ov_kvcrush.runtime.interface import Engine, EngineDescription
@@ -189,6 +190,11 @@ class AsyncLLMPipeline:
     def get_tokenizer(self) -> Tokenizer:
         """The tokenizer."""
         return self._model.tokenizer
+
+    @property
+    def special_tokens(self) -> SpecialTokens:
+        """The tokens by which prompts are steered, and the only ways to spell them."""
+        return self._model.reader.encoder.special_tokens
 
     def encode(
         self,

@@ -11,7 +11,7 @@ from openvino_genai import ChatHistory
 from ov_kvcrush.serve.errors import invalid
 from ov_kvcrush.serve.schemas import ChatRequest, Message, TokenizeRequest
 from ov_kvcrush.serve.settings import ServeSettings
-from ov_kvcrush.serve.tools.calls import Call
+from ov_kvcrush.serve.tools.calls import Call, is_bare
 from ov_kvcrush.serve.tools.style import ToolStyle
 
 # What a template is given beside a request's own arguments.
@@ -111,6 +111,8 @@ def _spelled(message: Message, style: ToolStyle | None) -> str | None:
     ]
     if not all(_is_object(call.arguments) for call in calls):
         return None
+    if not message.text and all(is_bare(call.id) for call in calls):
+        return style.spell_bare(calls)
     return style.spell(calls, message.text)
 
 

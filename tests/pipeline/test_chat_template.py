@@ -138,7 +138,7 @@ def test_a_jinja_template_gets_arguments_as_it_takes_them(
     )
     template = templated(tokenizer, source)
     call = {"type": "function", "function": {"name": "f", "arguments": ' {"x":1, "y": "é<"}'}}
-    messages = [*HELLO, {"role": "assistant", "content": "", "tool_calls": [call]}]
+    messages: list[dict[str, Any]] = [*HELLO, {"role": "assistant", "tool_calls": [call]}]
     assert template.render(messages) == wanted
     assert call["function"] == {"name": "f", "arguments": ' {"x":1, "y": "é<"}'}
 
@@ -152,7 +152,7 @@ def test_arguments_that_are_not_an_object_reach_a_jinja_template_as_they_are(
         "{{ t.function.arguments | tojson }}{% endfor %}{% endfor %}{{ '' | center(0) }}",
     )
     call = {"type": "function", "function": {"name": "f", "arguments": "{x: 1"}}
-    messages = [*HELLO, {"role": "assistant", "content": "", "tool_calls": [call]}]
+    messages: list[dict[str, Any]] = [*HELLO, {"role": "assistant", "tool_calls": [call]}]
     assert template.render(messages) == '"{x: 1"'
 
 

@@ -44,12 +44,12 @@ class CallReader(ABC):
         parsed.add(self.end())
         return parsed
 
-    def _begin(self, name: str) -> CallBegin:
+    def _begin(self, name: str, is_bare: bool = False) -> CallBegin:
         self.num_calls += 1
-        return CallBegin(self.num_calls - 1, new_call_id(), name)
+        return CallBegin(self.num_calls - 1, new_call_id(is_bare), name)
 
-    def _whole(self, name: str, arguments: str) -> list[Piece]:
-        begin = self._begin(name)
+    def _whole(self, name: str, arguments: str, is_bare: bool = False) -> list[Piece]:
+        begin = self._begin(name, is_bare)
         return [begin, CallArguments(begin.index, arguments), CallEnd(begin.index)]
 
 

@@ -45,9 +45,8 @@ class ExactCallReader(CallReader):
     def end(self) -> list[Piece]:
         """What is left: no more comes."""
         left, self._waiting = self._waiting, ""
-        if self._read == self._read_behind:  # a call's own end, or its beginning
-            left = left.removeprefix(self._close)
-            left = "" if self._close.startswith(left) else left
+        if self._read == self._read_behind:  # what a call ends or the next begins with
+            left = ""
         return text_piece(left)
 
     # Each gives pieces, or None where it waits for more.

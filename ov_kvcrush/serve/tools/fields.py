@@ -59,10 +59,12 @@ class ToolChoice:
     Attributes:
         mode: ``none`` calls nothing, ``auto`` may call, ``required`` calls.
         names: functions that may be called; None stands for all.
+        is_one: a single call of a single function.
     """
 
     mode: str = "auto"
     names: tuple[str, ...] | None = None
+    is_one: bool = False
 
 
 class NamedFunction(Model):
@@ -99,7 +101,7 @@ def _read_choice(choice: Any) -> Any:
         return ToolChoice(choice)
     kind = choice.get("type") if isinstance(choice, dict) else None
     if kind == FUNCTION:
-        return ToolChoice("required", (_name_in(choice),))
+        return ToolChoice("required", (_name_in(choice),), is_one=True)
     if kind == "allowed_tools":
         # OpenAI's chats have them in a field, its responses not.
         allowed = choice.get("allowed_tools", choice)

@@ -27,21 +27,31 @@ class ServedTools:
     def __init__(self, pipeline: AsyncLLMPipeline, settings: ServeSettings) -> None:
         self._pipeline = pipeline
         self._settings = settings
-        self._found: tuple[str, ToolStyle | None] | None = None
+        # openvino_genai's engine takes grammars in another language.
+        self._has_grammars = pipeline.describe().engine == "paged"
+        self._template = ""
+        self._style: ToolStyle | None = None
+        self._tokens: Mapping[str, int] = {}
 
     @property
     def style(self) -> ToolStyle | None:
         """How calls are spelled; None where that is not known. Some milliseconds the first time."""
         template = str(self._pipeline.get_tokenizer().chat_template)
-        if self._found is None or self._found[0] != template:
-            self._found = template, find_tool_style(self._render)
-        return self._found[1]
+        if template != self._template:
+            self._template = template
+            special = self._pipeline.special_tokens
+            self._style = style = find_tool_style(self._render, special.special)
+            marks = "" if style is None else style.marks
+            self._tokens = {text: one for text, one in special.markup.items() if text in marks}
+        return self._style
 
     def use(
         self,
         functions: Sequence[FunctionDefinition],
         choice: ToolChoice | None,
-        parallel: bool | None,
+        *,
+        parallel: bool | None = None,
+        has_no_end: bool = False,
     ) -> ToolUse | None:
         """What an answer may call; None without tools.
 
@@ -49,6 +59,7 @@ class ServedTools:
             functions: of a request.
             choice: of those.
             parallel: whether an answer may have several calls.
+            has_no_end: the answer goes on where it would end, which no grammar lets it.
 
         Raises:
             ApiError: 400, with the field that is wrong.
@@ -58,8 +69,9 @@ class ServedTools:
             functions,
             choice or ToolChoice(),
             self.style if functions else None,
+            self._tokens,
             at_most_one=parallel is False,
-            has_grammars=True,
+            has_grammars=self._has_grammars and not has_no_end,
         )
 
     def _render(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -59,6 +59,11 @@ class ToolStyle:
         """Whether calls begin with what is not JSON, so that they may follow a text."""
         return self.before is not None and bool(self.begin.strip()) and self.begin.strip()[0] != "{"
 
+    @property
+    def marks(self) -> str:
+        """All that stands around calls."""
+        return "".join(filter(None, (self.before, self.begin, self.between, self.end)))
+
     def head(self, name: str) -> str:
         """What of a call stands before its arguments."""
         return f'{{"name": {json.dumps(name, ensure_ascii=False)}, "{self.key}": '
@@ -72,20 +77,33 @@ class ToolStyle:
         """
         if (text and self.before is None) or (len(calls) > 1 and self.between is None):
             return None
-        spelled = [f"{self.head(call.name)}{call.arguments}}}" for call in calls]
-        joined = (self.between or "").join(spelled)
+        joined = self._joined(calls, self.between or "")
         return f"{text}{self.before if text else ''}{self.begin}{joined}{self.end}"
+
+    def spell_bare(self, calls: Sequence[Call]) -> str:
+        """The answer of ``calls`` that a model makes which leaves out the marks."""
+        return self._joined(calls, "\n")
+
+    def _joined(self, calls: Sequence[Call], between: str) -> str:
+        return between.join(f"{self.head(call.name)}{call.arguments}}}" for call in calls)
 
 
 POLYFILLED = ToolStyle('{"tool_calls": [', ", ", "]}")
 """The form that openvino_genai teaches models whose template does not know tools, on one line."""
 
 
-def find_tool_style(render: Render) -> ToolStyle | None:
-    """How the template behind ``render`` spells calls; None where that is not known here."""
+def find_tool_style(render: Render, hidden: Collection[str] = ()) -> ToolStyle | None:
+    """How the template behind ``render`` spells calls; None where that is not known here.
+
+    Args:
+        render: messages and tools through the template.
+        hidden: spellings of tokens that the texts of answers do not show.
+    """
     try:
         style = _find(render)
-        return None if style is None else _checked(style, render)
+        if style is None or any(one in style.marks for one in hidden):
+            return None
+        return _checked(style, render)
     except (OVKVCrushError, ValueError):
         return None
 

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
-from ov_kvcrush.runtime.grammar.grammar import Grammar
+from ov_kvcrush.runtime.grammar.grammar import Grammar, GrammarKind
 from ov_kvcrush.serve.errors import invalid
 from ov_kvcrush.serve.fields import UNSUPPORTED
 from ov_kvcrush.serve.tools.call_reader import CallReader, TextReader
 from ov_kvcrush.serve.tools.exact_calls import ExactCallReader
 from ov_kvcrush.serve.tools.fields import FunctionDefinition, ToolChoice
-from ov_kvcrush.serve.tools.free_calls import MarkedCallReader, WholeCallReader
-from ov_kvcrush.serve.tools.grammar import calls_grammar, text_or_calls_grammar
+from ov_kvcrush.serve.tools.grammar import AnswerForms
+from ov_kvcrush.serve.tools.marked_calls import MarkedCallReader
 from ov_kvcrush.serve.tools.style import ToolStyle
+from ov_kvcrush.serve.tools.whole_calls import WholeCallReader
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,8 @@ class ToolUse:
         mode: ``none``, ``auto`` or ``required``.
         callable: those of ``functions`` that may be called.
         at_most_one: call in an answer.
-        has_grammars: the engine can keep answers to grammars.
+        has_grammars: the answer can be kept to a grammar.
+        tokens: of the tokenizer that ``style`` spells, by spelling.
     """
 
     style: ToolStyle
@@ -37,6 +39,7 @@ class ToolUse:
     callable: tuple[FunctionDefinition, ...]
     at_most_one: bool = False
     has_grammars: bool = True
+    tokens: Mapping[str, int] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -44,6 +47,7 @@ class ToolUse:
         functions: Sequence[FunctionDefinition],
         choice: ToolChoice,
         style: ToolStyle | None,
+        tokens: Mapping[str, int],
         at_most_one: bool,
         has_grammars: bool,
     ) -> ToolUse | None:
@@ -68,7 +72,8 @@ class ToolUse:
             )
         if choice.mode == "required" and not has_grammars:
             raise invalid(
-                "a call cannot be made sure of: this engine keeps no answer to a form\n"
+                "a call cannot be made sure of: this engine keeps no answer to a form, or "
+                "ignore_eos or min_tokens keeps this one from ending\n"
                 "Ask with tool_choice auto.",
                 "tool_choice",
                 UNSUPPORTED,
@@ -83,8 +88,9 @@ class ToolUse:
             functions=tuple(functions),
             mode=choice.mode,
             callable=tuple(function for function in functions if function.name in allowed),
-            at_most_one=at_most_one or style.between is None,
+            at_most_one=at_most_one or choice.is_one or style.between is None,
             has_grammars=has_grammars,
+            tokens=tokens,
         )
 
     def for_template(self) -> list[dict[str, Any]]:
@@ -100,33 +106,47 @@ class ToolUse:
         Raises:
             ApiError: 400, an answer cannot be kept to both.
         """
+        forms = AnswerForms(self.style, self.tokens)
         if self.mode == "required":
-            return calls_grammar(self.style, self.callable, self.at_most_one)
+            return forms.calls(self.callable, self.at_most_one)
         if self.mode == "none" and answer is not None:
             return answer
+        if answer is not None:
+            self._require_both(answer)
         if self.style.is_marked and self.has_grammars:
             may_call = self.callable if self.mode == "auto" else ()
-            return text_or_calls_grammar(self.style, may_call, self.at_most_one, answer)
-        if answer is not None:
-            raise invalid(
-                "this model's calls are JSON too, so its answers cannot be kept to a format beside "
-                "them\nAsk with tool_choice none or required, or without response_format.",
-                "response_format",
-                UNSUPPORTED,
-            )
+            return forms.text_or_calls(may_call, self.at_most_one, answer)
         return None
+
+    def _require_both(self, answer: Grammar) -> None:
+        if answer.kind != GrammarKind.JSON_SCHEMA:
+            reason = "beside tools an answer is kept to a JSON schema, and to nothing else"
+        elif not self.has_grammars:
+            reason = "beside tools this engine keeps no answer to a form"
+        elif not self.style.is_marked:
+            reason = "calls of this model are JSON without a mark, as an answer of a form would be"
+        else:
+            return
+        hint = "Ask with tool_choice none or required, or without a form."
+        raise invalid(f"{reason}\n{hint}", "response_format", UNSUPPORTED)
 
     def reader(self) -> CallReader:
         """Finds the calls in one answer."""
         names = [function.name for function in self.callable]
         if self.mode == "none":
             return TextReader()
-        if self.mode == "required" or (self.style.is_marked and self.has_grammars):
+        if self.mode == "required":
             return ExactCallReader(self.style, names)
         most = 1 if self.at_most_one else None
-        if self.style.is_marked:
-            return MarkedCallReader(self.style, names, most)
-        return WholeCallReader(names, most)
+        if not self.style.is_marked:
+            return WholeCallReader(names, most)
+        marked: CallReader
+        if self.has_grammars:
+            marked = ExactCallReader(self.style, names)
+        else:
+            marked = MarkedCallReader(self.style, names, most)
+        # Some models leave out the marks that their template tells them of.
+        return WholeCallReader(names, most, marked, self.style)
 
 
 def require_limits(functions: Sequence[FunctionDefinition], max_tools: int, max_bytes: int) -> None:

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from ov_kvcrush.serve.tools.call_reader import CallReader, TextReader
 from ov_kvcrush.serve.tools.calls import Call, CallArguments, Parsed, Piece, TextPiece, new_call_id
 from ov_kvcrush.serve.tools.exact_calls import ExactCallReader
-from ov_kvcrush.serve.tools.free_calls import MarkedCallReader, WholeCallReader
+from ov_kvcrush.serve.tools.marked_calls import MarkedCallReader
 from ov_kvcrush.serve.tools.style import POLYFILLED, ToolStyle
+from ov_kvcrush.serve.tools.whole_calls import WholeCallReader
 from tests.support.tool_styles import LLAMA_LIKE, QWEN_LIKE
 
 NAMES = ("f", "find")
@@ -29,6 +30,7 @@ MAKERS: dict[str, Make] = {
     "marked-qwen": lambda: MarkedCallReader(QWEN_LIKE, NAMES),
     "marked-listed": lambda: MarkedCallReader(LISTED, NAMES),
     "whole": lambda: WholeCallReader(NAMES),
+    "whole-or-qwen": lambda: WholeCallReader(NAMES, None, MarkedCallReader(QWEN_LIKE, NAMES)),
     "text": TextReader,
 }
 # What answers are made of: the parts of calls, right and wrong, and text.
@@ -37,7 +39,19 @@ PARTS = st.sampled_from(
         *("<tool_call>", "\n<tool_call>\n", "</tool_call>", "\n</tool_call>", "\n", " ", "<tool"),
         *('{"name": "f", "arguments": ', '{"name": "find", "parameters": ', '{"name": "no"'),
         *('{"arguments": {}, "name": "f"}', '{"x": "}\\""}', "{}", "}", "{", "[", "]", ", ", ","),
-        *('{"tool_calls": [', "]}", "[TOOLS]", "[TOOLS] [", "Zebras", "é", '"', "\\", "}]}"),
+        *(
+            '{"tool_calls": [',
+            "]}",
+            "[TOOLS]",
+            "[TOOLS] [",
+            "Zebras",
+            "é",
+            '"',
+            "\\",
+            "}]}",
+            "```",
+            "json",
+        ),
         '<tool_call>\n{"name": "f", "arguments": {"x": [1, {"y": "</tool_call>"}]}}\n</tool_call>',
         '{"name": "find", "parameters": {"x": 1}}',
     ]

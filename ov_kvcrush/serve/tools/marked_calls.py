@@ -1,19 +1,14 @@
-"""Calls in answers that no grammar keeps to a style: read when they are whole, however spelled."""
+"""Calls between marks in answers that no grammar keeps to a style: read when they are whole."""
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Callable, Collection
-from typing import Any
 
+from ov_kvcrush.serve.tools.call_object import read_call
 from ov_kvcrush.serve.tools.call_reader import CallReader, held_back, text_piece
 from ov_kvcrush.serve.tools.calls import Piece
 from ov_kvcrush.serve.tools.object_scanner import ObjectScanner
 from ov_kvcrush.serve.tools.style import ToolStyle
-
-_KEYS = ("arguments", "parameters")
-_HEAD = re.compile(r'\{\s*"name"\s*:\s*"[^"\\]*"\s*,\s*"(?:arguments|parameters)"\s*:\s*')
 
 
 class MarkedCallReader(CallReader):
@@ -134,106 +129,3 @@ class MarkedCallReader(CallReader):
             text = text.lstrip()
             self._is_behind_call = not text
         return text_piece(text)
-
-
-class WholeCallReader(CallReader):
-    """Reads answers that are calls from the first to the last character, or text.
-
-    Args:
-        names: functions that may be called.
-        most: calls that are read; None reads all.
-    """
-
-    def __init__(self, names: Collection[str], most: int | None = None) -> None:
-        super().__init__()
-        self._names = names
-        self._most = most
-        self._waiting = ""
-        self._is_text = False
-
-    def feed(self, text: str) -> list[Piece]:
-        """What is certain now that ``text`` has come."""
-        if self._is_text:
-            return text_piece(text)
-        self._waiting += text
-        begin = self._waiting.lstrip()[:1]
-        if begin in ("", "{"):
-            return []
-        self._is_text = True
-        return text_piece(self._waiting)
-
-    def end(self) -> list[Piece]:
-        """What is left: no more comes."""
-        if self._is_text:
-            return []
-        calls, text = self._read()
-        pieces = text_piece(text)
-        for call in calls[: self._most]:
-            pieces += self._whole(*call)
-        return pieces
-
-    def _read(self) -> tuple[list[tuple[str, str]], str]:
-        """Names and arguments of calls, and the text."""
-        answer = self._waiting.strip()
-        only = read_call(answer, self._names)
-        if only is not None:
-            return [only], ""
-        read = _loads(answer)
-        listed = read.get("tool_calls") if isinstance(read, dict) else None
-        if not isinstance(read, dict) or not isinstance(listed, list) or not listed:
-            return [], self._waiting
-        # Each as it is spelled.
-        calls = [read_call(spelled, self._names) for spelled in _spelled_objects(answer)]
-        if len(calls) != len(listed) or None in calls:
-            return [], self._waiting
-        content = read.get("content")
-        text = content if isinstance(content, str) else ""
-        return [call for call in calls if call is not None], text
-
-
-def read_call(spelled: str, names: Collection[str]) -> tuple[str, str] | None:
-    """Name and arguments of the call that a JSON object is; None where it is not one.
-
-    Arguments are as they are spelled, where they stand behind the name, as a template has them;
-    none are ``{}``.
-
-    Args:
-        spelled: the object.
-        names: functions that may be called.
-    """
-    read = _loads(spelled)
-    if not isinstance(read, dict):
-        return None
-    name, values = read.get("name"), [read[key] for key in _KEYS if key in read]
-    if name not in names or len(values) > 1:
-        return None
-    arguments: Any = values[0] if values else {}
-    if isinstance(arguments, str):  # JSON in JSON
-        return (name, arguments) if isinstance(_loads(arguments), dict) else None
-    if not isinstance(arguments, dict):
-        return None
-    head = _HEAD.match(spelled)
-    if head is None:
-        return name, json.dumps(arguments, ensure_ascii=False)
-    scanner = ObjectScanner()
-    return name, spelled[head.end() :][: scanner.feed(spelled[head.end() :])]
-
-
-def _spelled_objects(answer: str) -> list[str]:
-    """The objects of the list behind ``"tool_calls":``."""
-    _, _, rest = answer.partition('"tool_calls"')
-    objects: list[str] = []
-    rest = rest.partition("[")[2].lstrip()
-    while rest.startswith("{"):
-        scanner = ObjectScanner()
-        count = scanner.feed(rest)
-        objects.append(rest[:count])
-        rest = rest[count:].lstrip().removeprefix(",").lstrip()
-    return objects
-
-
-def _loads(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        return None
