@@ -21,7 +21,16 @@ from ov_kvcrush.serve.access import VERSIONS, Access, error_response
 from ov_kvcrush.serve.chats import Chats
 from ov_kvcrush.serve.errors import as_api_error
 from ov_kvcrush.serve.named_prefixes import NamedPrefixes
-from ov_kvcrush.serve.routes import chat, completions, models, page, prefixes, tokenizing, watching
+from ov_kvcrush.serve.routes import (
+    chat,
+    completions,
+    models,
+    page,
+    prefixes,
+    responses,
+    tokenizing,
+    watching,
+)
 from ov_kvcrush.serve.schemas import ErrorReply
 from ov_kvcrush.serve.service import Service
 from ov_kvcrush.serve.settings import ServeSettings
@@ -71,7 +80,7 @@ def create_app(settings: ServeSettings, load: Callable[[], LLMPipeline]) -> Fast
     app.state.service = service
     for prefix in VERSIONS:
         is_first = prefix == VERSIONS[0]
-        for part in (chat, completions, models, prefixes):
+        for part in (chat, completions, responses, models, prefixes):
             app.include_router(part.router, prefix=prefix, include_in_schema=is_first)
     for part in (tokenizing, watching, page):
         app.include_router(part.router)
