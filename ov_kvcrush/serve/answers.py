@@ -13,11 +13,12 @@ from openvino_genai import GenerationFinishReason
 from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
-from ov_kvcrush.errors import OVKVCrushError
+from ov_kvcrush.errors import GrammarError, OVKVCrushError
 from ov_kvcrush.serve.errors import (
     ApiError,
     as_api_error,
     engine_failed,
+    invalid_schema,
     queue_timeout,
     request_timeout,
     shutting_down,
@@ -38,7 +39,13 @@ _log = logging.getLogger(__name__)
 
 
 class Question(Protocol):
-    """What a reply answers: how the pipeline is asked, and what is kept of the answer."""
+    """What a reply answers: how the pipeline is asked, and what is kept of the answer.
+
+    Attributes:
+        form_field: the field that says what form its answers have.
+    """
+
+    form_field: str
 
     async def ask(self) -> Sequence[Answer]:
         """Queue an answer to each prompt, one at least.
@@ -134,7 +141,7 @@ class AnswerResponse(Response):
             self._answers = await self._question.ask()
             place.hold_until_ended(self._answers)
             for answer in self._answers:
-                await answer.accepted()
+                await self._accepted(answer)
                 self._record.num_prompt_tokens += answer.num_prompt_tokens
                 self._question.check(answer)
             results = await self._generate(events)
@@ -150,6 +157,13 @@ class AnswerResponse(Response):
             body = reply.whole(results)
             self._record.end = reply.end
             await JSONResponse(body)(scope, receive, send)
+
+    async def _accepted(self, answer: Answer) -> None:
+        try:
+            await answer.accepted()
+        except GrammarError as error:
+            field = self._question.form_field
+            raise invalid_schema(f"{field}: {error}", field) from error
 
     async def _generate(self, events: EventStream) -> Sequence[DecodedResults]:
         """The answers; those of a stream have been sent but for their end."""

@@ -39,6 +39,7 @@ class Turn:
 
     Attributes:
         tools: that the answer may call; None without tools.
+        form_field: says what form the answer has.
 
     Raises:
         ApiError: the server cannot answer now, or not such a request.
@@ -59,6 +60,7 @@ class Turn:
             parallel=body.parallel_tool_calls,
             has_no_end=bool(body.ignore_eos or body.min_tokens),
         )
+        self.form_field = "response_format" if self.tools is None else "tools"
         self._turn: ChatTurn | None = None
         self._messages: list[dict[str, Any]] = []
 

@@ -23,7 +23,7 @@ import openvino as ov
 from openvino_genai import ContinuousBatchingPipeline, GenerationFinishReason
 
 from ov_kvcrush.config import KVCacheConfig
-from ov_kvcrush.errors import GrammarError, OVKVCrushError, UnsupportedError, last_line
+from ov_kvcrush.errors import OVKVCrushError, UnsupportedError, last_line
 from ov_kvcrush.plan import KVPlan
 from ov_kvcrush.precisions import AUTO, SAME
 from ov_kvcrush.runtime.engine_metrics import EndedRequests, EndedSequences, EngineMetrics
@@ -198,7 +198,7 @@ class GenaiEngine(Engine):
         pool = self._scheduler.num_kv_blocks
         if pool and self._sizes.pages_for(len(prompt)) > pool:
             raise too_long(prompt)
-        with _readable_errors(GrammarError if config.structured_output_config else OVKVCrushError):
+        with _readable_errors():
             handle = self._pipeline.add_request(
                 request.request_id,
                 ov.Tensor(np.array([prompt], np.int64)),
@@ -211,11 +211,11 @@ class GenaiEngine(Engine):
         return request
 
     def has_grammar(self, config: GenerationConfig) -> bool:
-        """Always: openvino_genai builds it."""
-        return True
+        """Whether ``config`` asks for none."""
+        return config.structured_output_config is None
 
     def build_grammar(self, config: GenerationConfig) -> None:
-        """None, for openvino_genai builds it with the request."""
+        """Looks whether it can be built, which openvino_genai does in a step."""
         require_known_structure(config)
 
     def step(self) -> list[Request]:
@@ -341,13 +341,13 @@ def _without_cutting(config: GenerationConfig) -> GenerationConfig:
 
 
 @contextmanager
-def _readable_errors(kind: type[OVKVCrushError] = OVKVCrushError) -> Iterator[None]:
+def _readable_errors() -> Iterator[None]:
     """Pass on what openvino_genai's C++ checks raise as their useful line."""
     try:
         yield
     except RuntimeError as error:
         line = _PLACE_IN_SOURCE.sub("", last_line(error))
-        raise kind(f"openvino_genai: {line}") from error
+        raise OVKVCrushError(f"openvino_genai: {line}") from error
 
 
 def _no_sessions() -> UnsupportedError:

@@ -96,7 +96,7 @@ class Grammar:
 
     @classmethod
     def choice(cls, texts: Sequence[str]) -> Grammar:
-        """One of ``texts``, of which none is empty."""
+        """One of ``texts``."""
         return cls.lark(f"start: {' | '.join(map(lark_string, texts))}\n")
 
     @property
