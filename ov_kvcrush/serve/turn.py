@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from fastapi import Request
 from openvino_genai import ChatHistory
 
-from ov_kvcrush.serve.errors import invalid, loading
+from ov_kvcrush.serve.errors import ApiError, invalid, loading
 from ov_kvcrush.serve.messages import chat_history
 from ov_kvcrush.serve.sampling import generation_settings, require_room
 from ov_kvcrush.serve.schemas import ChatRequest
@@ -36,6 +36,7 @@ class Turn:
         service: of the server.
         request: HTTP's, whose headers and API key count.
         body: what it asks for.
+        names: that the client has for fields of ``body``, where they are others.
 
     Attributes:
         tools: that the answer may call; None without tools.
@@ -45,7 +46,13 @@ class Turn:
         ApiError: the server cannot answer now, or not such a request.
     """
 
-    def __init__(self, service: Service, request: Request, body: ChatRequest) -> None:
+    def __init__(
+        self,
+        service: Service,
+        request: Request,
+        body: ChatRequest,
+        names: Mapping[str, str] | None = None,
+    ) -> None:
         self._service = service
         self._pipeline: AsyncLLMPipeline = service.usable_pipeline()
         service.require_model(body.model)
@@ -60,12 +67,22 @@ class Turn:
             parallel=body.parallel_tool_calls,
             has_no_end=bool(body.ignore_eos or body.min_tokens),
         )
-        self.form_field = "response_format" if self.tools is None else "tools"
+        self._names = names or {}
+        form = self._names.get("response_format", "response_format")
+        self.form_field = form if self.tools is None else "tools"
         self._turn: ChatTurn | None = None
         self._messages: list[dict[str, Any]] = []
 
     async def ask(self) -> Sequence[Answer]:
         """Queue the answer."""
+        try:
+            return await self._ask()
+        except ApiError as error:
+            if error.param in self._names:
+                error.param = self._names[error.param]
+            raise
+
+    async def _ask(self) -> Sequence[Answer]:
         pipeline, body, settings = self._pipeline, self._body, self._service.settings
         history = chat_history(body, settings, self._service.tools.style)
         config = generation_settings(

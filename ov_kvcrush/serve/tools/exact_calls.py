@@ -23,9 +23,9 @@ class ExactCallReader(CallReader):
         self._is_marked = style.is_marked
         before = style.before or ""
         # By what opens a call: the blanks before it that are not text, and its function.
-        self._first = {style.begin + style.head(name): (0, name) for name in names}
+        self._first = {style.lead + style.begin + style.head(n): (0, n) for n in names}
         self._behind_text = {
-            before + opening: (len(before), name) for opening, (_, name) in self._first.items()
+            before + style.begin + style.head(name): (len(before), name) for name in names
         }
         between = style.between
         self._next = {} if between is None else {f"}}{between}{style.head(n)}": n for n in names}

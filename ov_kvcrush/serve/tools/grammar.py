@@ -40,7 +40,7 @@ class AnswerForms:
             functions: one at least; which of them may be called.
             at_most_one: call.
         """
-        begin = self._style.begin
+        begin = self._style.lead + self._style.begin
         return _grammar(["start: calls", *self._calls(begin, functions, at_most_one)])
 
     def text_or_calls(
@@ -66,20 +66,23 @@ class AnswerForms:
         calls = self._calls(rest, functions, at_most_one)
         if answer is not None:
             schema = lark_json(json.loads(answer.text))
-            start = f"start: answer | {self._terms(mark)} calls"
+            start = f"start: answer | {self._terms(self._style.lead + mark)} calls"
             return _grammar([start, f"answer: {schema}", *calls])
         start = "start: TEXT | marked calls"
         lead = f"{_ANY}{_pattern(before)}" if before else _ANY
+        if self._style.lead:
+            lead = f"{_pattern(self._style.lead)}|{lead}"
+        may_lead = "" if self._style.lead else "?"
         if mark in self._tokens:
             rules = [
                 start,
                 text,
-                f"marked: LEAD? {self._terms(mark)}",
+                f"marked: LEAD{may_lead} {self._terms(mark)}",
                 f"LEAD: /{lead}/ & ~/{marked}{_ANY}/",
             ]
         else:
             # The first mark counts, and stands where the style has it or not at all.
-            first = f"marked[lazy]: /({lead})?{_pattern(mark)}/ & ~/{marked}(?s:.+)/"
+            first = f"marked[lazy]: /({lead}){may_lead}{_pattern(mark)}/ & ~/{marked}(?s:.+)/"
             rules = [start, text, first]
         return _grammar([*rules, *calls])
 

@@ -75,8 +75,11 @@ class ServedTools:
         )
 
     def _render(
-        self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]]
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        tools: Sequence[Mapping[str, Any]],
+        add_generation_prompt: bool,
     ) -> str:
         history = ChatHistory(list(messages))
         history.set_tools(list(tools))
-        return self._pipeline.render(history, add_generation_prompt=False)
+        return self._pipeline.render(history, add_generation_prompt)

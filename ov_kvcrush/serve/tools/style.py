@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 from ov_kvcrush.errors import OVKVCrushError
 from ov_kvcrush.serve.tools.calls import Call
 
-Render: TypeAlias = Callable[[Sequence[Mapping[str, Any]], Sequence[Mapping[str, Any]]], str]
-"""Messages and tools through the template, without what an answer begins behind."""
+Render: TypeAlias = Callable[[Sequence[Mapping[str, Any]], Sequence[Mapping[str, Any]], bool], str]
+"""Messages and tools through the template, with what an answer begins behind where that is true."""
 
 _NAMES = ("zeroth_function", "first_function")
 _TEXT = "Zebras graze."
@@ -33,7 +33,7 @@ _TOOLS = [
 
 @dataclass(frozen=True)
 class ToolStyle:
-    """A form of answers: ``text before begin call (between call …) end``.
+    """A form of answers: ``lead (text before) begin call (between call …) end``.
 
     A call is ``{"name": NAME, "arguments": OBJECT}``.
 
@@ -43,6 +43,7 @@ class ToolStyle:
         end: stands behind the last.
         before: stands between a text and ``begin``; None where an answer is text or calls.
         key: what the arguments are called.
+        lead: blanks that the template puts before each answer, and not behind the prompt of one.
         as_content: a template spells a message of this form as it is, so histories can be given
             each call as the model wrote it.
     """
@@ -52,6 +53,7 @@ class ToolStyle:
     end: str = ""
     before: str | None = None
     key: str = "arguments"
+    lead: str = ""
     as_content: bool = True
 
     @property
@@ -110,14 +112,18 @@ def find_tool_style(render: Render, hidden: Collection[str] = ()) -> ToolStyle |
 
 def _find(render: Render) -> ToolStyle | None:
     texts, called = _answered(render, content=_TEXT), _answered(render, calls=1)
-    if _NAMES[0] not in render([_QUESTION], _TOOLS):
+    prompt = render([_QUESTION], _TOOLS, True)
+    if _NAMES[0] not in prompt:
         return None  # tools are left out without a word
     head, _, tail = texts.partition(_TEXT)
+    lead = head.removeprefix(prompt)
+    lead = "" if lead.strip() else lead
     # What only leads to an answer is not of its form.
     answer = _behind(called, head)
     found = _KEY.search(answer)
     if found is None:
-        return POLYFILLED if _is_polyfilled(answer.removesuffix(tail)) else None
+        is_polyfilled = _is_polyfilled(answer.removesuffix(tail))
+        return replace(POLYFILLED, lead=lead) if is_polyfilled else None
     end = answer[found.end() :]
     if not end.endswith(tail):
         return None
@@ -127,6 +133,7 @@ def _find(render: Render) -> ToolStyle | None:
         end=end.removesuffix(tail),
         before=_before(render, head, answer[: found.start()], found[0]),
         key=found[1],
+        lead=lead,
     )
 
 
@@ -157,11 +164,10 @@ def _checked(style: ToolStyle, render: Render) -> ToolStyle:
     answered = [_QUESTION, {"role": "assistant", "content": content}]
     result = {"role": "tool", "content": "Result.", "tool_call_id": "call_0"}
     try:
-        texts = [render(answered, _TOOLS), render([*answered, result], _TOOLS)]
+        texts = [render(turns, _TOOLS, False) for turns in (answered, [*answered, result])]
     except OVKVCrushError:
         texts = [""]
-    is_left = all(content in text for text in texts)
-    return ToolStyle(style.begin, style.between, style.end, style.before, style.key, is_left)
+    return replace(style, as_content=all(content in text for text in texts))
 
 
 def _answered(render: Render, content: str = "", calls: int = 0) -> str:
@@ -175,7 +181,7 @@ def _answered(render: Render, content: str = "", calls: int = 0) -> str:
             }
             for place, name in enumerate(_NAMES[:calls])
         ]
-    return render([_QUESTION, message], _TOOLS)
+    return render([_QUESTION, message], _TOOLS, False)
 
 
 def _behind(rendered: str, head: str) -> str:

@@ -6,6 +6,7 @@ import itertools
 import json
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -26,6 +27,7 @@ MAKERS: dict[str, Make] = {
     "exact-qwen": lambda: ExactCallReader(QWEN_LIKE, NAMES),
     "exact-llama": lambda: ExactCallReader(LLAMA_LIKE, NAMES),
     "exact-polyfilled": lambda: ExactCallReader(POLYFILLED, NAMES),
+    "exact-led": lambda: ExactCallReader(replace(QWEN_LIKE, lead=" "), NAMES),
     "exact-listed": lambda: ExactCallReader(LISTED, NAMES),
     "marked-qwen": lambda: MarkedCallReader(QWEN_LIKE, NAMES),
     "marked-listed": lambda: MarkedCallReader(LISTED, NAMES),

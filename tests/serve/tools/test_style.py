@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,10 +36,14 @@ def style_of(tokenizer: genai.Tokenizer, template: str = "") -> ToolStyle | None
         tokenizer.set_chat_template(template)
     encoder = PromptEncoder(tokenizer)
 
-    def render(messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]]) -> str:
+    def render(
+        messages: Sequence[Mapping[str, Any]],
+        tools: Sequence[Mapping[str, Any]],
+        add_generation_prompt: bool,
+    ) -> str:
         history = genai.ChatHistory(list(messages))
         history.set_tools(list(tools))
-        return encoder.render(history, add_generation_prompt=False).text
+        return encoder.render(history, add_generation_prompt).text
 
     return find_tool_style(render)
 
@@ -46,7 +51,8 @@ def style_of(tokenizer: genai.Tokenizer, template: str = "") -> ToolStyle | None
 def test_a_template_that_does_not_know_tools_is_taught_the_renderers_own(
     needle_int8_dir: Path,
 ) -> None:
-    assert style_of(genai.Tokenizer(needle_int8_dir)) == POLYFILLED
+    # This model's answers begin with a blank.
+    assert style_of(genai.Tokenizer(needle_int8_dir)) == replace(POLYFILLED, lead=" ")
 
 
 @pytest.mark.parametrize("more", ["", BY_JINJA])
