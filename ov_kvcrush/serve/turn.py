@@ -78,8 +78,7 @@ class Turn:
         try:
             return await self._ask()
         except ApiError as error:
-            if error.param in self._names:
-                error.param = self._names[error.param]
+            error.param = self._names.get(error.param or "", error.param)
             raise
 
     async def _ask(self) -> Sequence[Answer]:

@@ -17,9 +17,9 @@ QUESTION: list[Any] = [{"role": "user", "content": "What is the weather in Rome?
 NAMED: Any = {"type": "function", "function": {"name": "weather"}}
 
 
-def ask(client: openai.OpenAI, messages: list[Any] = QUESTION, **fields: Any) -> Any:
+def ask(client: openai.OpenAI, /, **fields: Any) -> Any:
     return client.chat.completions.create(
-        **{"model": "needle", "messages": messages, "tools": TOOLS, "temperature": 0, **fields}
+        **{"model": "needle", "messages": QUESTION, "tools": TOOLS, "temperature": 0, **fields}
     )
 
 
@@ -41,7 +41,7 @@ def test_a_call_comes_its_result_goes_back_and_all_that_was_read_is_gone_on_from
 
     result = {"role": "tool", "tool_call_id": call.id, "content": "It rains."}
     messages = [*QUESTION, choice.message.model_dump(exclude_none=True), result]
-    followed = ask(client, messages, tool_choice="none", max_tokens=4)
+    followed = ask(client, messages=messages, tool_choice="none", max_tokens=4)
     assert followed.choices[0].finish_reason in ("stop", "length")
     assert followed.choices[0].message.content is not None
     assert followed.choices[0].message.tool_calls is None
