@@ -111,7 +111,7 @@ def _spelled(message: Message, style: ToolStyle | None) -> str | None:
     ]
     if not all(_is_object(call.arguments) for call in calls):
         return None
-    if not message.text and all(is_bare(call.id) for call in calls):
+    if style.is_marked and not message.text and all(is_bare(call.id) for call in calls):
         return style.spell_bare(calls)
     return style.spell(calls, message.text)
 

@@ -27,7 +27,7 @@ class ToolUse:
         style: in which the model's template spells calls.
         functions: that the model is told of.
         mode: ``none``, ``auto`` or ``required``.
-        callable: those of ``functions`` that may be called.
+        may_call: those of ``functions`` that may be called.
         at_most_one: call in an answer.
         has_grammars: the answer can be kept to a grammar.
         tokens: of the tokenizer that ``style`` spells, by spelling.
@@ -36,7 +36,7 @@ class ToolUse:
     style: ToolStyle
     functions: tuple[FunctionDefinition, ...]
     mode: str
-    callable: tuple[FunctionDefinition, ...]
+    may_call: tuple[FunctionDefinition, ...]
     at_most_one: bool = False
     has_grammars: bool = True
     tokens: Mapping[str, int] = field(default_factory=dict)
@@ -87,7 +87,7 @@ class ToolUse:
             style=style,
             functions=tuple(functions),
             mode=choice.mode,
-            callable=tuple(function for function in functions if function.name in allowed),
+            may_call=tuple(function for function in functions if function.name in allowed),
             at_most_one=at_most_one or choice.is_one or style.between is None,
             has_grammars=has_grammars,
             tokens=tokens,
@@ -108,13 +108,13 @@ class ToolUse:
         """
         forms = AnswerForms(self.style, self.tokens)
         if self.mode == "required":
-            return forms.calls(self.callable, self.at_most_one)
+            return forms.calls(self.may_call, self.at_most_one)
         if self.mode == "none" and answer is not None:
             return answer
         if answer is not None:
             self._require_both(answer)
         if self.style.is_marked and self.has_grammars:
-            may_call = self.callable if self.mode == "auto" else ()
+            may_call = self.may_call if self.mode == "auto" else ()
             return forms.text_or_calls(may_call, self.at_most_one, answer)
         return None
 
@@ -132,7 +132,7 @@ class ToolUse:
 
     def reader(self) -> CallReader:
         """Finds the calls in one answer."""
-        names = [function.name for function in self.callable]
+        names = [function.name for function in self.may_call]
         if self.mode == "none":
             return TextReader()
         if self.mode == "required":

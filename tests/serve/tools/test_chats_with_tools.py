@@ -85,11 +85,10 @@ def test_the_clients_helper_puts_a_stream_together(client: openai.OpenAI, style:
     assert called(choice.message) == called(ask(client, tool_choice=NAMED).choices[0].message)
 
 
-@pytest.mark.parametrize("seed", [1, 2])
 def test_what_must_be_called_is_called_with_what_its_schema_allows(
-    client: openai.OpenAI, style: str, seed: int
+    client: openai.OpenAI, style: str
 ) -> None:
-    fields = {"temperature": 1.5, "seed": seed, "max_tokens": 120}
+    fields = {"temperature": 1.5, "seed": 1, "max_tokens": 120}
     made = ask(client, tool_choice="required", **fields).choices[0]
     calls = called(made.message)
     assert calls
