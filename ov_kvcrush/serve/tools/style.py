@@ -140,7 +140,7 @@ def _find(render: Render) -> ToolStyle | None:
 def _between(render: Render, head: str, first: str, key: str) -> str | None:
     try:
         answer = _behind(_answered(render, calls=2), head)
-    except OVKVCrushError:
+    except (OVKVCrushError, ValueError):
         return None
     second = f'{{"name": "{_NAMES[1]}", "{key}": {{"first": "1"}}}}'
     begin, end = answer.find(first) + len(first), answer.find(second)
@@ -150,7 +150,7 @@ def _between(render: Render, head: str, first: str, key: str) -> str | None:
 def _before(render: Render, head: str, begin: str, first: str) -> str | None:
     try:
         answer = _behind(_answered(render, content=_TEXT, calls=1), head)
-    except OVKVCrushError:
+    except (OVKVCrushError, ValueError):
         return None
     text, _, rest = answer.partition(_TEXT)
     before, _, _ = rest.partition(begin + first)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from ov_kvcrush.runtime.grammar.grammar import Grammar, GrammarKind
 from ov_kvcrush.serve.errors import invalid
@@ -25,16 +24,14 @@ class ToolUse:
 
     Attributes:
         style: in which the model's template spells calls.
-        functions: that the model is told of.
         mode: ``none``, ``auto`` or ``required``.
-        may_call: those of ``functions`` that may be called.
+        may_call: functions that may be called, of those that the model is told of.
         at_most_one: call in an answer.
         has_grammars: the answer can be kept to a grammar.
         tokens: of the tokenizer that ``style`` spells, by spelling.
     """
 
     style: ToolStyle
-    functions: tuple[FunctionDefinition, ...]
     mode: str
     may_call: tuple[FunctionDefinition, ...]
     at_most_one: bool = False
@@ -85,17 +82,12 @@ class ToolUse:
         allowed = names if choice.names is None else choice.names
         return cls(
             style=style,
-            functions=tuple(functions),
             mode=choice.mode,
             may_call=tuple(function for function in functions if function.name in allowed),
             at_most_one=at_most_one or choice.is_one or style.between is None,
             has_grammars=has_grammars,
             tokens=tokens,
         )
-
-    def for_template(self) -> list[dict[str, Any]]:
-        """As the chat template is told of them."""
-        return [function.for_template() for function in self.functions]
 
     def grammar(self, answer: Grammar | None = None) -> Grammar | None:
         """What an answer may be; None where it may be anything.
