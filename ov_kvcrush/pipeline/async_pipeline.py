@@ -27,6 +27,7 @@ from ov_kvcrush.pipeline.messages import texts_in
 from ov_kvcrush.pipeline.prompt_encoder import require_text
 from ov_kvcrush.pipeline.prompts import Prompt, require_token_ids
 from ov_kvcrush.pipeline.saving import Saving, SessionSummary, hold
+from ov_kvcrush.pipeline.special_tokens import SpecialTokens
 from ov_kvcrush.runtime.engine_metrics import EngineMetrics
 from ov_kvcrush.runtime.generation.request import Request
 from ov_kvcrush.runtime.interface import Engine, EngineDescription
@@ -190,6 +191,11 @@ class AsyncLLMPipeline:
         """The tokenizer."""
         return self._model.tokenizer
 
+    @property
+    def special_tokens(self) -> SpecialTokens:
+        """The tokens by which prompts are steered, and the only ways to spell them."""
+        return self._model.reader.encoder.special_tokens
+
     def encode(
         self,
         inputs: str | ChatHistory,
@@ -212,6 +218,14 @@ class AsyncLLMPipeline:
         require_text(inputs, "the prompt")
         rendered = encoder.plain(inputs)
         return encoder.encode(rendered) if add_special_tokens else encoder.encode_rest(rendered)
+
+    def render(self, history: ChatHistory, add_generation_prompt: bool = True) -> str:
+        """The text that the chat template makes of ``history``; from any thread.
+
+        Raises:
+            PromptError, ModelError: as :meth:`generate`.
+        """
+        return self._model.reader.encoder.render(history, add_generation_prompt).text
 
     def decode(self, token_ids: Sequence[int]) -> str:
         """The text of ``token_ids``, special tokens too; from any thread.

@@ -21,11 +21,10 @@ from ov_kvcrush.serve.fields import (
     Text,
     TokenId,
 )
+from ov_kvcrush.serve.tools.fields import Choice, FunctionDefinition, Tools
 
 _LOGGER = logging.getLogger(__name__)
 
-_TOOLS = Refused("tools are")
-_CHOICE = Refused("tools are", ("none", "auto"))
 _GRAMMAR = Refused("answers of a form that is not in response_format are")
 
 
@@ -156,20 +155,26 @@ class ChatRequest(GenerationRequest):
     chat_template_kwargs: JsonObject | None = None
     reasoning_effort: Annotated[Text, Field(max_length=32)] | None = None
     prefix: Annotated[Text, Field(max_length=512)] | None = None
+    tools: Tools | None = None
+    tool_choice: Choice | None = None
+    parallel_tool_calls: bool | None = None
 
     audio: Annotated[None, Refused("spoken answers are")] = None
     continue_final_message: Annotated[None, Refused("going on with a last message is")] = None
     function_call: Annotated[None, Refused("functions are", ("none", "auto"))] = None
     functions: Annotated[None, Refused("functions are")] = None
     modalities: Annotated[None, Refused("answers other than text are", ([], ["text"]))] = None
-    tool_choice: Annotated[None, _CHOICE] = None
-    tools: Annotated[None, _TOOLS] = None
     web_search_options: Annotated[None, Refused("searching the web is", ())] = None
 
     @property
     def num_top(self) -> int | None:
         """Tokens to be told in place of each; None where no log probabilities are wanted."""
         return (self.top_logprobs or 0) if self.logprobs else None
+
+    @property
+    def tool_functions(self) -> list[FunctionDefinition]:
+        """What its answer may call."""
+        return [tool.function for tool in self.tools or []]
 
 
 class CompletionRequest(GenerationRequest):
@@ -207,6 +212,12 @@ class TokenizeRequest(Model):
     add_special_tokens: bool = True
     chat_template_kwargs: JsonObject | None = None
     reasoning_effort: Annotated[Text, Field(max_length=32)] | None = None
+    tools: Tools | None = None
+
+    @property
+    def tool_functions(self) -> list[FunctionDefinition]:
+        """What an answer might call."""
+        return [tool.function for tool in self.tools or []]
 
 
 class DetokenizeRequest(Model):

@@ -19,7 +19,6 @@ MAX_BODY = 300_000
 FORM = "response_format"
 SCHEMA = {"type": "json_schema", "json_schema": {"name": "a", "schema": {"type": "object"}}}
 NAMELESS = {"type": "json_schema", "json_schema": {"schema": {"type": "object"}}}
-TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
 JSON_TYPE = {"Content-Type": "application/json"}
 
 
@@ -149,8 +148,8 @@ WRONG = [
         "structured_outputs",
         None,
     ),
-    Wrong("tools", {"tools": [TOOL]}, "tools", UNSUPPORTED),
-    Wrong("a tool that has to be called", {"tool_choice": "required"}, "tool_choice", UNSUPPORTED),
+    Wrong("a tool of another kind", {"tools": [{"type": "custom"}]}, "tools.0", UNSUPPORTED),
+    Wrong("tools that are none", {"tool_choice": "required"}, "tool_choice"),
     Wrong("another model", {"model": "gpt-4o"}, "model", "model_not_found", 404),
     Wrong("a prefix that is not there", {"prefix": "prefix-0"}, "prefix", "prefix_not_found", 404),
     Wrong(
