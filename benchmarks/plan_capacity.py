@@ -127,9 +127,10 @@ def _costs_lines(costs: Costs) -> Iterator[str]:
     growth = f"{1e6 * costs.read_growth * 1000:.1f} µs more a thousand tokens before it"
     yield f"| reading a token | {reading}, {growth} |"
     step = f"{1e3 * costs.step_seconds:.2f} ms, {1e3 * costs.serial_seconds:.2f} of one thread"
+    products = f"{1e3 * costs.product_seconds:.2f} ms"
     more = f"{1e3 * costs.sequence_serial_seconds:.2f} ms of one thread"
     yield f"| decode step | {step}, and {1e9 * costs.kv_seconds:.4f} ms a MB of KV cache |"
-    yield f"| each further sequence | reading a token's time, its cache, and {more} |"
+    yield f"| each further sequence | {products}, its cache, and {more} |"
     if cut is not None:
         kept = f"{cut.kept_bytes / 1e6:.1f} MB, {cut.peak_bytes / 1e6:.1f} while it is read"
         yield f"| kept to {cut.budget:,} tokens | {kept} |"

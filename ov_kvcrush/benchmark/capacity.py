@@ -54,6 +54,7 @@ class Costs:
         step_seconds: of a decode step of one sequence, beside the reading of its cache.
         serial_seconds: of it by one thread, however many there are.
         sequence_serial_seconds: that each further sequence adds to those.
+        product_seconds: that its products add to a step, by all cores.
         kv_seconds: a byte of keys and values that a step reads.
         kv_bytes_per_token: of a cache of which nothing is evicted.
         read_seconds: a token of a prompt, without the attention to those before it.
@@ -67,6 +68,7 @@ class Costs:
     step_seconds: float
     serial_seconds: float
     sequence_serial_seconds: float
+    product_seconds: float
     kv_seconds: float
     kv_bytes_per_token: float
     read_seconds: float
@@ -86,6 +88,7 @@ class Costs:
             self,
             machine=machine,
             step_seconds=max(shared, self.weight_bytes / machine.bandwidth),
+            product_seconds=self.product_seconds * faster,
             kv_seconds=max(self.kv_seconds * faster, 1 / machine.bandwidth),
             read_seconds=self.read_seconds * faster,
             read_growth=self.read_growth * faster,
@@ -117,7 +120,7 @@ class Costs:
     def sequence_seconds(self, context: int, is_cut: bool) -> float:
         """Seconds that a step takes for one sequence more: its cache, products, and bookkeeping."""
         cache = self.kv_seconds * self.user_bytes(context, is_cut)
-        return cache + self.read_seconds + self.sequence_serial_seconds
+        return cache + self.product_seconds + self.sequence_serial_seconds
 
     def decode_seconds(self, num_sequences: int, context: int, is_cut: bool) -> float:
         """Seconds of a step of ``num_sequences``; the first one's products hide in the weights."""

@@ -13,7 +13,7 @@ from typing import Any
 
 from ov_kvcrush.benchmark.capacity import Costs, CutCosts, Machine
 from ov_kvcrush.benchmark.contestants import OURS
-from ov_kvcrush.benchmark.step_clock import REST, SAMPLING, SCHEDULING
+from ov_kvcrush.benchmark.step_clock import DECODING, REST, SAMPLING, SCHEDULING
 from ov_kvcrush.errors import ConfigError
 
 _SERIAL = (SAMPLING, SCHEDULING, REST)
@@ -35,6 +35,7 @@ class Sample:
         peak_bytes: of one sequence, at most.
         resident_bytes: of the process, beside its KV cache.
         serial_seconds: of what one thread does, while each request gets a token.
+        decoding_seconds: of inference in a step that reads nothing; None where that is not told.
     """
 
     num_requests: int
@@ -48,6 +49,7 @@ class Sample:
     peak_bytes: float
     resident_bytes: float
     serial_seconds: float
+    decoding_seconds: float | None
 
 
 def read_samples(report: Mapping[str, Any], engine: str = OURS) -> list[Sample]:
@@ -89,6 +91,7 @@ def _sample(cell: Mapping[str, Any], side: Mapping[str, Any]) -> Sample:
     parts = side["parts"]
     seconds = 60 * together / side["requests_per_minute"]
     serial = sum(parts.get(name, 0.0) for name in _SERIAL) * seconds / answer
+    decoding = parts.get(DECODING)
     return Sample(
         num_requests=together,
         prompt_tokens=workload["prompt_tokens"],
@@ -101,13 +104,16 @@ def _sample(cell: Mapping[str, Any], side: Mapping[str, Any]) -> Sample:
         peak_bytes=side["kv_bytes_peak"] / together,
         resident_bytes=side["resident_bytes"] - side["kv_bytes_peak"],
         serial_seconds=serial,
+        decoding_seconds=None if decoding is None else decoding * seconds / max(1, answer - 1),
     )
 
 
 def costs_of(
     reports: Sequence[Mapping[str, Any]], engine: str = OURS, budget: int | None = None
 ) -> Costs:
-    """Costs of a model on the machine of ``reports``, by its requests that came alone.
+    """Costs of a model on the machine of ``reports``.
+
+    From its requests that came alone, but for what each further sequence adds to a step.
 
     Args:
         reports: of one model on one machine; together they need a prompt of which nothing is
@@ -151,7 +157,9 @@ def costs_of(
     step, kv = _line(
         [s.kv_bytes for s in decoded], [s.tpot for s in decoded], 1 / machine.bandwidth
     )
-    serial, serial_more = _serial_seconds([s for s in samples if not s.budget])
+    shortest = [s for s in samples if not s.budget and s.prompt_tokens == full[0].prompt_tokens]
+    serial, serial_more = _serial_seconds(shortest)
+    products = _product_seconds(shortest, kv)
     return Costs(
         machine=machine,
         weight_bytes=sizes.pop(),
@@ -159,6 +167,7 @@ def costs_of(
         step_seconds=step,
         serial_seconds=min(step, serial),
         sequence_serial_seconds=serial_more,
+        product_seconds=read if products is None else products,
         kv_seconds=kv,
         kv_bytes_per_token=longest.kv_bytes / (longest.prompt_tokens + longest.answer_tokens - 1),
         read_seconds=read,
@@ -173,13 +182,24 @@ def _serial_seconds(samples: Sequence[Sample]) -> tuple[float, float]:
     The less was read, the less of it belongs to reading. Where no requests came together, all of it
     is taken to be each sequence's own.
     """
-    shortest = min(s.prompt_tokens for s in samples if s.num_requests == 1)
-    chosen = [s for s in samples if s.prompt_tokens == shortest]
-    alone = statistics.fmean(s.serial_seconds for s in chosen if s.num_requests == 1)
-    if len({s.num_requests for s in chosen}) == 1:
+    alone = statistics.fmean(s.serial_seconds for s in samples if s.num_requests == 1)
+    if len({s.num_requests for s in samples}) == 1:
         return alone, alone
-    _, more = _line([s.num_requests for s in chosen], [s.serial_seconds for s in chosen])
+    _, more = _line([s.num_requests for s in samples], [s.serial_seconds for s in samples])
     return alone, more
+
+
+def _product_seconds(samples: Sequence[Sample], kv_seconds: float) -> float | None:
+    """Of each further sequence in a step, beside its cache; None where it was not measured."""
+    told = [
+        (s.num_requests, s.decoding_seconds - kv_seconds * s.num_requests * s.kv_bytes)
+        for s in samples
+        if s.decoding_seconds is not None
+    ]
+    if len({number for number, _ in told}) < 2:
+        return None
+    numbers, seconds = zip(*told, strict=True)
+    return _line(numbers, seconds)[1]
 
 
 def _cut(samples: Sequence[Sample], budget: int | None) -> CutCosts | None:

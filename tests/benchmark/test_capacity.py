@@ -25,6 +25,7 @@ COSTS = Costs(
     step_seconds=0.030,
     serial_seconds=0.002,
     sequence_serial_seconds=0.0001,
+    product_seconds=0.0012,
     kv_seconds=4e-11,
     kv_bytes_per_token=50_000,
     read_seconds=0.001,
@@ -45,7 +46,7 @@ def test_reading_gets_slower_with_what_stands_before_unless_that_is_cut() -> Non
 def test_a_step_reads_the_weights_once_and_each_sequences_cache() -> None:
     cache = 4e-11 * 400e6
     assert COSTS.decode_seconds(1, 8000, is_cut=False) == pytest.approx(0.030 + cache)
-    further = cache + 0.001 + 0.0001
+    further = cache + 0.0012 + 0.0001
     assert COSTS.decode_seconds(5, 8000, is_cut=False) == pytest.approx(0.030 + cache + 4 * further)
     assert COSTS.user_bytes(8000, is_cut=True) == 50e6
     assert COSTS.user_bytes(100, is_cut=True) == 100 * 50_000  # less than the budget
@@ -61,6 +62,7 @@ def test_cores_help_until_the_memory_or_one_thread_is_the_bound() -> None:
     twice = COSTS.on(Machine(4, 100e9, 16e9))
     assert twice.step_seconds == pytest.approx(0.028 / 2 + 0.002)
     assert twice.read_seconds == pytest.approx(0.0005)
+    assert twice.product_seconds == pytest.approx(0.0006)
     assert twice.cut is not None
     assert twice.cut.read_seconds == pytest.approx(0.00075)
     assert twice.sequence_serial_seconds == 0.0001
@@ -76,7 +78,7 @@ def test_cores_help_until_the_memory_or_one_thread_is_the_bound() -> None:
 
 def test_as_many_users_are_served_as_keep_the_time_a_token() -> None:
     found = capacity_of(COSTS, HABIT, is_cut=True)
-    sequence = 4e-11 * 50e6 + 0.001 + 0.0001
+    sequence = 4e-11 * 50e6 + 0.0012 + 0.0001
     work = 100 * 0.0015 + 200 * sequence
 
     def token_seconds(users: int) -> float:

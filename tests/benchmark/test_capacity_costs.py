@@ -22,12 +22,16 @@ KV_PER_TOKEN = 40_000
 
 
 def cell(prompt: int, budget: int = 0, requests: int = 1, speed: float = 1.0) -> Cell:
-    """Reading 1 ms a token and 0.1 µs for each before, a step 10 ms and 0.05 ms a MB."""
+    """Reading 1 ms a token and 0.1 µs for each before, a step 10 ms and 0.05 ms a MB.
+
+    Each further request takes 2 ms more of it, and its cache.
+    """
     tokens = budget or prompt + ANSWER - 1
     kv = tokens * KV_PER_TOKEN
     ttft = prompt * (0.0012 if budget else 0.001 + 1e-7 * prompt / 2) * speed
     tpot = 0.010 + 5e-11 * kv
-    seconds = ttft + (ANSWER - 1) * tpot
+    decoding = (ANSWER - 1) * (0.010 + 5e-11 * requests * kv + 0.002 * (requests - 1))
+    seconds = requests * ttft + decoding
     serial = ANSWER * (0.0004 + 0.0001 * (requests - 1))
     one = Measurement(
         num_requests=requests,
@@ -39,7 +43,12 @@ def cell(prompt: int, budget: int = 0, requests: int = 1, speed: float = 1.0) ->
         kv_bytes=requests * kv,
         kv_bytes_peak=2 * requests * kv,
         resident_bytes=500_000_000 + 2 * requests * kv,
-        parts={"reading": seconds - serial, "rest": serial / 2, "sampling": serial / 2},
+        parts={
+            "reading": seconds - serial - decoding,
+            "decoding": decoding,
+            "rest": serial / 2,
+            "sampling": serial / 2,
+        },
     )
     workload = Workload(prompt, ANSWER, requests)
     group = Group(None, budget, (setup_of("paged", budget),), (workload,))
@@ -68,6 +77,7 @@ def test_costs_are_those_that_were_measured() -> None:
     assert costs.kv_bytes_per_token == pytest.approx(KV_PER_TOKEN)
     assert costs.serial_seconds == pytest.approx(0.0004)
     assert costs.sequence_serial_seconds == pytest.approx(0.0001)
+    assert costs.product_seconds == pytest.approx(0.002)
     assert costs.cut is not None
     assert costs.cut.budget == 1024
     assert costs.cut.kept_bytes == 1024 * KV_PER_TOKEN
@@ -84,6 +94,8 @@ def test_one_length_alone_tells_nothing_of_growth() -> None:
     assert costs.kv_seconds == pytest.approx(1 / 40e9)
     # What nothing is known of is taken to be dear.
     assert costs.sequence_serial_seconds == costs.serial_seconds
+    # As in a prompt.
+    assert costs.product_seconds == costs.read_seconds
 
 
 def test_noise_does_not_make_long_prompts_cheap() -> None:
