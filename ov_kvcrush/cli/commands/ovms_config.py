@@ -10,8 +10,9 @@ import typer
 
 from ov_kvcrush.cli.options.cache import cache_options
 from ov_kvcrush.cli.options.model import Device, ModelDir
-from ov_kvcrush.cli.output.console import print_json, print_rows
+from ov_kvcrush.cli.output.console import print_rows
 from ov_kvcrush.cli.output.errors import Verbose
+from ov_kvcrush.cli.output.json_value import print_json
 from ov_kvcrush.config import KVCacheConfig
 
 if TYPE_CHECKING:
