@@ -1,0 +1,188 @@
+"""The replicas' life: Ray is started or joined, told what to run, and given back at the end."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+import ray
+from ray import serve
+from ray.serve.config import HTTPOptions
+
+from ov_kvcrush.errors import ModelError, OVKVCrushError
+from ov_kvcrush.serve.log_lines import log_to_stderr
+from ov_kvcrush.serve.replicas.deployment import application
+from ov_kvcrush.serve.replicas.settings import ReplicaSettings
+from ov_kvcrush.serve.server import KEEP_ALIVE_SECONDS, base_url, listen
+from ov_kvcrush.serve.settings import LOOPBACK, ServeSettings
+
+if TYPE_CHECKING:
+    from ov_kvcrush.pipeline.llm_pipeline import LLMPipeline
+
+NAME = "ov-kvcrush"
+"""Of the application in its cluster."""
+
+ADDRESS_VARIABLE = "RAY_ADDRESS"
+"""Environment variable with the cluster to join; without it one is started here."""
+
+# Ray keeps at least 75 MB for objects; requests and replies are small.
+_OBJECT_STORE_BYTES = 100 * 1024 * 1024
+# Seconds behind the drain in which replicas tell that they have ended it.
+_GRACE_SECONDS = 10.0
+
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+_OUR_ERROR = re.compile(r"^ov_kvcrush\.errors\.\w+: (.+(?:\n(?!\S+Error: |\s).+)?)", re.MULTILINE)
+
+_log = logging.getLogger(__name__)
+
+
+class _ToldToEnd(BaseException):
+    """A signal came before there was anything to drain."""
+
+
+def run(
+    settings: ServeSettings, load: Callable[[], LLMPipeline], replicas: ReplicaSettings
+) -> None:
+    """Serve by replicas until a signal comes, then let what is being answered end.
+
+    Args:
+        settings: of each replica's server; Ray's proxies listen at its host and port.
+        load: loads the model, in each replica; what it needs has to be there on each node.
+        replicas: how many.
+
+    Raises:
+        ConfigError: the address cannot be listened at.
+        OVKVCrushError: the cluster cannot be reached, or the model cannot be loaded.
+    """
+    log_to_stderr()
+    with listen(settings.host, settings.port) as listener:
+        url = base_url(settings.host, listener)
+    _log.info("loading %s; it will be at %s/v1", settings.model_names[0], url)
+    with _signals() as told, suppress(_ToldToEnd), _cluster(settings):
+        told.listen()  # Ray has taken one of them
+        serve.start(
+            http_options=HTTPOptions(
+                host=settings.host,
+                port=settings.port,
+                keep_alive_timeout_s=KEEP_ALIVE_SECONDS,
+            ),
+            logging_config={"log_level": "WARNING", "enable_access_log": False},
+        )
+        handle = _deploy(application(settings, load, replicas))
+        told.is_ready = True
+        for node in ray.nodes():
+            where = f"{node['NodeManagerAddress']}:{node['MetricsExportPort']}"
+            _log.info("metrics of the replicas there are at http://%s/metrics", where)
+        _log.info("ready")
+        told.event.wait()
+        _log.info("ending")
+        _drain(handle, settings)
+
+
+def _deploy(app: Any) -> Any:
+    """The handle of ``app``, once all its replicas answer.
+
+    Raises:
+        OVKVCrushError: they cannot be had.
+    """
+    try:
+        return serve.run(app, name=NAME, route_prefix="/")
+    except RuntimeError as error:
+        if found := _OUR_ERROR.search(str(error)):
+            message, _, hint = found[1].partition("\n")
+            raise ModelError(message, hint) from error
+        last = str(error).strip().splitlines()[-1]
+        raise OVKVCrushError(
+            f"the replicas could not be started: {last}", "Ray's log says more."
+        ) from error
+
+
+def _drain(handle: Any, settings: ServeSettings) -> None:
+    """Have every replica end as a server of its own would; Ray would wait for it, and kill it."""
+    try:
+        handle.broadcast("drain").results(
+            timeout_s=settings.drain_seconds + _GRACE_SECONDS, return_exceptions=True
+        )
+    except Exception as error:  # Ray ends them in any case
+        _log.warning("not all replicas have told that they ended: %s", error)
+
+
+class _Told:
+    """What signals have said.
+
+    Attributes:
+        event: that it is to end.
+        is_ready: whether there is something to drain.
+    """
+
+    def __init__(self) -> None:
+        self.event = threading.Event()
+        self.is_ready = False
+
+    def listen(self) -> None:
+        """Be told of signals from now on."""
+        for number in _SIGNALS:
+            signal.signal(number, self.handle)
+
+    def handle(self, number: int, _: FrameType | None) -> None:
+        """The first one ends it in order, the second one at once; Ray's processes go with it."""
+        if self.event.is_set():
+            os._exit(128 + number)
+        self.event.set()
+        if not self.is_ready:
+            raise _ToldToEnd
+
+
+@contextmanager
+def _signals() -> Iterator[_Told]:
+    told = _Told()
+    before = {number: signal.getsignal(number) for number in _SIGNALS}
+    told.listen()
+    try:
+        yield told
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _cluster(settings: ServeSettings) -> Iterator[None]:
+    """The cluster to run in, until the end of the block.
+
+    Raises:
+        OVKVCrushError: it cannot be reached.
+    """
+    # Ray tells its makers about each cluster unless it is asked not to.
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    address = os.environ.get(ADDRESS_VARIABLE)
+    here: dict[str, Any] = {
+        "address": "local",
+        "include_dashboard": False,
+        "object_store_memory": _OBJECT_STORE_BYTES,
+    }
+    if settings.host in LOOPBACK:
+        here["_node_ip_address"] = "127.0.0.1"
+    try:
+        try:
+            ray.init(**({"address": address} if address else here), logging_level=logging.WARNING)
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            last = str(error).strip().splitlines()[-1]
+            raise OVKVCrushError(
+                f"there is no Ray cluster to run in: {last}",
+                f"Look at {ADDRESS_VARIABLE}, or leave it out to start one here.",
+            ) from error
+        yield
+    finally:
+        with suppress(Exception):
+            if address:
+                serve.delete(NAME)
+            elif ray.is_initialized():
+                serve.shutdown()
+        ray.shutdown()
