@@ -170,5 +170,10 @@ def listen(host: str, port: int) -> socket.socket:
 
 def base_url(host: str, listener: socket.socket) -> str:
     """Where clients on this machine find it."""
+    return url_of(host, listener.getsockname()[1])
+
+
+def url_of(host: str, port: int) -> str:
+    """Where clients find what listens at ``host`` and ``port``."""
     name = f"[{host}]" if ":" in host else host
-    return f"http://{name}:{listener.getsockname()[1]}"
+    return f"http://{name}:{port}"

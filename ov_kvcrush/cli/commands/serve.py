@@ -32,15 +32,13 @@ from ov_kvcrush.errors import ConfigError, OVKVCrushError
 from ov_kvcrush.model_folder import require_graph
 from ov_kvcrush.precisions import AUTO
 from ov_kvcrush.serve.chat_folder import make_chat_folder
-from ov_kvcrush.serve.settings import ServeSettings
+from ov_kvcrush.serve.settings import DEFAULT_CHUNK, ServeSettings
+from ov_kvcrush.serve.threads import THREADS, with_threads
 
 if TYPE_CHECKING:
     from ov_kvcrush.pipeline.llm_pipeline import LLMPipeline
 
 app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
-
-_THREADS = "INFERENCE_NUM_THREADS"
-_PINNING = "ENABLE_CPU_PINNING"
 
 _SERVERS = ("fastapi", "uvicorn", "prometheus_client")
 # Ray alone is not enough: what Serve needs more is an extra of its own.
@@ -62,7 +60,7 @@ def serve(
             "a request that nobody waits for any more has ended.",
             min=1,
         ),
-    ] = 512,
+    ] = DEFAULT_CHUNK,
     threads: Annotated[
         int | None,
         typer.Option(
@@ -106,7 +104,17 @@ def serve(
     if settings.session_dir is not None:
         make_chat_folder(settings.session_dir, engine)
     many = None if replicas is None else replica_settings(replicas, threads, settings.port)
-    plugin = _with_threads(parse_properties(properties or []), many.threads if many else threads)
+    plugin = parse_properties(properties or [])
+    if threads is not None and THREADS in plugin:
+        raise ConfigError(
+            f"--threads and --property {THREADS} say the same thing twice", "Give one of them."
+        )
+    if many is not None and THREADS in plugin:
+        raise ConfigError(
+            f"--property {THREADS} says nothing to Ray, which shares processors out",
+            "Give --threads, which says it to both.",
+        )
+    plugin = with_threads(plugin, many.threads if many else threads)
     run = _server()
     if many is not None:
         run = partial(_replicas(), replicas=many)
@@ -133,22 +141,6 @@ def serve(
         )
 
     run(settings, load)
-
-
-def _with_threads(plugin: dict[str, str], threads: int | None) -> dict[str, str]:
-    """``plugin`` with as many threads.
-
-    Raises:
-        ConfigError: it has a number of its own.
-    """
-    if threads is None:
-        return plugin
-    if _THREADS in plugin:
-        raise ConfigError(
-            f"--threads and --property {_THREADS} say the same thing twice", "Give one of them."
-        )
-    # Else every server that is given few threads pins them to the same processors.
-    return {_PINNING: "NO", **plugin, _THREADS: str(threads)}
 
 
 def _settings(folder: Path, given: dict[str, Any]) -> ServeSettings:

@@ -99,10 +99,8 @@ def replica_settings(counts: ReplicaCounts, threads: int | None, port: int) -> R
 
 
 def _declare(flag: str, kind: type, about: str) -> Any:
-    metavar = None if kind is bool else "NUMBER"
-    option = typer.Option(
-        flag, help=about, metavar=metavar, rich_help_panel=_PANEL, show_default=False
-    )
+    number: dict[str, Any] = {} if kind is bool else {"metavar": "NUMBER", "min": 1}
+    option = typer.Option(flag, help=about, rich_help_panel=_PANEL, show_default=False, **number)
     return optional(kind, option)
 
 

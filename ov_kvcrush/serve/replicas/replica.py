@@ -7,6 +7,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
+from starlette.datastructures import MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ov_kvcrush.serve.app import create_app, drain
 from ov_kvcrush.serve.condition import FAILED, condition
@@ -30,6 +32,7 @@ class Replica:
     def __init__(self, settings: ServeSettings, load: Callable[[], LLMPipeline]) -> None:
         log_to_stderr()
         self._app = create_app(settings, load)
+        self._app.add_middleware(WithoutRequestId)
         self._service: Service = self._app.state.service
         self._telling: asyncio.Task[None] | None = None
 
@@ -55,3 +58,24 @@ class Replica:
     async def drain(self) -> None:
         """Take no more requests, let those there are end, keep chats."""
         await drain(self._service)
+
+
+class WithoutRequestId:
+    """Leaves ``X-Request-Id`` to Ray's proxy, which puts one into requests and replies itself.
+
+    Args:
+        app: answers.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+
+        async def reply(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                del MutableHeaders(scope=message)["x-request-id"]
+            await send(message)
+
+        await self._app(scope, receive, reply)

@@ -20,8 +20,8 @@ from ov_kvcrush.errors import ModelError, OVKVCrushError
 from ov_kvcrush.serve.log_lines import log_to_stderr
 from ov_kvcrush.serve.replicas.deployment import application
 from ov_kvcrush.serve.replicas.settings import ReplicaSettings
-from ov_kvcrush.serve.server import KEEP_ALIVE_SECONDS, base_url, listen
-from ov_kvcrush.serve.settings import LOOPBACK, ServeSettings
+from ov_kvcrush.serve.server import KEEP_ALIVE_SECONDS, listen, url_of
+from ov_kvcrush.serve.settings import ServeSettings
 
 if TYPE_CHECKING:
     from ov_kvcrush.pipeline.llm_pipeline import LLMPipeline
@@ -62,10 +62,13 @@ def run(
         OVKVCrushError: the cluster cannot be reached, or the model cannot be loaded.
     """
     log_to_stderr()
-    with listen(settings.host, settings.port) as listener:
-        url = base_url(settings.host, listener)
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)
+    address = os.environ.get(ADDRESS_VARIABLE, "")
+    if not address:  # elsewhere Ray may listen there already
+        listen(settings.host, settings.port).close()
+    url = url_of(settings.host, settings.port)
     _log.info("loading %s; it will be at %s/v1", settings.model_names[0], url)
-    with _signals() as told, suppress(_ToldToEnd), _cluster(settings):
+    with _signals() as told, suppress(_ToldToEnd), _cluster(address):
         told.listen()  # Ray has taken one of them
         serve.start(
             http_options=HTTPOptions(
@@ -82,7 +85,7 @@ def run(
             _log.info("metrics of the replicas there are at http://%s/metrics", where)
         _log.info("ready")
         told.event.wait()
-        _log.info("ending")
+        _log.info("ending: what is being answered has %g seconds", settings.drain_seconds)
         _drain(handle, settings)
 
 
@@ -153,22 +156,22 @@ def _signals() -> Iterator[_Told]:
 
 
 @contextmanager
-def _cluster(settings: ServeSettings) -> Iterator[None]:
+def _cluster(address: str) -> Iterator[None]:
     """The cluster to run in, until the end of the block.
+
+    Args:
+        address: of one to join; one is started where it is empty.
 
     Raises:
         OVKVCrushError: it cannot be reached.
     """
     # Ray tells its makers about each cluster unless it is asked not to.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    address = os.environ.get(ADDRESS_VARIABLE)
     here: dict[str, Any] = {
         "address": "local",
         "include_dashboard": False,
         "object_store_memory": _OBJECT_STORE_BYTES,
     }
-    if settings.host in LOOPBACK:
-        here["_node_ip_address"] = "127.0.0.1"
     try:
         try:
             ray.init(**({"address": address} if address else here), logging_level=logging.WARNING)
@@ -178,6 +181,8 @@ def _cluster(settings: ServeSettings) -> Iterator[None]:
                 f"there is no Ray cluster to run in: {last}",
                 f"Look at {ADDRESS_VARIABLE}, or leave it out to start one here.",
             ) from error
+        except SystemExit:  # Ray's own answer to a signal
+            raise _ToldToEnd from None
         yield
     finally:
         with suppress(Exception):
