@@ -36,12 +36,19 @@ class Replicas:
     client: httpx2.Client
 
     def ask(
-        self, messages: list[dict[str, str]], session: str = "", **fields: Any
+        self,
+        messages: list[dict[str, str]],
+        session: str,
+        timeout: float = _PATIENCE,
+        **fields: Any,
     ) -> httpx2.Response:
         """The reply to a conversation; greedy, of 16 tokens, unless ``fields`` say otherwise."""
-        headers = {"x-session-id": session} if session else {}
-        body = _body(messages, **fields)
-        return self.client.post("/v1/chat/completions", json=body, headers=headers)
+        return self.client.post(
+            "/v1/chat/completions",
+            json=_body(messages, **fields),
+            headers={"x-session-id": session},
+            timeout=timeout,
+        )
 
     @contextmanager
     def stream(self, text: str, session: str, **fields: Any) -> Iterator[Iterator[str]]:
@@ -61,7 +68,7 @@ class Replicas:
     def metrics(self, name: str) -> dict[str, float]:
         """The metric ``name`` of each replica."""
         line = next(line for line in self.server.said if "metrics of the replicas" in line)
-        found = {}
+        found: dict[str, float] = {}
         for sample in _SAMPLE.finditer(httpx2.get(line.split(" at ")[1].strip()).text):
             if sample[1] == name and (replica := _REPLICA.search(sample[2])):
                 found[replica[1]] = found.get(replica[1], 0.0) + float(sample[3])

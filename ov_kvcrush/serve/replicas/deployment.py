@@ -24,10 +24,12 @@ _HEALTH_SECONDS, _HEALTH_TIMEOUT = 5.0, 60.0
 _MORE_AFTER, _FEWER_AFTER = 10.0, 600.0
 # Between two looks of an ending replica at whether its requests have ended.
 _LOOK_EVERY = 0.5
+# In each proxy. All that come at the same time are queued there for a moment.
+_MOST_QUEUED = 1000
 # Seconds behind the drain until a replica that has not ended is killed.
 _GRACE_SECONDS = 10.0
 # A model that cannot be loaded is not tried twenty times, as Ray does.
-_MOST_TRIES = 2
+_MOST_TRIES = 1
 
 
 def application(
@@ -47,7 +49,7 @@ def application(
     deployment = serve.deployment(
         name="server",
         max_ongoing_requests=2 * limit,
-        max_queued_requests=limit,
+        max_queued_requests=_MOST_QUEUED,
         backpressure_config=BackpressureConfig(status_code=429, retry_after_s=RETRY_SECONDS),
         ray_actor_options={"num_cpus": replicas.threads},
         health_check_period_s=_HEALTH_SECONDS,

@@ -10,6 +10,7 @@ from fastapi import FastAPI
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from ov_kvcrush.errors import OVKVCrushError
 from ov_kvcrush.serve.app import create_app, drain
 from ov_kvcrush.serve.condition import FAILED, condition
 from ov_kvcrush.serve.log_lines import log_to_stderr
@@ -51,7 +52,11 @@ class Replica:
         loading = self._service.loading
         if loading is not None and not self._service.draining:
             # The first time: until then no request is to come.
-            await asyncio.shield(loading)
+            try:
+                await asyncio.shield(loading)
+            except OVKVCrushError as error:
+                # What Ray shows of it is for whoever started the server.
+                raise error.with_traceback(None) from None
         if condition(self._service) == FAILED:
             raise RuntimeError("the engine has failed; its log says why")
 

@@ -16,7 +16,7 @@ import ray
 from ray import serve
 from ray.serve.config import HTTPOptions
 
-from ov_kvcrush.errors import ModelError, OVKVCrushError
+from ov_kvcrush.errors import ModelError, OVKVCrushError, last_line
 from ov_kvcrush.serve.log_lines import log_to_stderr
 from ov_kvcrush.serve.replicas.deployment import application
 from ov_kvcrush.serve.replicas.settings import ReplicaSettings
@@ -98,13 +98,20 @@ def _deploy(app: Any) -> Any:
     try:
         return serve.run(app, name=NAME, route_prefix="/")
     except RuntimeError as error:
-        if found := _OUR_ERROR.search(str(error)):
+        reason = _reason()
+        if found := _OUR_ERROR.search(reason):
             message, _, hint = found[1].partition("\n")
             raise ModelError(message, hint) from error
-        last = str(error).strip().splitlines()[-1]
         raise OVKVCrushError(
-            f"the replicas could not be started: {last}", "Ray's log says more."
+            f"the replicas could not be started: {last_line(error)}",
+            "Ray's log says more: /tmp/ray/session_latest/logs/serve.",
         ) from error
+
+
+def _reason() -> str:
+    """What Ray has been told of the replicas that could not be started: text with a traceback."""
+    told = serve.status().applications[NAME].deployments
+    return "\n".join(deployment.message for deployment in told.values())
 
 
 def _drain(handle: Any, settings: ServeSettings) -> None:
@@ -176,9 +183,8 @@ def _cluster(address: str) -> Iterator[None]:
         try:
             ray.init(**({"address": address} if address else here), logging_level=logging.WARNING)
         except (ConnectionError, RuntimeError, ValueError) as error:
-            last = str(error).strip().splitlines()[-1]
             raise OVKVCrushError(
-                f"there is no Ray cluster to run in: {last}",
+                f"a Ray cluster to run in cannot be had: {last_line(error)}",
                 f"Look at {ADDRESS_VARIABLE}, or leave it out to start one here.",
             ) from error
         except SystemExit:  # Ray's own answer to a signal
