@@ -22,6 +22,8 @@ _ROUTER = "ov_kvcrush.serve.replicas.router.SessionRouter"
 _HEALTH_SECONDS, _HEALTH_TIMEOUT = 5.0, 60.0
 # Until there are more replicas, and fewer: those that go take caches with them.
 _MORE_AFTER, _FEWER_AFTER = 10.0, 600.0
+# What counts is the mean of so long; Ray takes a look every ten.
+_LOOK_BACK = 15.0
 # Between two looks of an ending replica at whether its requests have ended.
 _LOOK_EVERY = 0.5
 # In each proxy. All that come at the same time are queued there for a moment.
@@ -75,7 +77,7 @@ def _how_many(settings: ServeSettings, replicas: ReplicaSettings) -> dict[str, A
         max_replicas=replicas.max_replicas,
         # More than run at once wait.
         target_ongoing_requests=settings.max_running,
-        look_back_period_s=_MORE_AFTER,
+        look_back_period_s=_LOOK_BACK,
         upscale_delay_s=_MORE_AFTER,
         downscale_delay_s=_FEWER_AFTER,
     )

@@ -8,10 +8,14 @@ import re
 import signal
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeout
 from contextlib import contextmanager, suppress
+from functools import partial
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
+import psutil
 import ray
 from ray import serve
 from ray.serve.config import HTTPOptions
@@ -37,14 +41,13 @@ _OBJECT_STORE_BYTES = 100 * 1024 * 1024
 # Seconds behind the drain in which replicas tell that they have ended it.
 _GRACE_SECONDS = 10.0
 
+# Between two looks at whether a signal has come before all was ready.
+_LOOK_EVERY = 0.2
+
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _OUR_ERROR = re.compile(r"^ov_kvcrush\.errors\.\w+: (.+(?:\n(?!\S+Error: |\s).+)?)", re.MULTILINE)
 
 _log = logging.getLogger(__name__)
-
-
-class _ToldToEnd(BaseException):
-    """A signal came before there was anything to drain."""
 
 
 def run(
@@ -68,8 +71,10 @@ def run(
         listen(settings.host, settings.port).close()
     url = url_of(settings.host, settings.port)
     _log.info("loading %s; it will be at %s/v1", settings.model_names[0], url)
-    with _signals() as told, suppress(_ToldToEnd), _cluster(address):
+    with _signals() as told, _cluster(address, told.event):
         told.listen()  # Ray has taken one of them
+        if told.event.is_set():
+            return
         serve.start(
             http_options=HTTPOptions(
                 host=settings.host,
@@ -78,8 +83,9 @@ def run(
             ),
             logging_config={"log_level": "WARNING", "enable_access_log": False},
         )
-        handle = _deploy(application(settings, load, replicas))
-        told.is_ready = True
+        handle = _unless(told.event, partial(_deploy, application(settings, load, replicas)))
+        if handle is None:
+            return
         for node in ray.nodes():
             where = f"{node['NodeManagerAddress']}:{node['MetricsExportPort']}"
             _log.info("metrics of the replicas there are at http://%s/metrics", where)
@@ -87,6 +93,26 @@ def run(
         told.event.wait()
         _log.info("ending: what is being answered has %g seconds", settings.drain_seconds)
         _drain(handle, settings)
+
+
+def _unless(event: threading.Event, work: Callable[[], Any]) -> Any:
+    """What ``work`` returns, or raises; None where ``event`` comes first, and nobody waits for it.
+
+    A signal's handler may not raise while Ray's own code runs: that would tell something else then.
+    """
+    outcome = Future[Any]()
+
+    def run() -> None:
+        try:
+            outcome.set_result(work())
+        except BaseException as error:
+            outcome.set_exception(error)
+
+    threading.Thread(target=run, name="ov-kvcrush deploying", daemon=True).start()
+    while not event.is_set():
+        with suppress(FutureTimeout):
+            return outcome.result(_LOOK_EVERY)
+    return None
 
 
 def _deploy(app: Any) -> Any:
@@ -129,25 +155,27 @@ class _Told:
 
     Attributes:
         event: that it is to end.
-        is_ready: whether there is something to drain.
     """
 
     def __init__(self) -> None:
         self.event = threading.Event()
-        self.is_ready = False
 
     def listen(self) -> None:
         """Be told of signals from now on."""
         for number in _SIGNALS:
-            signal.signal(number, self.handle)
+            # The terminal's end does not end what was started to outlive it.
+            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+                signal.signal(number, self.handle)
 
     def handle(self, number: int, _: FrameType | None) -> None:
-        """The first one ends it in order, the second one at once; Ray's processes go with it."""
+        """The first one ends it in order, the second one at once."""
         if self.event.is_set():
+            # Some of Ray's processes would stay.
+            for process in psutil.Process().children(recursive=True):
+                with suppress(psutil.Error):
+                    process.kill()
             os._exit(128 + number)
         self.event.set()
-        if not self.is_ready:
-            raise _ToldToEnd
 
 
 @contextmanager
@@ -163,11 +191,12 @@ def _signals() -> Iterator[_Told]:
 
 
 @contextmanager
-def _cluster(address: str) -> Iterator[None]:
+def _cluster(address: str, told: threading.Event) -> Iterator[None]:
     """The cluster to run in, until the end of the block.
 
     Args:
         address: of one to join; one is started where it is empty.
+        told: set where a signal has come meanwhile; then it may not be there.
 
     Raises:
         OVKVCrushError: it cannot be reached.
@@ -187,8 +216,8 @@ def _cluster(address: str) -> Iterator[None]:
                 f"a Ray cluster to run in cannot be had: {last_line(error)}",
                 f"Look at {ADDRESS_VARIABLE}, or leave it out to start one here.",
             ) from error
-        except SystemExit:  # Ray's own answer to a signal
-            raise _ToldToEnd from None
+        except SystemExit:  # so Ray takes a signal
+            told.set()
         yield
     finally:
         with suppress(Exception):

@@ -125,16 +125,17 @@ def test_when_a_replica_is_killed_sessions_go_on_from_the_folder(
     wait_until(lambda: len(list(folder.glob("chat-*.safetensors"))) >= len(SESSIONS))
     time.sleep(1)  # the last of them may just be written anew
     killed, other = running.processes()
-    with ThreadPoolExecutor() as threads:
+    with ThreadPoolExecutor(8) as threads:
         client = openai.OpenAI(base_url=f"{running.server.url}/v1", api_key="unused")
-        streams = [threads.submit(end_of_stream, running, f"stream {n}") for n in range(3)]
-        whole = [threads.submit(whole_answer, client, f"whole {n}") for n in range(3)]
+        # Four at each replica, whosever sessions they are: more is spilled.
+        streams = [threads.submit(end_of_stream, running, f"stream {n}") for n in range(6)]
+        whole = [threads.submit(whole_answer, client, f"whole {n}") for n in range(2)]
         time.sleep(0.7)
         os.kill(killed.pid, signal.SIGKILL)
         # Whole answers that were lost are asked for again by the client itself.
-        assert [answer.result() for answer in whole] == ["length"] * 3
+        assert [answer.result() for answer in whole] == ["length"] * 2
         ends = [stream.result() for stream in streams]
-    assert set(ends) <= {"data: [DONE]", "RemoteProtocolError"}
+    assert set(ends) == {"data: [DONE]", "RemoteProtocolError"}
     for session, chat in chats.items():
         chat.append({"role": "user", "content": "And room 9?"})
         assert go_on(running, chat, session) > 0.9
@@ -144,7 +145,7 @@ def test_when_a_replica_is_killed_sessions_go_on_from_the_folder(
 def end_of_stream(running: Replicas, session: str) -> str:
     last = ""
     try:
-        with running.stream("Count.", session, max_tokens=400) as lines:
+        with running.stream("Count.", session, max_tokens=500) as lines:
             for line in lines:
                 last = line
     except httpx2.RemoteProtocolError as error:
@@ -156,7 +157,7 @@ def whole_answer(client: openai.OpenAI, session: str) -> str:
     reply = client.chat.completions.create(
         model="needle",
         messages=[{"role": "user", "content": "Count."}],
-        max_tokens=400,
+        max_tokens=500,
         temperature=0,
         extra_headers={"x-session-id": session},
         extra_body={"ignore_eos": True},
