@@ -30,7 +30,6 @@ import httpx2
 import psutil
 
 from harness.light_client import post
-from ov_kvcrush.machine import LoadMeter
 
 _PATIENCE = 180.0
 
@@ -71,14 +70,12 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=60)
     parser.add_argument("--tokens", type=int, default=300)
     options = parser.parse_args()
-    meter = LoadMeter()
     alone, ray = Costs(), Costs()
     for _ in range(options.rounds):
         measure(options, alone)
         measure(options, ray, "--ray", "--replicas", "1")
     print(alone.line("alone"))
     print(ray.line("ray"))
-    print(f"other processes took {meter.others_percent():.0f} % of the processors")
 
 
 def measure(options: argparse.Namespace, costs: Costs, *flags: str) -> None:

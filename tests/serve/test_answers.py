@@ -84,7 +84,8 @@ def test_a_reply_that_is_cancelled_by_who_runs_the_application_ends_as_one_that_
         inbox = asyncio.Queue[Any]()
         inbox.put_nowait({"type": "http.request", "body": json.dumps(body).encode()})
         headers = [(b"host", b"localhost"), (b"content-type", b"application/json")]
-        scope = {"type": "http", "method": "POST", "path": "/v1/chat/completions"}
+        scope: dict[str, Any] = {"type": "http", "method": "POST"}
+        scope["path"] = "/v1/chat/completions"
         scope |= {"headers": headers, "query_string": b"", "http_version": "1.1"}
 
         async def send(_: Any) -> None:

@@ -38,6 +38,12 @@ ADDRESS_VARIABLE = "RAY_ADDRESS"
 
 # Ray keeps at least 75 MB for objects; requests and replies are small.
 _OBJECT_STORE_BYTES = 100 * 1024 * 1024
+# Ray's processes have two loops where one is enough for what never blocks it, as our application
+# does not; each change of thread is paid for by every request and every token.
+_ONE_LOOP = {
+    "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
+    "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "0",
+}
 # Seconds behind the drain in which replicas tell that they have ended it.
 _GRACE_SECONDS = 10.0
 
@@ -203,6 +209,8 @@ def _cluster(address: str, told: threading.Event) -> Iterator[None]:
     """
     # Ray tells its makers about each cluster unless it is asked not to.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    for name, value in _ONE_LOOP.items():
+        os.environ.setdefault(name, value)
     here: dict[str, Any] = {
         "address": "local",
         "include_dashboard": False,
