@@ -219,10 +219,13 @@ def _cluster(address: str, told: threading.Event) -> Iterator[None]:
     try:
         try:
             ray.init(**({"address": address} if address else here), logging_level=logging.WARNING)
-        except (ConnectionError, RuntimeError, ValueError) as error:
+        except (OSError, RuntimeError, ValueError) as error:
             raise OVKVCrushError(
                 f"a Ray cluster to run in cannot be had: {last_line(error)}",
-                f"Look at {ADDRESS_VARIABLE}, or leave it out to start one here.",
+                f"Look at {ADDRESS_VARIABLE}, and give RAY_AUTH_MODE=token where the cluster asks for "
+                "a token; without the address one is started here."
+                if address
+                else "Ray's log says more: /tmp/ray/session_latest/logs.",
             ) from error
         except SystemExit:  # so Ray takes a signal
             told.set()
