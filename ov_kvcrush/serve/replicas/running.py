@@ -222,8 +222,8 @@ def _cluster(address: str, told: threading.Event) -> Iterator[None]:
         except (OSError, RuntimeError, ValueError) as error:
             raise OVKVCrushError(
                 f"a Ray cluster to run in cannot be had: {last_line(error)}",
-                f"Look at {ADDRESS_VARIABLE}, and give RAY_AUTH_MODE=token where the cluster asks for "
-                "a token; without the address one is started here."
+                f"Look at {ADDRESS_VARIABLE}, and give RAY_AUTH_MODE=token where the cluster asks "
+                "for a token; without the address one is started here."
                 if address
                 else "Ray's log says more: /tmp/ray/session_latest/logs.",
             ) from error
