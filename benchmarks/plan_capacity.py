@@ -4,7 +4,7 @@ ov-kvcrush bench MODEL_DIR --engine paged --prompt-tokens 1024 --prompt-tokens 4
     --max-cache-size 0 --max-cache-size 1024 --concurrency 1 --concurrency 4 --output bench.json
 python benchmarks/plan_capacity.py bench.json --machine xeon=64:280:512
 
-What is computed, and where it breaks: docs/scale-out.md. The tables are Markdown.
+What is computed, and where it breaks: docs/planning.md. The tables are Markdown.
 """
 
 from __future__ import annotations

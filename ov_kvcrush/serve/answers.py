@@ -112,17 +112,20 @@ class AnswerResponse(Response):
         ):
             work = asyncio.create_task(self._answer(scope, receive, send, events, place))
             gone = asyncio.create_task(until_gone(receive))
+            is_done = has_left = False
             try:
                 await asyncio.wait(
                     (work, gone), timeout=seconds or None, return_when=asyncio.FIRST_COMPLETED
                 )
-                is_done, is_gone = work.done(), gone.done()
+                is_done, has_left = work.done(), gone.done() and not work.done()
+            except asyncio.CancelledError:  # whoever runs the application has seen the client leave
+                is_done, has_left = work.done(), not work.done()
+                raise
             finally:
-                work.cancel()
-                gone.cancel()
-                await asyncio.wait((work, gone))
-            if is_gone and not is_done:
-                record.end = "cancelled"
+                if has_left:
+                    record.end = "cancelled"
+                await _cancelled(work, gone)
+            if has_left:
                 return
             error = self._error_of(work) if is_done else request_timeout(seconds)
             if error is None:
@@ -243,6 +246,18 @@ class AnswerResponse(Response):
         if told.status >= 500 and not isinstance(error, ApiError):
             _log.error("request %s failed", self._record.id, exc_info=error)
         return told
+
+
+async def _cancelled(*tasks: asyncio.Task[None]) -> None:
+    """Cancel ``tasks``, and wait until they have ended, also where the waiting is cancelled too."""
+    for task in tasks:
+        task.cancel()
+    waiting = asyncio.ensure_future(asyncio.wait(tasks))
+    try:
+        await asyncio.shield(waiting)
+    except asyncio.CancelledError:
+        await waiting
+        raise
 
 
 async def until_gone(receive: Receive) -> None:

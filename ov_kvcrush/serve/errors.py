@@ -24,7 +24,8 @@ from ov_kvcrush.errors import (
 )
 from ov_kvcrush.serve.fields import UNSUPPORTED
 
-_RETRY_SECONDS = 5
+RETRY_SECONDS = 5
+"""That a client is asked to wait before it tries again."""
 
 INVALID, BUSY, SERVER = "invalid_request_error", "rate_limit_error", "server_error"
 
@@ -143,10 +144,10 @@ def server_busy() -> ApiError:
     """As many requests as are taken at a time are there already."""
     return ApiError(
         429,
-        f"the server has as many requests as it takes; try again in {_RETRY_SECONDS} seconds",
+        f"the server has as many requests as it takes; try again in {RETRY_SECONDS} seconds",
         BUSY,
         code="server_busy",
-        headers={"Retry-After": str(_RETRY_SECONDS)},
+        headers={"Retry-After": str(RETRY_SECONDS)},
         rejected="busy",
     )
 
@@ -169,7 +170,7 @@ def loading() -> ApiError:
         "the model is being loaded",
         SERVER,
         code="loading",
-        headers={"Retry-After": str(_RETRY_SECONDS)},
+        headers={"Retry-After": str(RETRY_SECONDS)},
     )
 
 

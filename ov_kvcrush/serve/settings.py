@@ -10,6 +10,9 @@ from ov_kvcrush.errors import ConfigError
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
+DEFAULT_CHUNK = 512
+"""Tokens of a step, of a server's pipeline."""
+
 _LEAST = {
     **dict.fromkeys(("max_body_bytes", "max_messages", "max_choices", "max_answer_tokens"), 1),
     **dict.fromkeys(("max_running", "max_sessions", "max_tool_bytes"), 1),
