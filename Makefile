@@ -9,7 +9,7 @@ REAL := build/real
 GGUF := $(REAL)/SmolLM2-135M-Instruct.Q4_1.gguf
 REAL_MODEL = $(REAL)/$(basename $(notdir $(GGUF)))
 
-.PHONY: install demo real test test-real lint types unit format clean
+.PHONY: install demo real test test-ray test-real lint types unit format clean
 .DELETE_ON_ERROR:
 
 install: build/installed
@@ -44,6 +44,11 @@ $(REAL)/SmolLM2-135M-Instruct.Q4_1.gguf: | build/installed
 	rm -rf $(REAL)/package
 
 test: lint types unit
+
+# Ray is large, and nothing else needs it: it is installed here alone.
+test-ray: build/installed
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[ray]'
+	$(BIN)/pytest -m ray tests/serve/on_ray
 
 test-real: $(REAL_MODEL)/ov_kvcrush.json
 	REAL_GGUF=$(GGUF) REAL_MODEL=$(REAL_MODEL) $(BIN)/pytest -m real tests/real

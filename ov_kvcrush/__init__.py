@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     from ov_kvcrush.pipeline.perf_metrics import PerfMetrics, RawPerfMetrics
     from ov_kvcrush.pipeline.results import DecodedResults, EncodedResults
     from ov_kvcrush.plan import KVPlan
+    from ov_kvcrush.runtime.grammar.grammar import Grammar
     from ov_kvcrush.runtime.sequences.session import Session
 
 __version__ = "0.1.0"
@@ -76,6 +77,7 @@ __all__ = [
     "EncodedResults",
     "GenerationConfig",
     "GenerationFinishReason",
+    "Grammar",
     "IncrementalParser",
     "KVCacheConfig",
     "KVCrushAnchorPointMode",
@@ -118,6 +120,7 @@ _HOMES = {
     "DecodedResults": "pipeline.results",
     "Delta": "pipeline.deltas",
     "EncodedResults": "pipeline.results",
+    "Grammar": "runtime.grammar.grammar",
     "KVCacheConfig": "config",
     "KVPlan": "plan",
     "LLMPipeline": "pipeline.llm_pipeline",

@@ -58,9 +58,9 @@ class KVCacheConfig:
             the layers' budgets are the plan's and it tells shares by head; ``"off"``, never: the
             heads of a layer share one cache.
         prefill_budget: tokens kept when a prompt is cut while it is being read, after as many
-            tokens as ``max_cache_size`` (at least 512, at most ``max_num_batched_tokens``): the
-            cache never holds more than both together. 0 cuts when the prompt has been read and not
-            before; None is 1.5 times ``max_cache_size``.
+            tokens as ``max_cache_size`` (at least 512, at most ``max_num_batched_tokens``, rounded
+            up to 128), the first time once it holds both together: it never holds more. 0 cuts when
+            the prompt has been read and not before; None is 1.5 times ``max_cache_size``.
         start_size: the first tokens (attention sinks), never evicted.
         recent_size: the last tokens, never evicted.
         granularity: ``"token"``, or ``"page"`` to keep or evict whole pages.

@@ -69,6 +69,14 @@ class UnsupportedError(OVKVCrushError, NotImplementedError):
     """A feature of the wider ecosystem that this engine does not offer."""
 
 
+class GrammarError(ConfigError):
+    """A grammar that cannot bind answers: damaged, too large, or with what is not served."""
+
+
+class GrammarFailedError(OVKVCrushError):
+    """A grammar that has come to its own limits in the middle of an answer, which ends there."""
+
+
 class EngineClosedError(OVKVCrushError):
     """A request that was running when its engine was closed, or came after."""
 

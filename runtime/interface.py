@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from openvino_genai import GenerationConfig, Tokenizer
 
     from ov_kvcrush.config import KVCacheConfig
+    from ov_kvcrush.runtime.grammar.grammar_builder import BuiltGrammar
     from ov_kvcrush.runtime.plugin.spare_thread import SpareThread
     from ov_kvcrush.runtime.session_files.held_session import HeldSession
     from ov_kvcrush.runtime.session_files.stored_session import StoredSession
@@ -148,6 +149,7 @@ class Engine(ABC):
         session: Session | None = None,
         prefix: Session | None = None,
         owner: str = "",
+        grammar: BuiltGrammar | None = None,
     ) -> Request:
         """Queue a prompt; its generations fill while ``step`` is called.
 
@@ -158,12 +160,28 @@ class Engine(ABC):
             prefix: parked cache of the prompt's beginning, where ``session`` has none.
             owner: whose it is, where ``session`` does not say it: what is kept of its prompt is
                 found by requests of the same owner only.
+            grammar: what :meth:`build_grammar` makes of ``config``; without it that is done here.
 
         Raises:
             PromptError: the prompt is empty, has ids that are not the model's, can never fit, or
                 does not begin with ``prefix``.
             ContextError: it leaves no room for an answer in the model's context.
             UnsupportedError: ``config`` asks for what this engine does not offer.
+        """
+
+    @abstractmethod
+    def has_grammar(self, config: GenerationConfig) -> bool:
+        """Whether :meth:`build_grammar` has at once what it returns."""
+
+    @abstractmethod
+    def build_grammar(self, config: GenerationConfig) -> BuiltGrammar | None:
+        """What answers with ``config`` are bound to; None for nothing, or nothing to be built.
+
+        From any thread, and while the engine goes on: a large grammar takes seconds.
+
+        Raises:
+            GrammarError: it is not one, is too large, or has what is not served.
+            UnsupportedError: this engine does not serve such structures.
         """
 
     @abstractmethod

@@ -15,6 +15,7 @@ import typer
 from typer.core import TyperGroup
 from typer.main import get_command
 
+from ov_kvcrush.cli.early_reading import begin_reading_of
 from ov_kvcrush.cli.output.errors import (
     is_verbose,
     notes_on_stderr,
@@ -30,14 +31,15 @@ from ov_kvcrush.cli.process import (
 from ov_kvcrush.errors import ConfigError, OVKVCrushError, did_you_mean
 
 # Subcommand -> the first sentence of its help, in the order of --help. The module of its name in
-# `commands` has it, as a typer app named `app`. All of them together take longer to import than
-# Python to start, so --help imports none, and none imports what only its run needs.
+# `commands` (with _ for -) has it, as a typer app named `app`. All of them together take longer to
+# import than Python to start, so --help imports none, and none imports what only its run needs.
 COMMANDS = {
     "export": "Export a Hugging Face model or a GGUF file: OpenVINO model, tokenizer and KV plan.",
     "calibrate": "Measure an OpenVINO model for its KV cache: which heads look back, and a gate.",
     "chat": "Chat with an exported model; the conversation keeps its compressed KV cache.",
     "crush": "Read a document once, crush its KV cache to a budget, and keep that in a file.",
     "serve": "Serve a model to OpenAI's clients, many requests at once, with one bounded KV cache.",
+    "ovms-config": "Write what OpenVINO Model Server needs to serve a model with a bounded cache.",
     "eval": "Compare policies, budgets and precisions of the KV cache with the full one.",
     "inspect": "Show what a model, a KV plan or a session file is. Nothing is compiled or loaded.",
     "bench": "Measure a model's speed and memory, taking turns with openvino_genai.",
@@ -62,7 +64,8 @@ class _Commands(TyperGroup):
         name = args[0]
         if name not in COMMANDS:
             raise ConfigError(f"no such command: {name}", did_you_mean(name, COMMANDS))
-        module = import_module(f"{__name__}.commands.{name}")
+        begin_reading_of(name, args[1:])
+        module = import_module(f"{__name__}.commands.{name.replace('-', '_')}")
         return name, get_command(module.app), args[1:]
 
 

@@ -27,6 +27,7 @@ from ov_kvcrush.pipeline.messages import texts_in
 from ov_kvcrush.pipeline.prompt_encoder import require_text
 from ov_kvcrush.pipeline.prompts import Prompt, require_token_ids
 from ov_kvcrush.pipeline.saving import Saving, SessionSummary, hold
+from ov_kvcrush.pipeline.special_tokens import SpecialTokens
 from ov_kvcrush.runtime.engine_metrics import EngineMetrics
 from ov_kvcrush.runtime.generation.request import Request
 from ov_kvcrush.runtime.interface import Engine, EngineDescription
@@ -85,7 +86,7 @@ class AsyncLLMPipeline:
 
         A text goes through the chat template as in :meth:`LLMPipeline.generate`. A history's cache
         is kept, and found again when a longer history begins with it. Long texts are made into
-        tokens in a thread of their own, so that an event loop goes on.
+        tokens in a thread of their own, and grammars built in two, so that an event loop goes on.
 
         Args:
             inputs: what to continue.
@@ -99,7 +100,7 @@ class AsyncLLMPipeline:
         Raises:
             ConfigError, PromptError, UnsupportedError: where they show at once; what only the
                 engine sees, such as a prompt longer than the pool, and what is wrong with a long
-                text, is raised where the answer is awaited or accepted.
+                text or a grammar, is raised where the answer is awaited or accepted.
             EngineClosedError: after :meth:`close`, and while it drains.
         """
         config = self._model.settings(generation_config, kwargs)
@@ -109,7 +110,9 @@ class AsyncLLMPipeline:
             with timed_call(times):
                 return self._adder(inputs, config, session, prefix, owner, times)
 
-        if _length(inputs) > _LONG_TEXT:
+        if not self._model.engine.has_grammar(config):
+            request = self._engine.submit_later(prepare, builds_grammar=True)
+        elif _length(inputs) > _LONG_TEXT:
             request = self._engine.submit_later(prepare)
         else:
             request = self._engine.submit(prepare())
@@ -153,6 +156,7 @@ class AsyncLLMPipeline:
         times: CallTimes,
     ) -> Callable[[Engine], Request]:
         model = self._model
+        grammar = model.engine.build_grammar(config)
         if isinstance(inputs, ChatHistory):
             rendered = model.reader.encoder.render(inputs)
 
@@ -160,7 +164,9 @@ class AsyncLLMPipeline:
                 # Which sessions are free to go on from is known in the engine's thread only.
                 with timed_call(times):
                     prompt = model.reader.read_history(rendered, config, session, prefix, owner)
-                return engine.add_request(prompt.ids, config, prompt.session, prompt.prefix, owner)
+                return engine.add_request(
+                    prompt.ids, config, prompt.session, prompt.prefix, owner, grammar
+                )
 
             return add
         if isinstance(inputs, str):
@@ -168,7 +174,9 @@ class AsyncLLMPipeline:
         else:
             ids = require_token_ids(inputs)
             prompt = Prompt(ids, prefix=None if prefix is None else prefix.session)
-        return lambda engine: engine.add_request(prompt.ids, config, session, prompt.prefix, owner)
+        return lambda engine: engine.add_request(
+            prompt.ids, config, session, prompt.prefix, owner, grammar
+        )
 
     @property
     def context_length(self) -> int:
@@ -182,6 +190,11 @@ class AsyncLLMPipeline:
     def get_tokenizer(self) -> Tokenizer:
         """The tokenizer."""
         return self._model.tokenizer
+
+    @property
+    def special_tokens(self) -> SpecialTokens:
+        """The tokens by which prompts are steered, and the only ways to spell them."""
+        return self._model.reader.encoder.special_tokens
 
     def encode(
         self,
@@ -205,6 +218,14 @@ class AsyncLLMPipeline:
         require_text(inputs, "the prompt")
         rendered = encoder.plain(inputs)
         return encoder.encode(rendered) if add_special_tokens else encoder.encode_rest(rendered)
+
+    def render(self, history: ChatHistory, add_generation_prompt: bool = True) -> str:
+        """The text that the chat template makes of ``history``; from any thread.
+
+        Raises:
+            PromptError, ModelError: as :meth:`generate`.
+        """
+        return self._model.reader.encoder.render(history, add_generation_prompt).text
 
     def decode(self, token_ids: Sequence[int]) -> str:
         """The text of ``token_ids``, special tokens too; from any thread.

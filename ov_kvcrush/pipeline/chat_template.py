@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from openvino_genai import ChatHistory
 
 from ov_kvcrush.errors import OVKVCrushError, PromptError, TemplateError
+from ov_kvcrush.pipeline.call_arguments import takes_text, with_objects
 from ov_kvcrush.pipeline.call_times import timed
 from ov_kvcrush.pipeline.messages import TemplateRefusalError
 
@@ -64,6 +65,7 @@ class ChatTemplate:
         self._tokenizer = tokenizer
         self._jinja: JinjaTemplate | None = None
         self._by_jinja = False
+        self._takes_text_arguments: bool | None = None
         if self.source:
             from ov_kvcrush.pipeline.jinja_template import may_divide_by_zero
 
@@ -156,18 +158,25 @@ class ChatTemplate:
                 "the model's chat template does not know tools", "Ask without set_tools."
             )
         tokenizer = self._tokenizer
-        return self._jinja.render(
-            {
-                "bos_token": tokenizer.get_bos_token(),
-                "eos_token": tokenizer.get_eos_token(),
-                "pad_token": tokenizer.get_pad_token(),
-                "messages": messages,
-                "tools": tools or None,
-                "documents": None,
-                "add_generation_prompt": add_generation_prompt,
-                **extra,
-            }
-        )
+        variables = {
+            "bos_token": tokenizer.get_bos_token(),
+            "eos_token": tokenizer.get_eos_token(),
+            "pad_token": tokenizer.get_pad_token(),
+            "tools": tools or None,
+            "documents": None,
+            "add_generation_prompt": add_generation_prompt,
+            **extra,
+        }
+        jinja = self._jinja
+        if any(message.get("tool_calls") for message in messages):
+            # openvino_genai's finds out as well what a template takes.
+            if self._takes_text_arguments is None:
+                self._takes_text_arguments = takes_text(
+                    lambda probe: jinja.render({**variables, "messages": probe})
+                )
+            if not self._takes_text_arguments:
+                messages = with_objects(messages)
+        return jinja.render({**variables, "messages": messages})
 
 
 @contextmanager

@@ -175,6 +175,7 @@ class LoadedModel:
     ) -> list[Generation]:
         """As :meth:`run`, of the prompts that ``read`` gives while nobody else begins a request."""
         requests: list[Request] = []
+        grammar = self.engine.build_grammar(config)
         # Signals wait until all has been given back; then whoever they are for gets them.
         with deferred_signals() as signals, ExitStack() as endings:
             with self.lock:
@@ -185,9 +186,10 @@ class LoadedModel:
                         "Give one prompt with num_return_sequences=1, or no streamer.",
                     )
                 for prompt in prompts:
-                    requests.append(
-                        self.engine.add_request(prompt.ids, config, prompt.session, prompt.prefix)
+                    request = self.engine.add_request(
+                        prompt.ids, config, prompt.session, prompt.prefix, grammar=grammar
                     )
+                    requests.append(request)
                     endings.callback(self._end, requests[-1])
             stream = None
             if streamer is not None:

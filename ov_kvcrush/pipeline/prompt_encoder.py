@@ -54,6 +54,12 @@ class PromptEncoder:
         """Whether the model has a chat template; without one it continues texts."""
         return bool(self._template_now().source)
 
+    @property
+    def special_tokens(self) -> SpecialTokens:
+        """The tokens by which prompts are steered, and the only ways to spell them."""
+        self._template_now()
+        return self._special
+
     def read(self, messages: Sequence[object]) -> list[dict[str, Any]]:
         """``messages`` as the chat template reads them.
 

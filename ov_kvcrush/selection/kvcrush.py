@@ -161,7 +161,8 @@ class Selector:
         # Splitting the last axis gives a view: this writes into ``kept``.
         kept_middle.reshape(*chosen.shape, self.page_size)[...] = chosen[:, :, None]
         slots = np.flatnonzero(kept).reshape(num_heads, -1)
-        return np.asarray(slots % num_slots, dtype=np.int32)
+        slots -= num_slots * np.arange(num_heads)[:, None]  # a remainder takes longer
+        return slots.astype(np.int32)
 
     def _by_page(self, values: Floats) -> Floats:
         """Sums over pages: [H, n] values of tokens to [H, n / page_size]."""

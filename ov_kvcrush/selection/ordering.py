@@ -25,7 +25,9 @@ def highest(values: NDArray[np.float32], count: int, excluded: Mask | None = Non
     last = values.shape[1] - count
     threshold = np.partition(values, last, axis=1)[:, last, None]
     mask: Mask = values >= threshold
-    # Ties are rare, and then of a few rows.
+    # Ties are rare, and then of a few rows: counted by row only where there are any.
+    if np.count_nonzero(mask) == count * len(mask):
+        return mask
     for number in np.flatnonzero(np.count_nonzero(mask, axis=1) > count):
         row, tied = mask[number], np.flatnonzero(values[number] == threshold[number])
         row[tied[len(tied) - (np.count_nonzero(row) - count) :]] = False

@@ -13,17 +13,18 @@ from openvino_genai import GenerationFinishReason
 from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
-from ov_kvcrush.errors import OVKVCrushError
+from ov_kvcrush.errors import GrammarError, OVKVCrushError
 from ov_kvcrush.serve.errors import (
     ApiError,
     as_api_error,
     engine_failed,
+    invalid_schema,
     queue_timeout,
     request_timeout,
     shutting_down,
 )
 from ov_kvcrush.serve.event_stream import EventStream
-from ov_kvcrush.serve.replies import Reply, finish_reason
+from ov_kvcrush.serve.reply import Reply
 from ov_kvcrush.serve.request_log import RequestRecord
 from ov_kvcrush.serve.service import Service
 
@@ -38,7 +39,13 @@ _log = logging.getLogger(__name__)
 
 
 class Question(Protocol):
-    """What a reply answers: how the pipeline is asked, and what is kept of the answer."""
+    """What a reply answers: how the pipeline is asked, and what is kept of the answer.
+
+    Attributes:
+        form_field: the field that says what form its answers have.
+    """
+
+    form_field: str
 
     async def ask(self) -> Sequence[Answer]:
         """Queue an answer to each prompt, one at least.
@@ -97,7 +104,7 @@ class AnswerResponse(Response):
             ApiError: what ended it before the client was told a status.
         """
         record, seconds = self._record, self._service.settings.request_seconds
-        events = EventStream(send)
+        events = EventStream(send, self._reply.ends_with_done)
         record.endpoint = scope["path"]
         with (
             self._service.admission.place(record.key) as place,
@@ -105,17 +112,20 @@ class AnswerResponse(Response):
         ):
             work = asyncio.create_task(self._answer(scope, receive, send, events, place))
             gone = asyncio.create_task(until_gone(receive))
+            is_done = has_left = False
             try:
                 await asyncio.wait(
                     (work, gone), timeout=seconds or None, return_when=asyncio.FIRST_COMPLETED
                 )
-                is_done, is_gone = work.done(), gone.done()
+                is_done, has_left = work.done(), gone.done() and not work.done()
+            except asyncio.CancelledError:  # whoever runs the application has seen the client leave
+                is_done, has_left = work.done(), not work.done()
+                raise
             finally:
-                work.cancel()
-                gone.cancel()
-                await asyncio.wait((work, gone))
-            if is_gone and not is_done:
-                record.end = "cancelled"
+                if has_left:
+                    record.end = "cancelled"
+                await _cancelled(work, gone)
+            if has_left:
                 return
             error = self._error_of(work) if is_done else request_timeout(seconds)
             if error is None:
@@ -124,7 +134,7 @@ class AnswerResponse(Response):
             if not events.began:
                 raise error
             record.status, record.rejected = error.status, error.rejected
-            await events.end(error)
+            await events.end(self._reply.error_event(error))
 
     async def _answer(
         self, scope: Scope, receive: Receive, send: Send, events: EventStream, place: Place
@@ -134,31 +144,40 @@ class AnswerResponse(Response):
             self._answers = await self._question.ask()
             place.hold_until_ended(self._answers)
             for answer in self._answers:
-                await answer.accepted()
+                await self._accepted(answer)
                 self._record.num_prompt_tokens += answer.num_prompt_tokens
                 self._question.check(answer)
             results = await self._generate(events)
         finally:
             await self._settle(results)
         reply = self._reply
-        self._record.end = finish_reason(results[0].finish_reasons[0])
         if self._is_stream:
-            await events.put(reply.end_chunk(results[0]))
-            await events.put(reply.usage_chunk(results[0]))
+            last = reply.last_events(results[0])
+            self._record.end = reply.end
+            await events.put(last)
             await events.end()
         else:
-            await JSONResponse(reply.whole(results))(scope, receive, send)
+            body = reply.whole(results)
+            self._record.end = reply.end
+            await JSONResponse(body)(scope, receive, send)
+
+    async def _accepted(self, answer: Answer) -> None:
+        try:
+            await answer.accepted()
+        except GrammarError as error:
+            field = self._question.form_field
+            raise invalid_schema(f"{field}: {error}", field) from error
 
     async def _generate(self, events: EventStream) -> Sequence[DecodedResults]:
         """The answers; those of a stream have been sent but for their end."""
         if self._is_stream:
             await events.begin()
-            await events.put(self._reply.first_chunk())
+            await events.put(self._reply.first_events())
         try:
             await self._wait_for_token(events)
             if self._is_stream:
                 async for delta in self._answers[0].deltas():
-                    await events.put(self._reply.text_chunk(delta))
+                    await events.put(self._reply.events(delta))
             results = [await answer for answer in self._answers]
         except (ApiError, OVKVCrushError):
             raise
@@ -227,6 +246,18 @@ class AnswerResponse(Response):
         if told.status >= 500 and not isinstance(error, ApiError):
             _log.error("request %s failed", self._record.id, exc_info=error)
         return told
+
+
+async def _cancelled(*tasks: asyncio.Task[None]) -> None:
+    """Cancel ``tasks``, and wait until they have ended, also where the waiting is cancelled too."""
+    for task in tasks:
+        task.cancel()
+    waiting = asyncio.ensure_future(asyncio.wait(tasks))
+    try:
+        await asyncio.shield(waiting)
+    except asyncio.CancelledError:
+        await waiting
+        raise
 
 
 async def until_gone(receive: Receive) -> None:

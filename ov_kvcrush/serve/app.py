@@ -21,11 +21,21 @@ from ov_kvcrush.serve.access import VERSIONS, Access, error_response
 from ov_kvcrush.serve.chats import Chats
 from ov_kvcrush.serve.errors import as_api_error
 from ov_kvcrush.serve.named_prefixes import NamedPrefixes
-from ov_kvcrush.serve.routes import chat, completions, models, page, prefixes, tokenizing, watching
+from ov_kvcrush.serve.routes import (
+    chat,
+    completions,
+    models,
+    page,
+    prefixes,
+    responses,
+    tokenizing,
+    watching,
+)
 from ov_kvcrush.serve.schemas import ErrorReply
 from ov_kvcrush.serve.service import Service
 from ov_kvcrush.serve.settings import ServeSettings
 from ov_kvcrush.serve.token_texts import TokenTexts
+from ov_kvcrush.serve.tools.served import ServedTools
 
 if TYPE_CHECKING:
     from ov_kvcrush.pipeline.llm_pipeline import LLMPipeline
@@ -70,7 +80,7 @@ def create_app(settings: ServeSettings, load: Callable[[], LLMPipeline]) -> Fast
     app.state.service = service
     for prefix in VERSIONS:
         is_first = prefix == VERSIONS[0]
-        for part in (chat, completions, models, prefixes):
+        for part in (chat, completions, responses, models, prefixes):
             app.include_router(part.router, prefix=prefix, include_in_schema=is_first)
     for part in (tokenizing, watching, page):
         app.include_router(part.router)
@@ -119,10 +129,12 @@ async def _start(service: Service, load: Callable[[], LLMPipeline]) -> None:
     model = await _in_a_daemon(load)
     pipeline = AsyncLLMPipeline(model)
     chats, prefixes = Chats(pipeline, service.settings), NamedPrefixes(pipeline)
-    texts = TokenTexts(pipeline.get_tokenizer())
+    texts, tools = TokenTexts(pipeline.get_tokenizer()), ServedTools(pipeline, service.settings)
     await asyncio.to_thread(texts.read_vocabulary)
+    await asyncio.to_thread(lambda: tools.style)
     await pipeline.generate("Hello", max_new_tokens=2, owner="warm-up")
-    service.token_texts, service.chats, service.prefixes = texts, chats, prefixes
+    service.token_texts, service.served_tools = texts, tools
+    service.chats, service.prefixes = chats, prefixes
     service.pipeline = pipeline
 
 

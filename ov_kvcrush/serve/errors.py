@@ -14,6 +14,8 @@ from ov_kvcrush.errors import (
     ConfigError,
     ContextError,
     EngineClosedError,
+    GrammarError,
+    GrammarFailedError,
     OVKVCrushError,
     PromptError,
     TemplateError,
@@ -22,7 +24,8 @@ from ov_kvcrush.errors import (
 )
 from ov_kvcrush.serve.fields import UNSUPPORTED
 
-_RETRY_SECONDS = 5
+RETRY_SECONDS = 5
+"""That a client is asked to wait before it tries again."""
 
 INVALID, BUSY, SERVER = "invalid_request_error", "rate_limit_error", "server_error"
 
@@ -75,6 +78,10 @@ def as_api_error(error: BaseException) -> ApiError:
             return shutting_down()
         case UnsupportedError():
             return invalid(str(error), code=UNSUPPORTED)
+        case GrammarError():
+            return invalid_schema(str(error))
+        case GrammarFailedError():
+            return ApiError(500, str(error), SERVER, code="grammar_failed")
         case ConfigError() | PromptError() | TemplateError():
             return invalid(str(error))
         case OVKVCrushError():
@@ -85,6 +92,11 @@ def as_api_error(error: BaseException) -> ApiError:
 def invalid(message: str, param: str | None = None, code: str | None = None) -> ApiError:
     """A request that cannot be served as it is."""
     return ApiError(400, message, code=code, param=param)
+
+
+def invalid_schema(message: str, param: str | None = None) -> ApiError:
+    """A form of answers that is not one, or that is not served."""
+    return invalid(message, param, "invalid_schema")
 
 
 def context_exceeded(message: str, param: str | None = None) -> ApiError:
@@ -132,10 +144,10 @@ def server_busy() -> ApiError:
     """As many requests as are taken at a time are there already."""
     return ApiError(
         429,
-        f"the server has as many requests as it takes; try again in {_RETRY_SECONDS} seconds",
+        f"the server has as many requests as it takes; try again in {RETRY_SECONDS} seconds",
         BUSY,
         code="server_busy",
-        headers={"Retry-After": str(_RETRY_SECONDS)},
+        headers={"Retry-After": str(RETRY_SECONDS)},
         rejected="busy",
     )
 
@@ -158,7 +170,7 @@ def loading() -> ApiError:
         "the model is being loaded",
         SERVER,
         code="loading",
-        headers={"Retry-After": str(_RETRY_SECONDS)},
+        headers={"Retry-After": str(RETRY_SECONDS)},
     )
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from starlette.types import Send
 
-from ov_kvcrush.serve.errors import ApiError
 from ov_kvcrush.serve.events import DONE, KEEP_ALIVE, event
 
 HEADERS = [
@@ -21,13 +21,15 @@ class EventStream:
 
     Args:
         send: ASGI's.
+        ends_with_done: the last event is ``[DONE]``.
 
     Attributes:
         began: the client has been told 200; what goes wrong from then on is an event.
     """
 
-    def __init__(self, send: Send) -> None:
+    def __init__(self, send: Send, ends_with_done: bool = True) -> None:
         self._send = send
+        self._done = DONE if ends_with_done else b""
         self.began = False
 
     async def begin(self) -> None:
@@ -35,18 +37,19 @@ class EventStream:
         self.began = True
         await self._send({"type": "http.response.start", "status": 200, "headers": HEADERS})
 
-    async def put(self, chunk: dict[str, Any] | None) -> None:
-        """Send a chunk; None is nothing."""
-        if chunk is not None:
-            await self._body(event(chunk))
+    async def put(self, bodies: Iterable[dict[str, Any]]) -> None:
+        """Send an event for each of ``bodies``, if there are any."""
+        content = b"".join(map(event, bodies))
+        if content:
+            await self._body(content)
 
     async def keep_alive(self) -> None:
         """Show that somebody is there."""
         await self._body(KEEP_ALIVE)
 
-    async def end(self, error: ApiError | None = None) -> None:
+    async def end(self, error: Mapping[str, Any] | None = None) -> None:
         """Send the last event, behind ``error`` if that is how it ends."""
-        last = DONE if error is None else event(error.body) + DONE
+        last = self._done if error is None else event(error) + self._done
         await self._body(last, more=False)
 
     async def _body(self, content: bytes, more: bool = True) -> None:

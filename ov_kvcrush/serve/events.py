@@ -14,7 +14,8 @@ KEEP_ALIVE = b": keep-alive\n\n"
 
 
 def event(body: Mapping[str, Any]) -> bytes:
-    """``body`` as one event."""
+    """``body`` as one event; one that tells its ``type`` has that for a name, as clients expect."""
     # Escaped, since some clients take U+0085 and U+2028 for ends of lines.
     text = json.dumps(body, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
-    return f"data: {text}\n\n".encode()
+    name = f"event: {body['type']}\n" if "type" in body else ""
+    return f"{name}data: {text}\n\n".encode()

@@ -20,7 +20,9 @@ from ov_kvcrush.runtime.engine_metrics import EngineMetrics, Histogram
 from ov_kvcrush.serve.condition import READY, condition, step_seconds
 from ov_kvcrush.serve.service import Service
 
-_OURS = "ov_kvcrush_"
+OURS = "ov_kvcrush_"
+"""What the names of our metrics begin with."""
+
 _LIBRARIES = ("openvino", "openvino-genai")
 
 # Told from the start, with 0: a rate over what appears with its first event misses that one.
@@ -64,7 +66,7 @@ class Monitor:
 
     def _of_server(self) -> Iterator[Metric]:
         service = self._service
-        build = InfoMetricFamily(f"{_OURS}build", "What serves.", labels=("model",))
+        build = InfoMetricFamily(f"{OURS}build", "What serves.", labels=("model",))
         build.add_metric((self._model,), _versions())
         yield build
         is_ready = condition(service) == READY
@@ -113,7 +115,7 @@ class Monitor:
         yield self._gauge("kv_cache_pool_bytes", "That the KV cache may use.", metrics.pool_bytes)
         yield self._gauge("kv_cache_used_bytes", "Of the KV cache in use.", metrics.used_bytes)
         owners = GaugeMetricFamily(
-            f"{_OURS}kv_cache_bytes",
+            f"{OURS}kv_cache_bytes",
             "Of the KV cache by owner; pages that owners share count for each.",
             labels=("model", "owner"),
         )
@@ -193,7 +195,7 @@ class Monitor:
         yield hits
 
     def _gauge(self, name: str, about: str, value: float) -> Metric:
-        gauge = GaugeMetricFamily(_OURS + name, about, labels=("model",))
+        gauge = GaugeMetricFamily(OURS + name, about, labels=("model",))
         gauge.add_metric((self._model,), value)
         return gauge
 
@@ -207,7 +209,7 @@ class Monitor:
         labels: tuple[str, ...],
         values: Mapping[tuple[str, ...], int],
     ) -> Metric:
-        counter = CounterMetricFamily(_OURS + name, about, labels=("model", *labels))
+        counter = CounterMetricFamily(OURS + name, about, labels=("model", *labels))
         for label_values, value in values.items():
             counter.add_metric((self._model, *label_values), value)
         return counter
@@ -215,7 +217,7 @@ class Monitor:
     def _histogram(self, name: str, about: str, times: Histogram) -> Metric:
         bounds = (*map(floatToGoString, times.bounds), "+Inf")
         counts = (*times.cumulative, times.count)
-        histogram = HistogramMetricFamily(_OURS + name, about, labels=("model",))
+        histogram = HistogramMetricFamily(OURS + name, about, labels=("model",))
         histogram.add_metric((self._model,), [*zip(bounds, counts, strict=True)], times.sum)
         return histogram
 

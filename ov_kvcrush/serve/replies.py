@@ -1,24 +1,18 @@
-"""Answers in OpenAI's form: whole ones, and the chunks of streams."""
+"""Answers as choices: whole ones, and the chunks of streams; those of ``/completions``."""
 
 from __future__ import annotations
 
 import time
 import uuid
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from openvino_genai import GenerationFinishReason
-
 from ov_kvcrush.pipeline.deltas import Delta
 from ov_kvcrush.pipeline.results import DecodedResults
-from ov_kvcrush.serve.log_probs import (
-    ScoredTokens,
-    chat_log_probs,
-    completion_log_probs,
-    num_characters,
-)
+from ov_kvcrush.serve.log_probs import ScoredTokens, completion_log_probs, num_characters
+from ov_kvcrush.serve.reply import Reply, finish_reason
 from ov_kvcrush.serve.schemas import GenerationRequest
 from ov_kvcrush.serve.token_texts import TokenTexts
 from ov_kvcrush.serve.usage import costs, usage
@@ -27,14 +21,9 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 
-def finish_reason(reason: GenerationFinishReason) -> str:
-    """OpenAI's word for it: ``stop``, or ``length`` of whatever else ended an answer."""
-    return "stop" if reason == GenerationFinishReason.STOP else "length"
-
-
 @dataclass
-class Reply(ABC):
-    """The reply to one request.
+class ChoicesReply(Reply):
+    """The reply to a request whose answers are choices.
 
     Attributes:
         id: of it, the same in all chunks.
@@ -59,8 +48,15 @@ class Reply(ABC):
     chunk_object: ClassVar[str]
 
     @classmethod
-    def of(cls, request: GenerationRequest, model: str, texts: TokenTexts) -> Self:
-        """The reply that ``request`` gets, with a new id."""
+    def of(cls, request: GenerationRequest, model: str, texts: TokenTexts, **more: Any) -> Self:
+        """The reply that ``request`` gets, with a new id.
+
+        Args:
+            request: what is asked for.
+            model: its name, as it is answered.
+            texts: of the vocabulary.
+            more: fields of this kind of reply.
+        """
         return cls(
             id=f"{cls.prefix}-{uuid.uuid4().hex}",
             model=model,
@@ -69,6 +65,7 @@ class Reply(ABC):
             include_usage=request.include_usage,
             num_top=request.num_top,
             texts=texts,
+            **more,
         )
 
     def whole(self, answers: Sequence[DecodedResults]) -> dict[str, Any]:
@@ -83,6 +80,7 @@ class Reply(ABC):
             for answer in answers
             for place in range(self.num_choices)
         ]
+        self.end = choices[0]["finish_reason"]
         return {
             **self._head(self.whole_object),
             "choices": [{"index": index, **choice} for index, choice in enumerate(choices)],
@@ -91,39 +89,19 @@ class Reply(ABC):
         }
 
     @abstractmethod
-    def first_chunk(self) -> dict[str, Any] | None:
-        """What a stream begins with, if anything."""
-
-    def text_chunk(self, delta: Delta) -> dict[str, Any] | None:
-        """A piece of the answer; None where there is nothing in it to show."""
-        scored = ScoredTokens(delta.token_ids, delta.log_probs, delta.top)
-        log_probs = self._log_probs(scored) if delta.token_ids else None
-        if not delta.text and log_probs is None:
-            return None
-        return self._chunk(self._piece(delta.text), log_probs, None)
-
-    def end_chunk(self, results: DecodedResults) -> dict[str, Any]:
-        """Why the answer has ended."""
-        return self._chunk(self._piece(None), None, finish_reason(results.finish_reasons[0]))
-
-    def usage_chunk(self, results: DecodedResults) -> dict[str, Any] | None:
-        """What it cost; None where the request does not ask for it."""
-        if not self.include_usage:
-            return None
-        body = {**self._head(self.chunk_object), "choices": [], "usage": usage([results])}
-        return {**body, "ov_kvcrush": costs([results])}
-
-    @abstractmethod
     def _choice(self, answer: DecodedResults, place: int) -> dict[str, Any]:
         """The sequence at ``place`` of ``answer``, without its index."""
 
     @abstractmethod
-    def _piece(self, text: str | None) -> dict[str, Any]:
-        """What of a chunk's choice holds ``text``; None at its end."""
-
-    @abstractmethod
     def _log_probs(self, scored: ScoredTokens) -> dict[str, Any] | None:
         """``logprobs``, where they are wanted."""
+
+    def _usage_events(self, results: DecodedResults) -> list[dict[str, Any]]:
+        """What it cost; nothing where the request does not ask for it."""
+        if not self.include_usage:
+            return []
+        body = {**self._head(self.chunk_object), "choices": [], "usage": usage([results])}
+        return [{**body, "ov_kvcrush": costs([results])}]
 
     def _head(self, kind: str) -> dict[str, Any]:
         return {"id": self.id, "object": kind, "created": self.created, "model": self.model}
@@ -137,35 +115,7 @@ class Reply(ABC):
 
 
 @dataclass
-class ChatReply(Reply):
-    """The reply to a chat request."""
-
-    prefix = "chatcmpl"
-    whole_object = "chat.completion"
-    chunk_object = "chat.completion.chunk"
-
-    def first_chunk(self) -> dict[str, Any]:
-        """Whose message it is."""
-        return self._chunk({"delta": {"role": "assistant", "content": ""}}, None, None)
-
-    def _choice(self, answer: DecodedResults, place: int) -> dict[str, Any]:
-        return {
-            "message": {"role": "assistant", "content": answer.texts[place]},
-            "logprobs": self._log_probs(_scored(answer, place)),
-            "finish_reason": finish_reason(answer.finish_reasons[place]),
-        }
-
-    def _piece(self, text: str | None) -> dict[str, Any]:
-        return {"delta": {} if text is None else {"content": text}}
-
-    def _log_probs(self, scored: ScoredTokens) -> dict[str, Any] | None:
-        if self.num_top is None:
-            return None
-        return chat_log_probs(scored, self.num_top, self.texts)
-
-
-@dataclass
-class CompletionReply(Reply):
+class CompletionReply(ChoicesReply):
     """The reply to a completion request.
 
     Attributes:
@@ -177,25 +127,32 @@ class CompletionReply(Reply):
     prefix = "cmpl"
     whole_object = chunk_object = "text_completion"
 
-    def first_chunk(self) -> None:
+    def first_events(self) -> list[dict[str, Any]]:
         """Nothing: a text has no role."""
+        return []
 
-    def text_chunk(self, delta: Delta) -> dict[str, Any] | None:
-        """A piece of the answer; None where there is nothing in it to show."""
-        body = super().text_chunk(delta)
+    def events(self, delta: Delta) -> list[dict[str, Any]]:
+        """A piece of the answer."""
+        tokens = ScoredTokens(delta.token_ids, delta.log_probs, delta.top)
+        log_probs = self._log_probs(tokens) if delta.token_ids else None
         if self.num_top is not None:
             self.offset += num_characters(delta.token_ids, self.texts)
-        return body
+        if not delta.text and log_probs is None:
+            return []
+        return [self._chunk({"text": delta.text}, log_probs, None)]
+
+    def last_events(self, results: DecodedResults) -> list[dict[str, Any]]:
+        """Why the answer has ended, and what it cost."""
+        self.end = finish_reason(results.finish_reasons[0])
+        end = self._chunk({"text": ""}, None, self.end)
+        return [end, *self._usage_events(results)]
 
     def _choice(self, answer: DecodedResults, place: int) -> dict[str, Any]:
         return {
             "text": answer.texts[place],
-            "logprobs": self._log_probs(_scored(answer, place)),
+            "logprobs": self._log_probs(scored(answer, place)),
             "finish_reason": finish_reason(answer.finish_reasons[place]),
         }
-
-    def _piece(self, text: str | None) -> dict[str, Any]:
-        return {"text": text or ""}
 
     def _log_probs(self, scored: ScoredTokens) -> dict[str, Any] | None:
         if self.num_top is None:
@@ -203,5 +160,6 @@ class CompletionReply(Reply):
         return completion_log_probs(scored, self.num_top, self.texts, self.offset)
 
 
-def _scored(answer: DecodedResults, place: int) -> ScoredTokens:
+def scored(answer: DecodedResults, place: int) -> ScoredTokens:
+    """The tokens of the sequence at ``place`` of ``answer``."""
     return ScoredTokens(answer.tokens[place], answer.log_probs[place], answer.top[place])

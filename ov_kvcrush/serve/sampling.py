@@ -7,7 +7,9 @@ from typing import Any
 
 from openvino_genai import GenerationConfig
 
-from ov_kvcrush.serve.errors import context_exceeded, invalid
+from ov_kvcrush.errors import GrammarError
+from ov_kvcrush.runtime.grammar.grammar import Grammar
+from ov_kvcrush.serve.errors import context_exceeded, invalid, invalid_schema
 from ov_kvcrush.serve.schemas import CompletionRequest, GenerationRequest
 from ov_kvcrush.serve.settings import ServeSettings
 
@@ -51,6 +53,7 @@ def generation_settings(
     chosen |= _sampling(request, defaults)
     chosen |= _stops(request, defaults)
     chosen |= _length(request, settings, context_length)
+    chosen |= _structure(request)
     if request.num_top is not None:
         chosen["logprobs"] = max(1, request.num_top)
     if isinstance(request, CompletionRequest):
@@ -151,6 +154,39 @@ def _length(
             f"min_tokens is {shortest:,}, and the answer ends after {longest:,}", "min_tokens"
         )
     return {"max_new_tokens": longest, "min_new_tokens": shortest}
+
+
+def _structure(request: GenerationRequest) -> dict[str, Any]:
+    grammar = grammar_of(request)
+    if grammar is None:
+        return {}
+    for name in ("ignore_eos", "min_tokens"):
+        if getattr(request, name):
+            raise invalid(
+                f"{name} is asked for, and an answer of a given form ends where it is whole", name
+            )
+    return {"structured_output_config": grammar}
+
+
+def grammar_of(request: GenerationRequest) -> Grammar | None:
+    """What binds the text of an answer; None where any will do.
+
+    Raises:
+        ApiError: 400; it is too large, or there are two.
+    """
+    asked, other = request.response_format, request.structured_outputs
+    try:
+        grammar = None if asked is None else asked.to_grammar()
+        if other is None:
+            return grammar
+        if grammar is not None:
+            raise invalid(
+                "the form of the answer is given by response_format too", "structured_outputs"
+            )
+        return other.to_grammar()
+    except GrammarError as error:
+        name = "response_format" if other is None else "structured_outputs"
+        raise invalid_schema(str(error), name) from None
 
 
 def _limit_name(request: GenerationRequest) -> str:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field, model_validator
 
+from ov_kvcrush.serve.answer_format import AnswerFormat, StructuredOutputs
 from ov_kvcrush.serve.fields import (
     Count,
     JsonObject,
@@ -19,14 +20,12 @@ from ov_kvcrush.serve.fields import (
     StopStrings,
     Text,
     TokenId,
-    unsupported,
 )
+from ov_kvcrush.serve.tools.fields import Choice, FunctionDefinition, Tools
 
 _LOGGER = logging.getLogger(__name__)
 
-_TOOLS = Refused("tools are")
-_CHOICE = Refused("tools are", ("none", "auto"))
-_GRAMMAR = Refused("answers of a given structure are")
+_GRAMMAR = Refused("answers of a form that is not in response_format are")
 
 
 class Function(Model):
@@ -69,19 +68,6 @@ class StreamOptions(Model):
     include_usage: bool | None = None
 
 
-def _text_only(value: Any) -> Any:
-    kind = value.get("type") if isinstance(value, dict) else None
-    if isinstance(kind, str) and kind != "text":
-        raise unsupported(f"answers of the format {kind!r:.40} are not served here")
-    return value
-
-
-class ResponseFormat(Model):
-    """The form of an answer."""
-
-    type: Literal["text"]
-
-
 class GenerationRequest(Model):
     """What chats and completions may ask for. A field that is null is one that is not given."""
 
@@ -116,14 +102,8 @@ class GenerationRequest(Model):
     json_schema: Annotated[None, _GRAMMAR] = None
     logit_bias: Annotated[None, Refused("a bias of single tokens is")] = None
     prompt_logprobs: Annotated[None, Refused("log probabilities of prompts are", ())] = None
-    response_format: (
-        Annotated[
-            ResponseFormat,
-            BeforeValidator(_text_only, json_schema_input_type=ResponseFormat),
-        ]
-        | None
-    ) = None
-    structured_outputs: Annotated[None, _GRAMMAR] = None
+    response_format: AnswerFormat | None = None
+    structured_outputs: StructuredOutputs | None = None
     use_beam_search: Annotated[None, Refused("beam search is")] = None
 
     @model_validator(mode="before")
@@ -175,20 +155,26 @@ class ChatRequest(GenerationRequest):
     chat_template_kwargs: JsonObject | None = None
     reasoning_effort: Annotated[Text, Field(max_length=32)] | None = None
     prefix: Annotated[Text, Field(max_length=512)] | None = None
+    tools: Tools | None = None
+    tool_choice: Choice | None = None
+    parallel_tool_calls: bool | None = None
 
     audio: Annotated[None, Refused("spoken answers are")] = None
     continue_final_message: Annotated[None, Refused("going on with a last message is")] = None
     function_call: Annotated[None, Refused("functions are", ("none", "auto"))] = None
     functions: Annotated[None, Refused("functions are")] = None
     modalities: Annotated[None, Refused("answers other than text are", ([], ["text"]))] = None
-    tool_choice: Annotated[None, _CHOICE] = None
-    tools: Annotated[None, _TOOLS] = None
     web_search_options: Annotated[None, Refused("searching the web is", ())] = None
 
     @property
     def num_top(self) -> int | None:
         """Tokens to be told in place of each; None where no log probabilities are wanted."""
         return (self.top_logprobs or 0) if self.logprobs else None
+
+    @property
+    def tool_functions(self) -> list[FunctionDefinition]:
+        """What its answer may call."""
+        return [tool.function for tool in self.tools or []]
 
 
 class CompletionRequest(GenerationRequest):
@@ -226,6 +212,12 @@ class TokenizeRequest(Model):
     add_special_tokens: bool = True
     chat_template_kwargs: JsonObject | None = None
     reasoning_effort: Annotated[Text, Field(max_length=32)] | None = None
+    tools: Tools | None = None
+
+    @property
+    def tool_functions(self) -> list[FunctionDefinition]:
+        """What an answer might call."""
+        return [tool.function for tool in self.tools or []]
 
 
 class DetokenizeRequest(Model):

@@ -7,7 +7,6 @@ import logging
 import os
 import signal
 import socket
-import sys
 from collections.abc import Callable
 from types import FrameType
 from typing import TYPE_CHECKING
@@ -16,14 +15,17 @@ import uvicorn
 
 from ov_kvcrush.errors import ConfigError
 from ov_kvcrush.serve.app import create_app, drain
+from ov_kvcrush.serve.log_lines import log_to_stderr
 from ov_kvcrush.serve.service import Service
 from ov_kvcrush.serve.settings import ServeSettings
 
 if TYPE_CHECKING:
     from ov_kvcrush.pipeline.llm_pipeline import LLMPipeline
 
-# Clients' pools keep connections for about as long; whoever closes first loses no request by it.
-_KEEP_ALIVE_SECONDS = 75
+KEEP_ALIVE_SECONDS = 75
+"""Of an idle connection. Clients' pools keep theirs for about as long, and whoever closes first
+loses no request by it."""
+
 # Seconds behind the drain until the connections of clients that read too slowly are cut.
 _GRACE_SECONDS = 10
 
@@ -41,7 +43,7 @@ def run(settings: ServeSettings, load: Callable[[], LLMPipeline]) -> None:
         ConfigError: the address cannot be listened at.
         OVKVCrushError: the model cannot be loaded.
     """
-    _log_to_stderr()
+    log_to_stderr()
     listener = listen(settings.host, settings.port)
     server = make_server(settings, load)
     server.run([listener])
@@ -67,7 +69,7 @@ def make_server(settings: ServeSettings, load: Callable[[], LLMPipeline]) -> Ser
         access_log=False,
         server_header=False,
         proxy_headers=False,
-        timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=_GRACE_SECONDS,
     )
     return Server(config, app.state.service)
@@ -168,15 +170,10 @@ def listen(host: str, port: int) -> socket.socket:
 
 def base_url(host: str, listener: socket.socket) -> str:
     """Where clients on this machine find it."""
+    return url_of(host, listener.getsockname()[1])
+
+
+def url_of(host: str, port: int) -> str:
+    """Where clients find what listens at ``host`` and ``port``."""
     name = f"[{host}]" if ":" in host else host
-    return f"http://{name}:{listener.getsockname()[1]}"
-
-
-def _log_to_stderr() -> None:
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%dT%H:%M:%S"))
-    for name, level in (("ov_kvcrush", logging.INFO), ("uvicorn", logging.WARNING)):
-        logger = logging.getLogger(name)
-        logger.handlers[:] = [handler]
-        logger.setLevel(level)
-        logger.propagate = False
+    return f"http://{name}:{port}"

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ov_kvcrush.serve.chats import Chats
     from ov_kvcrush.serve.named_prefixes import NamedPrefixes
     from ov_kvcrush.serve.token_texts import TokenTexts
+    from ov_kvcrush.serve.tools.served import ServedTools
 
 MAX_FAILED_STEPS = 3
 """Steps that may fail in a row before the engine is given up."""
@@ -34,6 +35,7 @@ class Service:
         token_texts: of its tokenizer; likewise.
         chats: kept by session key; likewise.
         prefixes: kept by name; likewise.
+        served_tools: what answers may call; likewise.
         loading: the loading of the model, which may have failed.
         log: of requests.
         draining: no more are taken.
@@ -46,6 +48,7 @@ class Service:
     token_texts: TokenTexts | None = None
     chats: Chats | None = None
     prefixes: NamedPrefixes | None = None
+    served_tools: ServedTools | None = None
     loading: asyncio.Task[None] | None = None
     log: RequestLog = field(default_factory=RequestLog)
     draining: bool = False
@@ -79,6 +82,17 @@ class Service:
         if self.token_texts is None:
             raise loading()
         return self.token_texts
+
+    @property
+    def tools(self) -> ServedTools:
+        """What answers may call; there once :meth:`usable_pipeline` is.
+
+        Raises:
+            ApiError: it is not there yet.
+        """
+        if self.served_tools is None:
+            raise loading()
+        return self.served_tools
 
     def require_model(self, name: str) -> None:
         """Refuse a request to another model; no name is this one.

@@ -10,10 +10,14 @@ from ov_kvcrush.errors import ConfigError
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
+DEFAULT_CHUNK = 512
+"""Tokens of a step, of a server's pipeline."""
+
 _LEAST = {
     **dict.fromkeys(("max_body_bytes", "max_messages", "max_choices", "max_answer_tokens"), 1),
-    **dict.fromkeys(("max_running", "max_sessions"), 1),
+    **dict.fromkeys(("max_running", "max_sessions", "max_tool_bytes"), 1),
     **dict.fromkeys(("max_stop_strings", "max_waiting", "max_per_key", "request_seconds"), 0),
+    "max_tools": 0,
     **dict.fromkeys(("queue_seconds", "drain_seconds", "session_seconds"), 0),
 }
 
@@ -34,6 +38,8 @@ class ServeSettings:
         max_messages: of a chat request.
         max_choices: answers to one request.
         max_stop_strings: of a request.
+        max_tools: functions that a request may offer.
+        max_tool_bytes: of all of them as JSON.
         max_answer_tokens: where a request names no limit.
         max_running: sequences that the engine runs at once.
         max_waiting: requests that may wait behind as many; what comes then is answered with 429.
@@ -58,6 +64,8 @@ class ServeSettings:
     max_messages: int = 2048
     max_choices: int = 8
     max_stop_strings: int = 16
+    max_tools: int = 128
+    max_tool_bytes: int = 256 * 1024
     max_answer_tokens: int = 4096
     max_running: int = 16
     max_waiting: int = 64

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import replace
-from math import floor
+from math import ceil, floor
 
 from ov_kvcrush.config import KVCacheConfig
 from ov_kvcrush.runtime.eviction.budgets import CacheBudgets
@@ -76,10 +76,19 @@ class CutPlanner:
             max_cache_size=config.max_cache_size,
             prefill_budget=config.tokens_kept_in_prefill,
             stretch=self._thorough_stretch if thorough else self._stretch,
+            first=0 if thorough else self._first_stretch(sequence),
             thorough=thorough,
         )
         if reads_on:
             sequence.planned_cuts[-1] = replace(sequence.planned_cuts[-1], reads_on=True)
+
+    def _first_stretch(self, sequence: Sequence) -> int:
+        """Tokens until ``sequence`` holds as much as it will before any later cut."""
+        # A layer with a sliding window holds all of a stretch until it has been read.
+        if self._budgets.sliding or not self._budgets.budgeted:
+            return self._stretch
+        held = ceil(self._budgets.mean_held(sequence.lengths))
+        return self._config.tokens_kept_in_prefill + self._stretch - held
 
     def due(self, sequence: Sequence) -> Cut | None:
         """The planned cut at which ``sequence`` stands, or one because it outgrew the slack."""
@@ -133,7 +142,7 @@ def stretch_between_cuts(max_cache_size: int, chunk: int) -> int:
     Longer stretches attend to more, shorter ones are cut more often: what both take together is
     least where a stretch is about as long as the budget, and flat around it.
     """
-    even = max_cache_size // _STRETCH_STEP * _STRETCH_STEP
+    even = -(-max_cache_size // _STRETCH_STEP) * _STRETCH_STEP
     return min(chunk, max(_LEAST_STRETCH, even))
 
 
@@ -144,18 +153,20 @@ def plan_cuts(
     max_cache_size: int,
     prefill_budget: int,
     stretch: int,
+    first: int = 0,
     thorough: bool = False,
 ) -> list[Cut]:
     """The cuts of a prompt whose tokens ``num_cached … num_tokens - 1`` are still to be read.
 
     After every ``stretch`` of tokens the cache is cut to ``prefill_budget``, so that it never holds
     more than both together; at the end to ``max_cache_size``. A ``prefill_budget`` of 0 leaves the
-    last cut alone, or, where it is to be ``thorough``, others that keep everything.
+    last cut alone, or, where it is to be ``thorough``, others that keep everything. The ``first``
+    stretch may be longer than the others: where nothing has been cut there is more room.
     """
     cuts = []
     if prefill_budget or thorough:
         cuts = [
             Cut(boundary, prefill_budget or boundary, reads_on=True, thorough=thorough)
-            for boundary in range(num_cached + stretch, num_tokens, stretch)
+            for boundary in range(num_cached + max(first, stretch), num_tokens, stretch)
         ]
     return [*cuts, Cut(num_tokens, max_cache_size, thorough=thorough)]

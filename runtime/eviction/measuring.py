@@ -14,14 +14,17 @@ from numba import types
 from numba.extending import intrinsic
 
 from ov_kvcrush.runtime.pages.jit import jit
-from ov_kvcrush.runtime.pages.key_codec import Bytes, Floats, Ints, read_keys
+from ov_kvcrush.runtime.pages.key_codec import U8, Bytes, Floats, Ints, read_keys
 from ov_kvcrush.runtime.pages.layout import PAGE_SIZE
 from ov_kvcrush.runtime.pages.vectors import (
     LANES,
+    LINE,
     add,
     exp2,
+    fetch_ahead,
     larger,
     load,
+    load_bytes,
     multiply,
     multiply_add,
     splat,
@@ -145,6 +148,8 @@ def attention_mass(
             first = page * page_size
             rows = min(page_size, length - first)
             read_keys(key_pages[table[page], h], kind, rows, head_size, keys)
+            if page + 1 < num_pages:
+                _fetch(key_pages, table[page + 1], h)
             for block in range(group * blocks):
                 _multiply(keys, columns[block], scores[block], first)
         for block in range(group * blocks):
@@ -154,6 +159,15 @@ def attention_mass(
                 scores[block], length, min(window - begin, lanes), mass[h * group + block // blocks]
             )
     return mass
+
+
+@jit
+def _fetch(key_pages: Bytes, page: int, head: int) -> None:
+    """Ask for the keys of a head in a page: what lies in another page no processor foresees."""
+    size = np.int64(key_pages.shape[2])
+    begin = (np.int64(page) * np.int64(key_pages.shape[1]) + head) * size
+    for i in range(begin, begin + size, LINE):
+        fetch_ahead(key_pages, i)
 
 
 @jit
@@ -354,6 +368,10 @@ def key_distinctiveness(
     # Whole vectors: behind the elements of a key there are zeros.
     stride = (head_size + lanes - 1) // lanes * lanes
     distinct = np.empty((num_kv_heads, length), np.float32)
+    if kind == U8 and stride == head_size:
+        for h in range(num_kv_heads):
+            _distinct_bytes(key_pages, table, h, head_size, distinct[h])
+        return distinct
     keys = np.zeros((num_pages * page_size, stride), np.float32)
     mean = np.empty(stride, np.float32)
     for h in range(num_kv_heads):
@@ -382,3 +400,46 @@ def key_distinctiveness(
             size = max(np.sqrt(total(square)), np.float32(1e-20))
             distinct[h, t] = -total(along) / size
     return distinct
+
+
+@jit
+def _distinct_bytes(
+    key_pages: Bytes, table: Ints, head: int, head_size: int, distinct: Floats
+) -> None:
+    """The same of one head in u8: keys are read from their codes twice and never written out."""
+    page_size, lanes, length = np.int64(PAGE_SIZE), np.int64(LANES), np.int64(len(distinct))
+    num_kv_heads, num_bytes = np.int64(key_pages.shape[1]), np.int64(key_pages.shape[2])
+    mean = np.zeros(head_size, np.float32)
+    along, square = np.empty(page_size, np.float32), np.empty(page_size, np.float32)
+    for first in range(0, length, page_size):
+        rows = min(page_size, length - first)
+        begin = (np.int64(table[first // page_size]) * num_kv_heads + head) * num_bytes
+        for d in range(0, head_size, lanes):
+            scale = load(key_pages, begin + 4 * d)
+            zero = load(key_pages, begin + 4 * (head_size + d))
+            summed = splat(np.float32(0.0))
+            for t in range(rows):
+                summed = add(summed, load_bytes(key_pages, begin + (8 + t) * head_size + d))
+            key = multiply(subtract(summed, multiply(zero, splat(np.float32(rows)))), scale)
+            store(mean, d, add(load(mean, d), key))
+    norm = splat(np.float32(0.0))
+    for d in range(0, head_size, lanes):
+        norm = multiply_add(load(mean, d), load(mean, d), norm)
+    size = np.float32(1.0) / max(np.sqrt(total(norm)), np.float32(1e-20))
+    for d in range(head_size):
+        mean[d] *= size
+    for first in range(0, length, page_size):
+        rows = min(page_size, length - first)
+        begin = (np.int64(table[first // page_size]) * num_kv_heads + head) * num_bytes
+        for t in range(rows):
+            codes = begin + (8 + t) * head_size
+            product = own = splat(np.float32(0.0))
+            for d in range(0, head_size, lanes):
+                zero = load(key_pages, begin + 4 * (head_size + d))
+                key = subtract(load_bytes(key_pages, codes + d), zero)
+                key = multiply(key, load(key_pages, begin + 4 * d))
+                product = multiply_add(key, load(mean, d), product)
+                own = multiply_add(key, key, own)
+            along[t], square[t] = total(product), total(own)
+        for t in range(rows):
+            distinct[first + t] = -along[t] / max(np.sqrt(square[t]), np.float32(1e-20))

@@ -13,9 +13,19 @@ from dataclasses import dataclass
 import numpy as np
 
 from ov_kvcrush.runtime.pages.jit import jit
-from ov_kvcrush.runtime.pages.key_codec import Bytes, Floats, Ints, read_keys, write_keys
+from ov_kvcrush.runtime.pages.key_codec import (
+    U8,
+    Bytes,
+    Floats,
+    Ints,
+    join_bytes,
+    read_byte_key,
+    read_keys,
+    write_keys,
+)
 from ov_kvcrush.runtime.pages.layout import PAGE_SIZE
 from ov_kvcrush.runtime.pages.rows import put_in_rows, take_in_rows
+from ov_kvcrush.runtime.pages.vectors import LANES, copy_bytes
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,7 +139,10 @@ def move_tokens(
     page_size = np.int64(PAGE_SIZE)
     num_pages = (count + page_size - 1) // page_size
     keys = np.empty((page_size, head_size), np.float32)
-    source = np.empty((page_size, head_size), np.float32)
+    key_bytes, row_bytes = np.int64(key_pages.shape[2]), np.int64(value_pages.shape[3])
+    staying = np.empty(page_size, np.int32)
+    came = np.empty(page_size, np.int32)
+    joins = kind == U8 and head_size % np.int64(LANES) == 0
     # What another slot is filled from is read from a copy of how it was, unless it lies behind all
     # that is written. Most tokens stay or come from there, so few pages are copied.
     is_copied = np.empty(len(table), np.bool_)
@@ -149,10 +162,15 @@ def move_tokens(
             first = page * page_size
             rows = min(page_size, count - first)
             start = sources[h, first]
-            num_staying = 0
+            num_staying = num_come = 0
             run = True
             for t in range(rows):
-                num_staying += sources[h, first + t] == first + t
+                if sources[h, first + t] == first + t:
+                    staying[num_staying] = t
+                    num_staying += 1
+                else:
+                    came[num_come] = t
+                    num_come += 1
                 run &= sources[h, first + t] == start + t
             new_keys, new_values = key_pages[targets[page], h], value_pages[targets[page], h]
             if num_staying and targets[page] != table[page]:
@@ -169,22 +187,31 @@ def move_tokens(
                     _copy(key_pages[table[origin], h], new_keys)
                     _copy_rows(value_pages[table[origin], h], new_values)
                 continue
-            if num_staying:
-                read_keys(new_keys, kind, rows, head_size, keys)
-            loaded = np.int64(-1)
-            from_keys, from_values = new_keys, new_values
-            for t in range(rows):
-                slot = sources[h, first + t]
-                if slot == first + t:
-                    continue
+            to = (np.int64(targets[page]) * num_kv_heads + h) * page_size
+            # Without views of rows: to make one takes as long as to move the row.
+            for i in range(num_come):
+                t = np.int64(came[i])
+                slot = np.int64(sources[h, first + t])
                 origin, row = slot // page_size, slot % page_size
-                if origin != loaded:
-                    from_keys = key_pages[table[origin], h]
-                    from_values = value_pages[table[origin], h]
-                    if is_copied[origin]:
-                        from_keys, from_values = old_keys[origin], old_values[origin]
-                    read_keys(from_keys, kind, page_size, head_size, source)
-                    loaded = origin
-                _copy(source[row], keys[t])
-                _copy(from_values[row], new_values[t])
-            write_keys(keys, rows, head_size, kind, new_keys, num_staying > 0)
+                place = np.int64(table[origin]) * num_kv_heads + h
+                if is_copied[origin]:
+                    if joins:
+                        read_byte_key(old_keys, origin * key_bytes, row, head_size, keys, t)
+                    else:
+                        read_keys(old_keys[origin], kind, 1, head_size, keys[t:], row)
+                    begin = (origin * page_size + row) * row_bytes
+                    copy_bytes(old_values, begin, value_pages, (to + t) * row_bytes, row_bytes)
+                else:
+                    if joins:
+                        read_byte_key(key_pages, place * key_bytes, row, head_size, keys, t)
+                    else:
+                        read_keys(key_pages[table[origin], h], kind, 1, head_size, keys[t:], row)
+                    begin = (place * page_size + row) * row_bytes
+                    copy_bytes(value_pages, begin, value_pages, (to + t) * row_bytes, row_bytes)
+            if joins and num_staying:
+                join_bytes(keys, staying[:num_staying], came[:num_come], head_size, new_keys)
+            else:
+                for i in range(num_staying):
+                    t = staying[i]
+                    read_keys(new_keys, kind, 1, head_size, keys[t:], t)
+                write_keys(keys, rows, head_size, kind, new_keys, num_staying > 0)

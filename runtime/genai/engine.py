@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import re
 import time
 from collections.abc import Iterator, Mapping
 from collections.abc import Sequence as SequenceOf
@@ -38,6 +39,7 @@ from ov_kvcrush.runtime.genai.settings import (
     page_size_of,
     plugin_properties,
     require_fixed_pool,
+    require_known_structure,
     scheduler_config,
     stored_precision,
 )
@@ -61,9 +63,14 @@ from ov_kvcrush.runtime.sequences.session import Session
 if TYPE_CHECKING:
     from openvino_genai import GenerationConfig, Tokenizer
 
+    from ov_kvcrush.runtime.grammar.grammar_builder import BuiltGrammar
     from ov_kvcrush.runtime.plugin.spare_thread import SpareThread
     from ov_kvcrush.runtime.session_files.held_session import HeldSession
     from ov_kvcrush.runtime.session_files.stored_session import StoredSession
+
+
+# What a check begins with: when it failed, and in which file of the sources.
+_PLACE_IN_SOURCE = re.compile(r"^\[[\d:]+\] \S+:\d+: ")
 
 
 @dataclass(frozen=True)
@@ -174,6 +181,7 @@ class GenaiEngine(Engine):
         session: Session | None = None,
         prefix: Session | None = None,
         owner: str = "",
+        grammar: BuiltGrammar | None = None,
     ) -> Request:
         """Queue a prompt. See :class:`ov_kvcrush.runtime.interface.Engine`."""
         if prefix is not None or (session is not None and session.is_prefix):
@@ -185,6 +193,7 @@ class GenaiEngine(Engine):
         )
         prompt = request.prompt_ids
         refuse_unsupported(config)
+        self.build_grammar(config)
         own = config_with_drafts(request.config, self._drafts)
         pool = self._scheduler.num_kv_blocks
         if pool and self._sizes.pages_for(len(prompt)) > pool:
@@ -200,6 +209,14 @@ class GenaiEngine(Engine):
         if session is not None:
             session.busy = True
         return request
+
+    def has_grammar(self, config: GenerationConfig) -> bool:
+        """Whether ``config`` asks for none."""
+        return config.structured_output_config is None
+
+    def build_grammar(self, config: GenerationConfig) -> None:
+        """Looks whether it can be built, which openvino_genai does in a step."""
+        require_known_structure(config)
 
     def step(self) -> list[Request]:
         """Advance everything by one inference; the requests that got tokens from it."""
@@ -329,7 +346,8 @@ def _readable_errors() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        raise OVKVCrushError(f"openvino_genai: {last_line(error)}") from error
+        line = _PLACE_IN_SOURCE.sub("", last_line(error))
+        raise OVKVCrushError(f"openvino_genai: {line}") from error
 
 
 def _no_sessions() -> UnsupportedError:

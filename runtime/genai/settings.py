@@ -14,6 +14,9 @@ from ov_kvcrush.precisions import LayerPrecision, require_precision_pair
 from ov_kvcrush.runtime.genai.eviction import GenaiEviction
 from ov_kvcrush.runtime.generation.drafter import require_drafts
 from ov_kvcrush.runtime.generation.settings import copy_of
+from ov_kvcrush.runtime.grammar.grammar import GrammarKind
+from ov_kvcrush.runtime.grammar.grammar_builder import require_readable
+from ov_kvcrush.runtime.grammar.structured_output import grammar_in_text
 from ov_kvcrush.runtime.interface import EngineLimits
 from ov_kvcrush.runtime.pages.layout import PAGE_SIZE
 from ov_kvcrush.runtime.plugin.properties import VALUE_GROUP_SIZE
@@ -137,3 +140,25 @@ def require_fixed_pool(scheduler: SchedulerConfig, precision: LayerPrecision | N
             "openvino_genai damages its memory when a KV cache in u4 grows",
             "Give pool_size, for all tokens that will be held at a time, or use the paged engine.",
         )
+
+
+def require_known_structure(config: GenerationConfig) -> None:
+    """Refuse a grammar that openvino_genai would not understand.
+
+    It would say so in a step only, which then fails for all that run: what llguidance cannot read
+    is refused before. Tags are not looked into.
+
+    Raises:
+        GrammarError: as said.
+        UnsupportedError: it is not in EBNF.
+    """
+    structured = config.structured_output_config
+    grammar = None if structured is None else grammar_in_text(structured)
+    if grammar is None:
+        return
+    if grammar.kind == GrammarKind.GRAMMAR and "::=" not in grammar.text:
+        raise UnsupportedError(
+            "openvino_genai takes grammars in EBNF, and this one is not",
+            "Write rules as in: root ::= ..., or use the paged engine (engine='paged').",
+        )
+    require_readable(grammar)

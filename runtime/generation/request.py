@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from openvino_genai import GenerationConfig, Tokenizer
 
     from ov_kvcrush.runtime.generation.drafter import Drafter
+    from ov_kvcrush.runtime.grammar.grammar_builder import BuiltGrammar
     from ov_kvcrush.runtime.sequences.sequence import Sequence
 
 
@@ -44,6 +45,7 @@ class Generation:
         prompt_ids: SequenceOf[int],
         config: GenerationConfig,
         tokenizer: Tokenizer,
+        grammar: BuiltGrammar | None = None,
     ) -> None:
         self.index = index
         self.sequence: Sequence | None = None
@@ -54,7 +56,8 @@ class Generation:
         self.top: list[TopTokens] = []
         self.finish_reason: GenerationFinishReason | None = None
         self.checker = StopChecker(config, tokenizer, len(prompt_ids))
-        self.sampler = Sampler(config, prompt_ids, index)
+        mask = None if grammar is None else grammar.mask(config.stop_token_ids)
+        self.sampler = Sampler(config, prompt_ids, index, mask)
         self.drafter: Drafter | None = None
 
     def take(self, logits: NDArray[np.float32], drafts: SequenceOf[int] = ()) -> None:
@@ -86,6 +89,8 @@ class Generation:
         self.log_probs.append(sampled.log_prob)
         self.top.append(sampled.top)
         self.finish_reason = self.checker.push(sampled.token)
+        if self.sampler.has_ended:
+            self.end(GenerationFinishReason.STOP)
 
     def end(self, reason: GenerationFinishReason) -> None:
         """End it where it is, if it has not ended."""
@@ -193,6 +198,7 @@ def new_request(
     tokenizer: Tokenizer,
     session: Session | None,
     limits: PromptLimits,
+    grammar: BuiltGrammar | None = None,
 ) -> Request:
     """A request that nothing has been done for yet.
 
@@ -206,6 +212,7 @@ def new_request(
     if session is not None and session.busy:
         raise ConfigError("the chat session is still answering another request")
     generations = [
-        Generation(index, prompt, config, tokenizer) for index in range(config.num_return_sequences)
+        Generation(index, prompt, config, tokenizer, grammar)
+        for index in range(config.num_return_sequences)
     ]
     return Request(number, prompt, config, generations, session)

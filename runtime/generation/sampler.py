@@ -1,10 +1,10 @@
 """From a row of logits to the next token.
 
 The meaning of every setting is openvino_genai's. Its order: minimum length, repetition, presence
-and frequency penalty; when sampling, then temperature, top-k, min-p and top-p. Easily missed:
-presence and frequency penalties count generated tokens only and pull a logit towards zero, so that
-a negative one rises; the repetition penalty counts the prompt too; the log probability of a greedy
-token is 0 unless ``logprobs`` asks for it.
+and frequency penalty, what a grammar leaves; when sampling, then temperature, top-k, min-p and
+top-p. Easily missed: presence and frequency penalties count generated tokens only and pull a logit
+towards zero, so that a negative one rises; the repetition penalty counts the prompt too; the log
+probability of a greedy token is 0 unless ``logprobs`` asks for it.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ from ov_kvcrush.runtime.generation.progress import TopTokens
 
 if TYPE_CHECKING:
     from openvino_genai import GenerationConfig
+
+    from ov_kvcrush.runtime.grammar.token_mask import TokenMask
 
 Row = NDArray[np.float32]
 Ids = NDArray[np.int64]
@@ -57,11 +59,21 @@ class Sampler:
         config: resolved settings; read once, here.
         prompt_ids: tokens of the whole prompt, each below the vocabulary size.
         index: which of the ``num_return_sequences``; sequences of one seed differ by it.
+        mask: of the sequence alone: what its grammar leaves; None where it may be any text.
     """
 
-    def __init__(self, config: GenerationConfig, prompt_ids: Sequence[int], index: int = 0) -> None:
+    def __init__(
+        self,
+        config: GenerationConfig,
+        prompt_ids: Sequence[int],
+        index: int = 0,
+        mask: TokenMask | None = None,
+    ) -> None:
         self._generated: Counter[int] = Counter()
         self._edits = _edits(config, prompt_ids, self._generated)
+        self._mask = mask
+        if mask is not None:
+            self._edits.append(mask.apply)
         self._choose: Callable[[Row], SampledToken] = (
             Multinomial(config, index) if config.do_sample else choose_greedy
         )
@@ -72,6 +84,7 @@ class Sampler:
 
         Raises:
             ModelError: no token can be chosen: NaN, infinity, or nothing above -infinity.
+            GrammarFailedError: the grammar cannot go on.
         """
         row = logits.copy() if self._edits else logits
         for edit in self._edits:
@@ -80,7 +93,14 @@ class Sampler:
         if self._num_top:
             sampled = _with_model_log_probs(sampled.token, logits, self._num_top)
         self._generated[sampled.token] += 1
+        if self._mask is not None:
+            self._mask.take(sampled.token)
         return sampled
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether nothing can follow, as the grammar says where no token does."""
+        return self._mask is not None and self._mask.has_ended
 
 
 def choose_greedy(row: Row) -> SampledToken:

@@ -7,9 +7,10 @@ import reprlib
 from collections.abc import Mapping
 from typing import Any
 
-from openvino_genai import GenerationConfig
+from openvino_genai import GenerationConfig, StructuredOutputConfig
 
 from ov_kvcrush.errors import ConfigError, PromptError, UnsupportedError, did_you_mean, last_line
+from ov_kvcrush.runtime.grammar.grammar import Grammar
 
 SERVED = frozenset(
     {
@@ -32,6 +33,7 @@ SERVED = frozenset(
         "rng_seed",
         "stop_strings",
         "stop_token_ids",
+        "structured_output_config",
         "temperature",
         "top_k",
         "top_p",
@@ -54,7 +56,6 @@ REFUSED = {
     "relevance_weight": "pruning of visual tokens",
     "return_omni_outputs": "speech output",
     "stop_criteria": "beam search",
-    "structured_output_config": "structured output",
     "tree_depth": "tree search",
 }
 
@@ -69,12 +70,13 @@ MOST_LOGPROBS = 20
 _DEFAULTS = GenerationConfig()
 _NUMBERS = sorted(name for name in SERVED if isinstance(getattr(_DEFAULTS, name), float))
 # Those whose default is None.
-_OPTIONAL = {"num_assistant_tokens": int}
+_OPTIONAL = {"num_assistant_tokens": int, "structured_output_config": StructuredOutputConfig}
 _TAKES: dict[type, str] = {
     bool: "True or False",
     float: "a number",
     int: "a whole number, 0 or more",
     set: "a set of strings, or of token ids",
+    StructuredOutputConfig: "a StructuredOutputConfig or a Grammar",
 }
 
 
@@ -206,6 +208,8 @@ def change(config: GenerationConfig, name: str, value: Any) -> None:
     try:
         if kind is set:
             value = {value} if isinstance(value, str) else set(value)
+        if isinstance(value, Grammar):
+            value = value.to_config()
         _require_no_bools(kind, value)
         setattr(config, name, value)
     except TypeError:
@@ -262,6 +266,8 @@ def validate(config: GenerationConfig) -> None:
             f"logprobs is {config.logprobs}; at most {MOST_LOGPROBS} tokens are told of each place",
             f"Give a number from 0 to {MOST_LOGPROBS}.",
         )
+    if config.structured_output_config is not None:
+        _require_free_end(config)
     if config.max_length == 0:
         raise ConfigError("max_length is 0, which leaves nothing to generate")
     for name in _NUMBERS:
@@ -270,4 +276,15 @@ def validate(config: GenerationConfig) -> None:
             raise ConfigError(
                 f"{name} is {value}, which is not a finite number",
                 f"It does nothing at its default, {getattr(_DEFAULTS, name)}.",
+            )
+
+
+def _require_free_end(config: GenerationConfig) -> None:
+    """An answer of a given structure ends where it is whole, and nothing can come behind it."""
+    for name in ("ignore_eos", "min_new_tokens"):
+        value = getattr(config, name)
+        if value:
+            raise ConfigError(
+                f"{name} is {value}, and an answer of a given structure ends where it is whole",
+                f"Leave {name} out, or the structure.",
             )

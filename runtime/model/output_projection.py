@@ -10,8 +10,9 @@ import openvino as ov
 from numpy.typing import NDArray
 from openvino import opset13 as ops
 
-# What may stand between the attention and its projection: the same numbers in another order.
-_REARRANGING = {"Reshape", "Transpose", "Squeeze", "Unsqueeze", "Convert"}
+# What may stand between the attention and its projection: the same numbers in another order, or
+# those of some rows.
+_REARRANGING = {"Reshape", "Transpose", "Squeeze", "Unsqueeze", "Convert", "Gather"}
 
 
 def find_output_projection(attention: ov.Node) -> NDArray[np.float32] | None:

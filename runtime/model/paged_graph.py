@@ -5,7 +5,7 @@ Four changes to what the plugin's transformation gives, none of which adds work 
 * a layer's KV heads may be divided into groups with a cache each (:mod:`head_groups`);
 * every such cache layer has lengths and page tables of its own, so that each may hold other tokens;
 * the queries of chosen rows come out (``queries.N``), from which attention per head is computed;
-* logits are computed for chosen rows only.
+* logits, and what the last layer does behind its attention, are computed for chosen rows only.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from ov_kvcrush.runtime.model.key_state import find_key_states
 from ov_kvcrush.runtime.model.output_projection import find_output_projection
 from ov_kvcrush.runtime.model.packed_inputs import PER_LAYER_INPUTS, add_input
 from ov_kvcrush.runtime.model.residual_state import find_residual_state
+from ov_kvcrush.runtime.model.sampled_rows import choose_rows_early
 from ov_kvcrush.runtime.pages.cache_layer import CacheLayer, HeadGrouping, cache_layers, undivided
 from ov_kvcrush.runtime.plugin.ir_file import read_ir
 
@@ -276,8 +277,7 @@ def _compute_logits_of_sampled_rows_only(folder: str | Path, model: ov.Model) ->
             raise _not_pageable(folder, "its logits do not come from a MatMul")
         node = node.input_value(0).get_node()
     rows = add_input(model, "sampled_rows", [-1])
-    gather = ops.gather(node.input_value(0), rows, ops.constant(np.int32(0)))
-    node.input(0).replace_source_output(gather.output(0))
+    node.input(0).replace_source_output(choose_rows_early(node.input_value(0), rows))
 
 
 def _refuse_unknown_inputs(folder: str | Path, model: ov.Model) -> None:

@@ -7,8 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from ov_kvcrush.errors import ConfigError, DeviceError
 from ov_kvcrush.gate import Gate
 from ov_kvcrush.plan import LayerGeometry
@@ -100,16 +98,18 @@ class PagedModel:
             by_layer = [precisions] * self.num_model_layers
         else:
             by_layer = list(precisions)
-        if before_compiling is not None:
-            before_compiling()
         weights = WeightBytes.of(graph.model)
         amx = has_amx()
         # A graph is used up by its compilation: a copy is kept only where another may follow.
         may_follow = amx if decode_precision == AUTO else decode_precision != SAME
         spare = replace(graph, model=graph.model.clone()) if may_follow else None
+        if before_compiling is not None:
+            before_compiling()
         self._compiled = CompiledGraph(graph, by_layer, properties, gate)
         _require_grouped_values(properties, self._compiled.precisions)
         self._decoding = self._compiled
+        import psutil  # what is imported before the graph is there delays its compilation
+
         choice = choose_decoding(
             decode_precision,
             self._compiled.inference_precision,

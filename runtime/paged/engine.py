@@ -20,6 +20,8 @@ from ov_kvcrush.precisions import SAME, describe_precisions
 from ov_kvcrush.runtime.engine_metrics import EngineMetrics
 from ov_kvcrush.runtime.generation.drafter import require_drafts
 from ov_kvcrush.runtime.generation.request import PromptLimits, Request, new_request
+from ov_kvcrush.runtime.grammar.grammar_builder import BuiltGrammar, GrammarBuilder
+from ov_kvcrush.runtime.grammar.structured_output import grammar_of
 from ov_kvcrush.runtime.interface import DEFAULT_LIMITS, Engine, EngineDescription, EngineLimits
 from ov_kvcrush.runtime.model.batch import Batch, build_batch
 from ov_kvcrush.runtime.paged.drafting import Drafting
@@ -110,6 +112,7 @@ class PagedEngine(Engine):
         self.prefixes = parts.prefixes
         self.scheduler = parts.scheduler
         self._tokenizer = tokenizer
+        self._grammars = GrammarBuilder(tokenizer)
         self._second_reading = SecondReading(
             parts.model,
             parts.cache,
@@ -148,11 +151,20 @@ class PagedEngine(Engine):
         session: Session | None = None,
         prefix: Session | None = None,
         owner: str = "",
+        grammar: BuiltGrammar | None = None,
     ) -> Request:
         """Queue a prompt. See :class:`ov_kvcrush.runtime.interface.Engine`."""
         require_drafts(config, self._limits.prompt_lookup)
+        if grammar is None:
+            grammar = self.build_grammar(config)
         request = new_request(
-            self._num_requests, prompt_ids, config, self._tokenizer, session, self._prompt_limits
+            self._num_requests,
+            prompt_ids,
+            config,
+            self._tokenizer,
+            session,
+            self._prompt_limits,
+            grammar,
         )
         if session is not None and config.num_return_sequences > 1:
             raise ConfigError(
@@ -167,6 +179,16 @@ class PagedEngine(Engine):
         self._num_requests += 1
         self._requests.add(request, sequence)
         return request
+
+    def has_grammar(self, config: GenerationConfig) -> bool:
+        """Whether ``config`` asks for none, or for one that is built."""
+        grammar = grammar_of(config)
+        return grammar is None or self._grammars.is_built(grammar)
+
+    def build_grammar(self, config: GenerationConfig) -> BuiltGrammar | None:
+        """What answers with ``config`` are bound to. See :class:`Engine`."""
+        grammar = grammar_of(config)
+        return None if grammar is None else self._grammars.build(grammar)
 
     def _prepare_thorough(self) -> None:
         if not self.config.evicts:

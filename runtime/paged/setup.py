@@ -11,22 +11,21 @@ from typing import Any
 import psutil
 
 from ov_kvcrush.config import KVCacheConfig
-from ov_kvcrush.gate import Gate
 from ov_kvcrush.model_folder import fingerprint
 from ov_kvcrush.plan import KVPlan
-from ov_kvcrush.precisions import LayerPrecision
-from ov_kvcrush.runtime.eviction.budgets import CacheBudgets, buy_tokens, goes_by_heads
+from ov_kvcrush.runtime.eviction.budgets import CacheBudgets, buy_tokens
 from ov_kvcrush.runtime.eviction.compressor import Compressor
 from ov_kvcrush.runtime.eviction.cut_plan import CutPlanner
 from ov_kvcrush.runtime.eviction.interface import Eviction, NoEviction
 from ov_kvcrush.runtime.eviction.layer_threads import LayerThreads
 from ov_kvcrush.runtime.eviction.peaks import PeakMeter
 from ov_kvcrush.runtime.interface import EngineLimits
-from ov_kvcrush.runtime.model.paged_model import PagedModel, require_cpu
-from ov_kvcrush.runtime.pages.cache_layer import HeadGrouping, undivided, whole_layers
-from ov_kvcrush.runtime.pages.layout import PAGE_SIZE, pages_for
+from ov_kvcrush.runtime.model.paged_model import PagedModel
+from ov_kvcrush.runtime.paged.model_ahead import compiled_model
+from ov_kvcrush.runtime.paged.model_choice import ModelRequest
+from ov_kvcrush.runtime.pages.cache_layer import whole_layers
+from ov_kvcrush.runtime.pages.layout import pages_for
 from ov_kvcrush.runtime.pages.pool import PagePool
-from ov_kvcrush.runtime.plugin.given_properties import read_properties
 from ov_kvcrush.runtime.plugin.spare_thread import SpareThread
 from ov_kvcrush.runtime.scheduling.admission import Admission
 from ov_kvcrush.runtime.scheduling.intake import Intake
@@ -34,7 +33,6 @@ from ov_kvcrush.runtime.scheduling.scheduler import Scheduler
 from ov_kvcrush.runtime.sequences.kv_cache import KVCache
 from ov_kvcrush.runtime.sequences.prefixes import Prefixes
 from ov_kvcrush.runtime.session_files.cache_identity import CacheIdentity
-from ov_kvcrush.selection import group_all_heads
 
 # Without a pool size, this part of the free memory may become KV cache.
 _POOL_SHARE_OF_FREE_MEMORY = 0.5
@@ -89,26 +87,11 @@ def set_up(
     ``beside``: policies that sequences on this model are cut by too; it computes what they look at.
     ``spare``: begins when the model is about to be compiled.
     """
-    config, properties = read_properties(require_cpu(device), properties or {}, config)
-    config.require_page_multiples(PAGE_SIZE)
-    plan = KVPlan.load(folder)
-    # A cache that is never cut needs no opinion about its tokens.
-    gate = Gate.load(folder) if any(one.evicts for one in (config, *beside)) else None
-    has_gate, trusts_gate = gate is not None, gate is not None and gate.is_trusted
-    config, *others = (one.for_model(has_gate, trusts_gate) for one in (config, *beside))
-    if not any(one.needs_gate for one in (config, *others)):
-        gate = None
-    shares = plan.head_shares if plan else ()
-    model = PagedModel(
-        folder,
-        device,
-        _precisions(config, plan),
-        properties,
-        decode_precision,
-        gate,
-        grouping=_grouping([config, *others], shares),
-        before_compiling=spare.begin if spare else None,
+    request = ModelRequest(
+        Path(folder), device, config, dict(properties or {}), decode_precision, tuple(beside)
     )
+    choice, model = compiled_model(request, spare.begin if spare else None)
+    config, plan, gate, shares = choice.config, choice.plan, choice.gate, choice.shares
     budgets = CacheBudgets(config, model.cache_layers, shares)
     if config.kv_budget_mb is not None:
         config = buy_tokens(config, budgets, model.layouts)
@@ -147,15 +130,6 @@ def set_up(
     )
 
 
-def _grouping(
-    configs: SequenceOf[KVCacheConfig], shares: SequenceOf[SequenceOf[float]]
-) -> HeadGrouping:
-    """Heads by the like of their ``shares`` where one of ``configs`` goes by them."""
-    if not any(goes_by_heads(config, shares) for config in configs):
-        return undivided
-    return lambda layers: group_all_heads(shares)
-
-
 def _make_cache(
     model: PagedModel,
     config: KVCacheConfig,
@@ -190,19 +164,3 @@ def _make_cache(
     layer_bytes = [layout.page_bytes for layout in model.layouts]
     pool = PagePool(layer_pages, layer_bytes, num_pages * model.page_bytes)
     return KVCache(pool, model.memories)
-
-
-def _precisions(
-    config: KVCacheConfig, plan: KVPlan | None
-) -> LayerPrecision | list[LayerPrecision] | None:
-    """What the user asked for, else what the plan says, else None: the IR and the plugin decide."""
-    key, value = config.key_cache_precision, config.value_cache_precision
-    planned = plan.precisions if plan else ()
-    if key is None and value is None:
-        return list(planned) or None
-    if key is not None and value is not None:
-        return LayerPrecision(key, value)
-    if not planned:
-        given = key or value or ""
-        return LayerPrecision(key or given, value or given)
-    return [LayerPrecision(key or layer.key, value or layer.value) for layer in planned]

@@ -12,13 +12,17 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 from numba import types
+from numba.core import cgutils
 from numba.extending import intrinsic, models, register_model
 
 LANES = 16
 """Elements of a vector."""
+LINE = 64
+"""Bytes of a cache line."""
 
 _FLOAT, _INT = ir.FloatType(), ir.IntType(32)
 _FLOATS, _INTS = ir.VectorType(_FLOAT, LANES), ir.VectorType(_INT, LANES)
+_BYTES = ir.IntType(8).as_pointer()
 _ALIGNMENT = 4  # NumPy promises no more
 _FAST = ("contract", "reassoc", "nsz", "arcp")
 
@@ -80,6 +84,50 @@ def store_bytes(context: Any, array: Any, index: Any, vector: Any) -> Any:
         return context.get_dummy_value()
 
     return types.void(array, types.intp, _VECTOR), generate
+
+
+@intrinsic
+def load_bytes(context: Any, array: Any, index: Any) -> Any:
+    """The vector of the bytes that begin at ``index`` of a contiguous uint8 array."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        place = _place(context, builder, signature.args[0], args[0], args[1])
+        kind = ir.VectorType(ir.IntType(8), LANES)
+        whole = builder.load(builder.bitcast(place, kind.as_pointer()), align=1)
+        # Of 32 bits with a sign: without one they would be converted by detours.
+        return builder.sitofp(builder.zext(whole, _INTS), _FLOATS)
+
+    return _VECTOR(array, types.intp), generate
+
+
+@intrinsic
+def copy_bytes(context: Any, source: Any, begin: Any, target: Any, place: Any, count: Any) -> Any:
+    """Copy ``count`` bytes from one contiguous uint8 array to another, both laid out flat."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        start = _place(context, builder, signature.args[0], args[0], args[1])
+        end = _place(context, builder, signature.args[2], args[2], args[3])
+        cgutils.raw_memcpy(builder, end, start, args[4], 1)
+        return context.get_dummy_value()
+
+    return types.void(source, types.intp, target, types.intp, types.intp), generate
+
+
+@intrinsic
+def fetch_ahead(context: Any, array: Any, index: Any) -> Any:
+    """Ask for the cache line of element ``index`` of a contiguous array, laid out flat."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        place = _place(context, builder, signature.args[0], args[0], args[1])
+        kinds = [_BYTES, _INT, _INT, _INT]
+        kind = ir.FunctionType(ir.VoidType(), kinds)
+        name = "llvm.prefetch.p0i8"
+        function = builder.module.globals.get(name) or ir.Function(builder.module, kind, name)
+        # To be read, kept in all caches, data.
+        builder.call(function, [builder.bitcast(place, _BYTES), _INT(0), _INT(3), _INT(1)])
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp), generate
 
 
 @intrinsic
@@ -166,6 +214,14 @@ def larger(context: Any, a: Any, b: Any) -> Any:
     """The larger of each two."""
     return _of_vectors(
         2, lambda builder, a, b: builder.select(builder.fcmp_ordered(">", a, b), a, b)
+    )
+
+
+@intrinsic
+def where_at_least(context: Any, a: Any, b: Any, x: Any, y: Any) -> Any:
+    """``x`` where ``a >= b``, elsewhere ``y``."""
+    return _of_vectors(
+        4, lambda builder, a, b, x, y: builder.select(builder.fcmp_ordered(">=", a, b), x, y)
     )
 
 

@@ -18,6 +18,9 @@ from ov_kvcrush.runtime.plugin.properties import ENABLE_MMAP
 _ahead: dict[Hashable, Future[ov.Model]] = {}
 _lock = Lock()
 
+compiled_ahead: set[Path] = set()
+"""Folders of models whose compilation has begun: nobody is about to read them again."""
+
 
 def read_ir(folder: Path, memory_mapped: bool = True) -> ov.Model:
     """The IR in ``folder``, as it was exported.
@@ -46,8 +49,10 @@ def begin_reading(folder: Path) -> None:
     """Read the IR in ``folder`` on another thread, for the next :func:`read_ir` of it.
 
     OpenVINO reads without the interpreter, which has modules to import meanwhile. Whatever is wrong
-    with the folder, ``read_ir`` says.
+    with the folder, ``read_ir`` says. Nothing where it is being compiled already.
     """
+    if folder in compiled_ahead:
+        return
     try:
         path = require_graph(folder)
         identity = _identity(path)

@@ -50,13 +50,19 @@ class AsyncEngine:
         self._thread.begin(job, add)
         return AsyncRequest(job, self._thread)
 
-    def submit_later(self, prepare: Callable[[], Add]) -> AsyncRequest:
+    def submit_later(
+        self, prepare: Callable[[], Add], builds_grammar: bool = False
+    ) -> AsyncRequest:
         """The same with what ``prepare`` makes, which may take its time: in a thread of its own.
 
         Its errors too are raised where the request is awaited.
+
+        Args:
+            prepare: makes what ``submit`` takes.
+            builds_grammar: it may take a second and more, which texts do not wait for.
         """
         job = Job()
-        self._thread.begin_later(job, prepare)
+        self._thread.begin_later(job, prepare, builds_grammar)
         return AsyncRequest(job, self._thread)
 
     def call(self, function: Callable[[Engine], T]) -> Future[T]:

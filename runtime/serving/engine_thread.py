@@ -15,6 +15,7 @@ from typing import TypeVar
 from ov_kvcrush.errors import ConfigError, EngineClosedError
 from ov_kvcrush.runtime.engine_metrics import EngineMetrics
 from ov_kvcrush.runtime.generation.request import Request
+from ov_kvcrush.runtime.grammar.grammar_builder import MAX_BUILT_AT_A_TIME
 from ov_kvcrush.runtime.interface import Engine
 from ov_kvcrush.runtime.serving.engine_lock import EngineLock
 from ov_kvcrush.runtime.serving.job import Job
@@ -71,6 +72,9 @@ class EngineThread:
         self._steps_failed_in_a_row = 0
         self._step_began_at: float | None = None
         self._preparing = ThreadPoolExecutor(1, thread_name_prefix="ov-kvcrush prompts")
+        self._building = ThreadPoolExecutor(
+            MAX_BUILT_AT_A_TIME, thread_name_prefix="ov-kvcrush grammars"
+        )
         with lock:
             self.snapshot: EngineMetrics = engine.metrics()
         self._looked_at = time.monotonic()
@@ -89,14 +93,19 @@ class EngineThread:
         self._open_job(job)
         self._order(lambda: self._begin(job, add))
 
-    def begin_later(self, job: Job, prepare: Callable[[], Add]) -> None:
-        """The same with what ``prepare`` makes in a thread that takes one after the other.
+    def begin_later(
+        self, job: Job, prepare: Callable[[], Add], builds_grammar: bool = False
+    ) -> None:
+        """The same with what ``prepare`` makes, in a thread that takes one text after the other.
+
+        Grammars are built in others.
 
         Raises:
             EngineClosedError: after :meth:`close` or :meth:`refuse_new`.
         """
         self._open_job(job)
-        self._preparing.submit(self._prepare, job, prepare)
+        threads = self._building if builds_grammar else self._preparing
+        threads.submit(self._prepare, job, prepare)
 
     def cancel(self, job: Job) -> None:
         """End ``job`` before the next step, if it has not ended."""
@@ -147,7 +156,8 @@ class EngineThread:
             if not self._closed:
                 self._closed = True
                 self._orders.put(None)
-        self._preparing.shutdown(wait=False, cancel_futures=True)
+        for threads in (self._preparing, self._building):
+            threads.shutdown(wait=False, cancel_futures=True)
         if threading.current_thread() is not self._thread:
             self._thread.join()
 

@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping
 from collections.abc import Sequence as SequenceOf
 from dataclasses import dataclass
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +90,8 @@ class HeldSession:
             SessionError: it cannot be written, or its pages were needed for others meanwhile; what
                 was there is there.
         """
+        from importlib.metadata import version  # slower to import than all else that is here
+
         origin, state = self._origin, self._state
         self._check()
         content = {

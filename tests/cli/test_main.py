@@ -51,7 +51,7 @@ def test_every_command_has_help_with_an_example(
 
 @pytest.mark.parametrize("command", cli.COMMANDS)
 def test_the_list_of_commands_says_what_their_own_help_says(command: str) -> None:
-    module = importlib.import_module(f"ov_kvcrush.cli.commands.{command}")
+    module = importlib.import_module(f"ov_kvcrush.cli.commands.{command.replace('-', '_')}")
     help_text = get_command(module.app).help or ""
     assert cli.COMMANDS[command] == " ".join(help_text.split("\n\n")[0].split())
 

@@ -116,6 +116,46 @@ def test_tools_that_a_jinja_template_does_not_know_are_refused(tokenizer: genai.
         templated(tokenizer, ONLY_JINJA).render(HELLO, [{"type": "function"}])
 
 
+@pytest.mark.parametrize(
+    ("spelling", "wanted"),
+    [
+        # With tojson alone, JSON that is text already would be a text in quotes.
+        ("{{ c.arguments | tojson }}", '{"x": 1, "y": "é<"}'),
+        ("{{ c.arguments }}", ' {"x":1, "y": "é<"}'),
+        (
+            "{{ c.arguments if c.arguments is string else c.arguments | tojson }}",
+            ' {"x":1, "y": "é<"}',
+        ),
+        ("{% for k, v in c.arguments.items() %}{{ k }}={{ v }};{% endfor %}", "x=1;y=é<;"),
+    ],
+)
+def test_a_jinja_template_gets_arguments_as_it_takes_them(
+    tokenizer: genai.Tokenizer, spelling: str, wanted: str
+) -> None:
+    source = (
+        "{% for m in messages %}{% for t in m.tool_calls or [] %}{% set c = t.function %}"
+        f"{spelling}{{% endfor %}}{{% endfor %}}{{{{ '' | center(0) }}}}"
+    )
+    template = templated(tokenizer, source)
+    call = {"type": "function", "function": {"name": "f", "arguments": ' {"x":1, "y": "é<"}'}}
+    messages: list[dict[str, Any]] = [*HELLO, {"role": "assistant", "tool_calls": [call]}]
+    assert template.render(messages) == wanted
+    assert call["function"] == {"name": "f", "arguments": ' {"x":1, "y": "é<"}'}
+
+
+def test_arguments_that_are_not_an_object_reach_a_jinja_template_as_they_are(
+    tokenizer: genai.Tokenizer,
+) -> None:
+    template = templated(
+        tokenizer,
+        "{% for m in messages %}{% for t in m.tool_calls or [] %}"
+        "{{ t.function.arguments | tojson }}{% endfor %}{% endfor %}{{ '' | center(0) }}",
+    )
+    call = {"type": "function", "function": {"name": "f", "arguments": "{x: 1"}}
+    messages: list[dict[str, Any]] = [*HELLO, {"role": "assistant", "tool_calls": [call]}]
+    assert template.render(messages) == '"{x: 1"'
+
+
 def test_a_template_given_later_is_used(tokenizer: genai.Tokenizer) -> None:
     encoder = PromptEncoder(tokenizer)
     assert encoder.render(HELLO).text == "<|bos|><|user|>Hello<|assistant|>"

@@ -178,13 +178,6 @@ def search_beams(genai: Any, folder: Path) -> None:
     genai.LLMPipeline(folder, "CPU").generate([TEXT], config)
 
 
-def structure(genai: Any, folder: Path) -> None:
-    config = genai.GenerationConfig()
-    config.max_new_tokens = 4
-    config.structured_output_config = genai.StructuredOutputConfig(json_schema="{}")
-    genai.LLMPipeline(folder, "CPU").generate([TEXT], config)
-
-
 def decrypt(genai: Any, folder: Path) -> None:
     text = (folder / "openvino_model.xml").read_text()
     genai.LLMPipeline(text, ov.Tensor([0]), genai.Tokenizer(folder), "CPU")
@@ -196,13 +189,24 @@ def decrypt(genai: Any, folder: Path) -> None:
         (draft, "speculative decoding is not served"),
         (adapt, "does not serve LoRA adapters"),
         (search_beams, "does not serve .*beam search"),
-        (structure, "does not serve structured output"),
         (decrypt, "text and weights is not served, encrypted ones included"),
     ],
 )
 def test_what_is_not_served_says_so(program: Any, feature: str, needle_int8_dir: Path) -> None:
     with pytest.raises(UnsupportedError, match=feature):
         program(ov_kvcrush, needle_int8_dir)
+
+
+def structure(genai: Any, folder: Path) -> str:
+    config = genai.GenerationConfig()
+    config.max_new_tokens = 20
+    config.structured_output_config = genai.StructuredOutputConfig(regex="(red|green)[.]")
+    return str(genai.LLMPipeline(folder, "CPU").generate("Which colour?", config))
+
+
+def test_an_answer_of_a_given_form_has_it(needle_int8_dir: Path) -> None:
+    assert structure(ov_kvcrush, needle_int8_dir) in ("red.", "green.")
+    assert structure(openvino_genai, needle_int8_dir) in ("red.", "green.")
 
 
 OURS = {"DecodedResults", "EncodedResults", "LLMPipeline", "PerfMetrics", "RawPerfMetrics"}

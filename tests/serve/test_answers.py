@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 import threading
@@ -12,6 +13,9 @@ import pytest
 
 from ov_kvcrush import LLMPipeline
 from ov_kvcrush.serve import answers
+from ov_kvcrush.serve.app import create_app
+from ov_kvcrush.serve.service import Service
+from ov_kvcrush.serve.settings import ServeSettings
 from tests.support.server import RunningServer, serving
 
 ENDLESS: dict[str, Any] = {"max_tokens": 7000, "ignore_eos": True}
@@ -67,6 +71,42 @@ def test_a_reply_that_nobody_waits_for_ends_within_a_step(
     last = server.service.log.last[0]
     assert last.end == "cancelled"
     assert 0 < last.num_generated_tokens < ENDLESS["max_tokens"]
+
+
+@pytest.mark.parametrize("told_first", [False, True])
+def test_a_reply_that_is_cancelled_by_who_runs_the_application_ends_as_one_that_was_left(
+    pipeline: LLMPipeline, told_first: bool
+) -> None:
+    async def run() -> str:
+        app = create_app(ServeSettings(("needle",), access_log=False), lambda: pipeline)
+        service: Service = app.state.service
+        body = {"model": "needle", "messages": [{"role": "user", "content": "Hello"}], **ENDLESS}
+        inbox = asyncio.Queue[Any]()
+        inbox.put_nowait({"type": "http.request", "body": json.dumps(body).encode()})
+        headers = [(b"host", b"localhost"), (b"content-type", b"application/json")]
+        scope: dict[str, Any] = {"type": "http", "method": "POST"}
+        scope["path"] = "/v1/chat/completions"
+        scope |= {"headers": headers, "query_string": b"", "http_version": "1.1"}
+
+        async def send(_: Any) -> None:
+            raise AssertionError("it was to be cancelled")
+
+        async with app.router.lifespan_context(app):
+            assert service.loading is not None
+            await service.loading
+            answering = asyncio.create_task(app(scope, inbox.get, send))
+            while service.admission.num_in_flight == 0:
+                await asyncio.sleep(0.01)
+            if told_first:
+                inbox.put_nowait({"type": "http.disconnect"})
+                for _ in range(6):  # until it waits for what it has cancelled
+                    await asyncio.sleep(0)
+            answering.cancel()
+            await asyncio.wait([answering])
+            assert service.admission.num_open == 0
+            return service.log.last[0].end
+
+    assert asyncio.run(run()) == "cancelled"
 
 
 def test_a_prompt_that_nobody_waits_for_is_read_no_further(server: RunningServer) -> None:

@@ -16,8 +16,9 @@ from tests.support.server import RunningServer, serving
 CHAT, COMPLETIONS, TOKENIZE = "/v1/chat/completions", "/v1/completions", "/tokenize"
 KEY = "of-alice"
 MAX_BODY = 300_000
+FORM = "response_format"
 SCHEMA = {"type": "json_schema", "json_schema": {"name": "a", "schema": {"type": "object"}}}
-TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
+NAMELESS = {"type": "json_schema", "json_schema": {"schema": {"type": "object"}}}
 JSON_TYPE = {"Content-Type": "application/json"}
 
 
@@ -124,9 +125,31 @@ WRONG = [
         "a text beyond the context", {"prompt": "word " * 20_000}, None, TOO_LONG, path=COMPLETIONS
     ),
     Wrong("an id that is not the model's", {"prompt": [2**31 - 1]}, path=COMPLETIONS),
-    Wrong("an answer of a given structure", {"response_format": SCHEMA}, "response_format", None),
-    Wrong("tools", {"tools": [TOOL]}, "tools", UNSUPPORTED),
-    Wrong("a tool that has to be called", {"tool_choice": "required"}, "tool_choice", UNSUPPORTED),
+    Wrong("a form without a schema", {"response_format": {"type": "json_schema"}}, FORM, None),
+    Wrong(
+        "a schema without a name", {"response_format": NAMELESS}, f"{FORM}.json_schema.name", None
+    ),
+    Wrong("a form and no end", {"response_format": SCHEMA, "ignore_eos": True}, "ignore_eos", None),
+    Wrong(
+        "a form and a least length",
+        {"response_format": SCHEMA, "min_tokens": 4},
+        "min_tokens",
+        None,
+    ),
+    Wrong(
+        "two forms",
+        {"response_format": SCHEMA, "structured_outputs": {"regex": "a"}},
+        "structured_outputs",
+        None,
+    ),
+    Wrong(
+        "a form in two ways",
+        {"structured_outputs": {"regex": "a", "choice": ["b"]}},
+        "structured_outputs",
+        None,
+    ),
+    Wrong("a tool of another kind", {"tools": [{"type": "custom"}]}, "tools.0", UNSUPPORTED),
+    Wrong("tools that are none", {"tool_choice": "required"}, "tool_choice"),
     Wrong("another model", {"model": "gpt-4o"}, "model", "model_not_found", 404),
     Wrong("a prefix that is not there", {"prefix": "prefix-0"}, "prefix", "prefix_not_found", 404),
     Wrong(

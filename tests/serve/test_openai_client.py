@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Iterator
+from typing import Annotated, Literal
 
 import openai
 import pytest
 from openvino_genai import ChatHistory
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from ov_kvcrush import LLMPipeline
 from ov_kvcrush.pipeline.results import DecodedResults
@@ -141,23 +142,30 @@ def test_errors_have_the_clients_classes(client: openai.OpenAI) -> None:
 
 
 class Colour(BaseModel):
-    name: str
+    name: Literal["red", "green", "dark blue"]
+    shade: Annotated[int, Field(ge=0, le=9)] | None
 
 
-def test_the_parse_helper_parses_what_has_no_form_and_is_told_that_none_is_served(
+def test_the_parse_helper_gets_what_it_asks_for(
     client: openai.OpenAI, pipeline: LLMPipeline
 ) -> None:
     messages: list[openai.types.chat.ChatCompletionMessageParam]
     messages = [{"role": "user", "content": "Hello"}]
-    made = client.chat.completions.parse(
+    free = client.chat.completions.parse(
         model="needle", messages=messages, temperature=0, max_tokens=8
     )
-    assert made.choices[0].message.content == expected(pipeline, "Hello", 8).texts[0]
-    assert made.choices[0].message.parsed is None
-    with pytest.raises(openai.BadRequestError) as refused:
-        client.chat.completions.parse(model="needle", messages=messages, response_format=Colour)
-    assert refused.value.param == "response_format"
-    assert refused.value.code == "unsupported_value"
+    assert free.choices[0].message.content == expected(pipeline, "Hello", 8).texts[0]
+    assert free.choices[0].message.parsed is None
+    for seed in range(3):
+        bound = client.chat.completions.parse(
+            model="needle", messages=messages, temperature=1.5, seed=seed, response_format=Colour
+        )
+        assert isinstance(bound.choices[0].message.parsed, Colour)
+        assert bound.choices[0].finish_reason == "stop"
+    with client.chat.completions.stream(
+        model="needle", messages=messages, temperature=1.5, response_format=Colour
+    ) as stream:
+        assert isinstance(stream.get_final_completion().choices[0].message.parsed, Colour)
 
 
 def test_the_client_waits_and_asks_again_when_the_server_is_busy(pipeline: LLMPipeline) -> None:

@@ -14,9 +14,11 @@ from openvino_genai import GenerationFinishReason
 
 from ov_kvcrush import AsyncLLMPipeline, DecodedResults
 from ov_kvcrush.pipeline.deltas import Delta
+from ov_kvcrush.serve.chat_reply import ChatReply
 from ov_kvcrush.serve.events import event
 from ov_kvcrush.serve.messages import chat_history
-from ov_kvcrush.serve.replies import ChatReply, CompletionReply, finish_reason
+from ov_kvcrush.serve.replies import CompletionReply
+from ov_kvcrush.serve.reply import finish_reason
 from ov_kvcrush.serve.sampling import generation_settings
 from ov_kvcrush.serve.schemas import ChatRequest, CompletionRequest
 from ov_kvcrush.serve.settings import ServeSettings
@@ -80,13 +82,8 @@ def answers(
 def chunks(
     reply: ChatReply | CompletionReply, deltas: list[Delta], results: DecodedResults
 ) -> list[dict[str, Any]]:
-    made = [
-        reply.first_chunk(),
-        *map(reply.text_chunk, deltas),
-        reply.end_chunk(results),
-        reply.usage_chunk(results),
-    ]
-    return [chunk for chunk in made if chunk is not None]
+    made = [chunk for delta in deltas for chunk in reply.events(delta)]
+    return [*reply.first_events(), *made, *reply.last_events(results)]
 
 
 def parsed(chunk: dict[str, Any]) -> Any:
@@ -188,9 +185,8 @@ def test_usage_comes_where_it_is_asked_for(pipeline: AsyncLLMPipeline, texts: To
 
 def test_tokens_without_text_are_shown_where_their_probability_is(texts: TokenTexts) -> None:
     silent = Delta("", (2,), (-0.5,), (((2, -0.5),),))
-    assert ChatReply.of(chat(), "m", texts).text_chunk(silent) is None
-    chunk = ChatReply.of(chat(logprobs=True), "m", texts).text_chunk(silent)
-    assert chunk is not None
+    assert ChatReply.of(chat(), "m", texts).events(silent) == []
+    (chunk,) = ChatReply.of(chat(logprobs=True), "m", texts).events(silent)
     assert chunk["choices"][0]["delta"] == {"content": ""}
     assert chunk["choices"][0]["logprobs"]["content"][0]["token"] == "<|eos|>"
 

@@ -31,6 +31,7 @@ OPERATIONS = [
     "POST /v1/chat/completions",
     "POST /v1/completions",
     "POST /v1/prefixes",
+    "POST /v1/responses",
 ]
 # Of each operation, half of them right.
 MAX_EXAMPLES = 60

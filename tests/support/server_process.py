@@ -36,6 +36,11 @@ class ServerProcess:
         assert match, self.said
         self.model, self.url = match[1], match[2]
 
+    @property
+    def pid(self) -> int:
+        """Of the command."""
+        return self._process.pid
+
     def wait_until_ready(self) -> None:
         """Wait for the model."""
         self._read_until(" ready\n")

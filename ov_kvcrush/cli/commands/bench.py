@@ -174,8 +174,9 @@ def bench(
     max_num_batched_tokens: Annotated[
         int | None,
         _option(
-            "Tokens of one inference, for every engine (default 2048 for ours, and whole prompts "
-            "for openvino_genai, as its LLMPipeline reads them).",
+            "Tokens of one inference, for every engine (default 2048 for ours, 4096 where a "
+            "prompt is alone and nothing is evicted, and whole prompts for openvino_genai, as "
+            "its LLMPipeline reads them).",
             _TURNS,
             metavar="TOKENS",
             min=1,

@@ -23,8 +23,8 @@ from ov_kvcrush.cli.options.model import (
     load_pipeline,
     parse_properties,
 )
-from ov_kvcrush.cli.output.console import print_json
 from ov_kvcrush.cli.output.errors import Verbose
+from ov_kvcrush.cli.output.json_value import print_json
 from ov_kvcrush.cli.process import STDIN, describe_document, read_document, read_stdin
 from ov_kvcrush.config import KVCacheConfig
 from ov_kvcrush.errors import ConfigError, DeviceError, PromptError
@@ -134,6 +134,7 @@ def chat(
             parse_special,
             context_length,
             prompt_lookup,
+            ["ov_kvcrush.cli.chat.conversation", "ov_kvcrush.cli.chat.terminal"],
         )
         from ov_kvcrush.cli.chat.conversation import Conversation
         from ov_kvcrush.cli.chat.terminal import ChatTerminal

@@ -20,8 +20,8 @@ from ov_kvcrush.cli.options.model import (
     load_pipeline,
     parse_properties,
 )
-from ov_kvcrush.cli.output.console import print_json
 from ov_kvcrush.cli.output.errors import Verbose
+from ov_kvcrush.cli.output.json_value import print_json
 from ov_kvcrush.cli.output.progress import StepProgress
 from ov_kvcrush.cli.output.stats_line import megabytes
 from ov_kvcrush.cli.process import describe_document, read_document

@@ -9,8 +9,8 @@ import typer
 
 from ov_kvcrush.cli.evaluating.outputs import check_writable
 from ov_kvcrush.cli.options.flags import spell_flags
-from ov_kvcrush.cli.output.console import print_json
 from ov_kvcrush.cli.output.errors import Verbose
+from ov_kvcrush.cli.output.json_value import print_json
 from ov_kvcrush.errors import ConfigError
 
 if TYPE_CHECKING:

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,6 +24,7 @@ from ov_kvcrush.cli.options.model import (
     Properties,
     parse_properties,
 )
+from ov_kvcrush.cli.options.replicas import ReplicaCounts, replica_options, replica_settings
 from ov_kvcrush.cli.options.serving import API_KEY_FILE, serve_options
 from ov_kvcrush.cli.output.errors import Verbose
 from ov_kvcrush.config import KVCacheConfig
@@ -27,20 +32,23 @@ from ov_kvcrush.errors import ConfigError, OVKVCrushError
 from ov_kvcrush.model_folder import require_graph
 from ov_kvcrush.precisions import AUTO
 from ov_kvcrush.serve.chat_folder import make_chat_folder
-from ov_kvcrush.serve.settings import ServeSettings
+from ov_kvcrush.serve.settings import DEFAULT_CHUNK, ServeSettings
+from ov_kvcrush.serve.threads import THREADS, with_threads
 
 if TYPE_CHECKING:
     from ov_kvcrush.pipeline.llm_pipeline import LLMPipeline
 
 app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
 
-_THREADS = "INFERENCE_NUM_THREADS"
-_PINNING = "ENABLE_CPU_PINNING"
+_SERVERS = ("fastapi", "uvicorn", "prometheus_client")
+# Ray alone is not enough: what Serve needs more is an extra of its own.
+_RAYS = ("ray", "aiohttp", "aiohttp_cors", "colorful", "grpc", "opencensus", "smart_open")
 
 
 @app.command()
 @cache_options
 @serve_options
+@replica_options
 def serve(
     model_dir: ModelDir,
     device: Device = "CPU",
@@ -52,12 +60,13 @@ def serve(
             "a request that nobody waits for any more has ended.",
             min=1,
         ),
-    ] = 512,
+    ] = DEFAULT_CHUNK,
     threads: Annotated[
         int | None,
         typer.Option(
             metavar="NUMBER",
-            help="Threads that compute (default as many as there are cores).",
+            help="Threads that compute, of each replica (default as many as there are cores, "
+            "shared out among replicas).",
             show_default=False,
             min=1,
         ),
@@ -72,6 +81,7 @@ def serve(
     *,
     kv_cache_config: KVCacheConfig,
     given: dict[str, Any],
+    replicas: ReplicaCounts | None,
 ) -> None:
     """Serve a model to OpenAI's clients, many requests at once, with one bounded KV cache.
 
@@ -86,21 +96,32 @@ def serve(
     - `ov-kvcrush serve qwen3 --kv-budget-mb 200 --session-dir chats --model-name qwen3 --port 8080`
 
     - `ov-kvcrush serve qwen3 --host 0.0.0.0 --api-key-file keys.txt --max-cache-size 1024`
+
+    - `ov-kvcrush serve qwen3 --ray --replicas 2 --threads 8 --session-dir chats`
     """
     folder = require_graph(model_dir).parent
     settings = _settings(folder, given)
     if settings.session_dir is not None:
         make_chat_folder(settings.session_dir, engine)
+    many = None if replicas is None else replica_settings(replicas, threads, settings.port)
     plugin = parse_properties(properties or [])
-    if threads is not None:
-        if _THREADS in plugin:
-            raise ConfigError(
-                f"--threads and --property {_THREADS} say the same thing twice", "Give one of them."
-            )
-        plugin[_THREADS] = str(threads)
-        # Else every server that is given few threads pins them to the same processors.
-        plugin.setdefault(_PINNING, "NO")
+    if threads is not None and THREADS in plugin:
+        raise ConfigError(
+            f"--threads and --property {THREADS} say the same thing twice", "Give one of them."
+        )
+    if many is not None and THREADS in plugin:
+        raise ConfigError(
+            f"--property {THREADS} says nothing to Ray, which shares processors out",
+            "Give --threads, which says it to both.",
+        )
+    plugin = with_threads(plugin, many.threads if many else threads)
     run = _server()
+    if many is not None:
+        run = partial(_replicas(), replicas=many)
+        # Replicas may stand in another folder.
+        model_dir = model_dir.absolute()
+        if settings.session_dir is not None:
+            settings = replace(settings, session_dir=settings.session_dir.absolute())
 
     def load() -> LLMPipeline:
         from ov_kvcrush.pipeline.llm_pipeline import LLMPipeline
@@ -137,13 +158,32 @@ def _server() -> Any:
     Raises:
         OVKVCrushError: the libraries it needs are not installed.
     """
-    try:
+    with _told_what_is_missing("a server", "serve", _SERVERS):
         from ov_kvcrush.serve.server import run
+    return run
+
+
+def _replicas() -> Any:
+    """``ov_kvcrush.serve.replicas.running.run``.
+
+    Raises:
+        OVKVCrushError: the libraries it needs are not installed.
+    """
+    _server()
+    with _told_what_is_missing("--ray", "ray", _RAYS):
+        from ov_kvcrush.serve.replicas.running import run
+    return run
+
+
+@contextmanager
+def _told_what_is_missing(who: str, extra: str, libraries: Collection[str]) -> Iterator[None]:
+    """Errors of imports in the block, where a library of ``extra`` is not there, as our own."""
+    try:
+        yield
     except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] not in ("fastapi", "uvicorn", "prometheus_client"):
+        if (error.name or "").partition(".")[0] not in libraries:
             raise
         raise OVKVCrushError(
-            f"a server needs {error.name}, which is not installed",
-            "Install it with: pip install 'ov-kvcrush[serve]'",
+            f"{who} needs {error.name}, which is not installed",
+            f"Install it with: pip install 'ov-kvcrush[{extra}]'",
         ) from error
-    return run

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ov_kvcrush.cli.output.console import print_json
+from ov_kvcrush.cli.output.json_value import print_json
 from ov_kvcrush.errors import ConfigError
 from ov_kvcrush.evaluation.plot import require_plot
 from ov_kvcrush.files import partial_of, write_text

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
-from rich.markup import escape
 
 from ov_kvcrush.config import KVCacheConfig
-from ov_kvcrush.errors import ConfigError
+from ov_kvcrush.errors import ConfigError, ModelError
+from ov_kvcrush.model_folder import require_tokenizer
 from ov_kvcrush.precisions import AUTO, DECODE_PRECISIONS
 
 if TYPE_CHECKING:
@@ -105,20 +106,23 @@ def load_pipeline(
     parse_special: bool = False,
     context_length: int | None = None,
     prompt_lookup: int = 0,
+    meanwhile: Sequence[str] = (),
 ) -> LLMPipeline:
     """Load and compile the model.
 
     Where stderr is a terminal it shows a spinner there, and then how long it took and what is
     computed in.
-    """
-    console = Console(file=sys.stderr)
-    begun = time.perf_counter()
-    with console.status(escape(f"Loading {model_dir} on {device} …")):
-        from ov_kvcrush.runtime.plugin.ir_file import begin_reading
 
-        begin_reading(model_dir)
+    ``meanwhile``: names of modules that the command is going to need, imported while the plugin
+    compiles; the others are arguments of :class:`ov_kvcrush.LLMPipeline`.
+    """
+    with _loading_shown(model_dir, device) as loaded:
+        if engine == "paged":
+            _begin_compiling(model_dir, device, kv_cache_config, properties, decode_precision)
         from ov_kvcrush.pipeline.llm_pipeline import LLMPipeline
 
+        for name in meanwhile:
+            import_module(name)
         pipeline = LLMPipeline(
             model_dir,
             device=device,
@@ -130,8 +134,44 @@ def load_pipeline(
             context_length=context_length,
             prompt_lookup=prompt_lookup,
         )
-    if console.is_terminal:
-        seconds = f"Loaded in {time.perf_counter() - begun:.1f} s"
-        computing = pipeline.describe().computing
-        console.print(f"{seconds}; {computing}." if computing else f"{seconds}.", style="dim")
+        loaded.append(pipeline)
     return pipeline
+
+
+def _begin_compiling(
+    model_dir: Path,
+    device: str,
+    kv_cache_config: KVCacheConfig,
+    properties: Mapping[str, str],
+    decode_precision: str,
+) -> None:
+    """Let the plugin compile while the pipeline is imported; what is wrong, that will say."""
+    try:
+        require_tokenizer(model_dir)  # or a mistake that is known would wait for the compilation
+    except ModelError:
+        return
+    from ov_kvcrush.runtime.paged.model_ahead import begin_compiling
+    from ov_kvcrush.runtime.paged.model_choice import ModelRequest
+
+    begin_compiling(
+        ModelRequest(model_dir, device, kv_cache_config, dict(properties), decode_precision)
+    )
+
+
+@contextmanager
+def _loading_shown(model_dir: Path, device: str) -> Iterator[list[LLMPipeline]]:
+    """Show that a model is loaded, and what the pipeline put in the list has become."""
+    loaded: list[LLMPipeline] = []
+    if not sys.stderr.isatty():
+        yield loaded
+        return
+    # What draws takes a while to import, which nobody sees here.
+    from rich.console import Console
+    from rich.markup import escape
+
+    console, begun = Console(file=sys.stderr), time.perf_counter()
+    with console.status(escape(f"Loading {model_dir} on {device} …")):
+        yield loaded
+    seconds = f"Loaded in {time.perf_counter() - begun:.1f} s"
+    computing = loaded[0].describe().computing
+    console.print(f"{seconds}; {computing}." if computing else f"{seconds}.", style="dim")

@@ -120,6 +120,8 @@ _FLAGS = {
     ),
     "max_choices": _Flag("--max-choices", int, "Answers to one request.", _LIMITS, "NUMBER"),
     "max_stop_strings": _Flag("--max-stop-strings", int, "Of one request.", _LIMITS, "NUMBER"),
+    "max_tools": _Flag("--max-tools", int, "Functions to call, of one request.", _LIMITS, "NUMBER"),
+    "max_tool_bytes": _Flag("--max-tool-bytes", int, "Of them as JSON.", _LIMITS, "BYTES"),
     "max_messages": _Flag("--max-messages", int, "Of one conversation.", _LIMITS, "NUMBER"),
     "max_body_bytes": _Flag("--max-body-bytes", int, "Of one request.", _LIMITS, "BYTES"),
     "session_dir": _Flag(

@@ -1,12 +1,9 @@
-"""What commands print on stdout beside answers: tables and JSON."""
+"""What commands print on stdout beside answers: tables."""
 
 from __future__ import annotations
 
-import io
-import json
 import sys
 from collections.abc import Sequence
-from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -38,10 +35,3 @@ def print_rows(title: str, rows: Sequence[tuple[str, str]]) -> None:
     for row in rows:
         table.add_row(*map(Text, row))
     console.print(table)
-
-
-def print_json(value: Any, indent: int | None = None) -> None:
-    """Print ``value`` as JSON on stdout: in UTF-8, as JSON is, whatever the locale says."""
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(encoding="utf-8")
-    print(json.dumps(value, ensure_ascii=False, indent=indent))

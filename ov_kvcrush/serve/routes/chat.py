@@ -2,119 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
-
 from fastapi import APIRouter, Request, Response
-from openvino_genai import ChatHistory
 
 from ov_kvcrush.serve.answers import AnswerResponse
-from ov_kvcrush.serve.errors import invalid, loading
-from ov_kvcrush.serve.messages import chat_history
-from ov_kvcrush.serve.replies import ChatReply
-from ov_kvcrush.serve.sampling import generation_settings, require_room
+from ov_kvcrush.serve.chat_reply import ChatReply
 from ov_kvcrush.serve.schemas import ChatRequest
 from ov_kvcrush.serve.service import Service
-
-if TYPE_CHECKING:
-    from ov_kvcrush.pipeline.answer import Answer
-    from ov_kvcrush.pipeline.async_pipeline import AsyncLLMPipeline
-    from ov_kvcrush.pipeline.cached_prefix import CachedPrefix
-    from ov_kvcrush.pipeline.results import DecodedResults
-    from ov_kvcrush.serve.chats import ChatTurn
+from ov_kvcrush.serve.turn import Turn
 
 router = APIRouter()
-
-SESSION_HEADER = "x-session-id"
-"""Names the conversation a request belongs to; before what its body says."""
-
-_LONGEST_KEY = 512
 
 
 @router.post("/chat/completions")
 async def chat(body: ChatRequest, request: Request) -> Response:
     """The assistant's next message."""
     service: Service = request.app.state.service
-    pipeline = service.usable_pipeline()
-    service.require_model(body.model)
-    record = request.state.record
-    key = request.headers.get(SESSION_HEADER, "") or body.session_key
-    if len(key) > _LONGEST_KEY:
-        raise invalid(f"a session's key has at most {_LONGEST_KEY} characters", SESSION_HEADER)
-    question = _Turn(service, pipeline, body, record.key, key)
-    reply = ChatReply.of(body, service.settings.model_names[0], service.texts)
-    return AnswerResponse(service, record, question, reply, bool(body.stream))
-
-
-class _Turn:
-    """One more message of a conversation, whose cache is found by key, or by how it begins.
-
-    Args:
-        service: of the server.
-        pipeline: answers.
-        body: the request.
-        owner: name of its API key.
-        key: of the session; empty without one.
-    """
-
-    def __init__(
-        self,
-        service: Service,
-        pipeline: AsyncLLMPipeline,
-        body: ChatRequest,
-        owner: str,
-        key: str,
-    ) -> None:
-        self._service = service
-        self._pipeline = pipeline
-        self._body = body
-        self._owner = owner
-        self._key = key
-        self._turn: ChatTurn | None = None
-        self._messages: list[dict[str, Any]] = []
-
-    async def ask(self) -> Sequence[Answer]:
-        """Queue the answer."""
-        pipeline, body, settings = self._pipeline, self._body, self._service.settings
-        history = chat_history(body, settings)
-        config = generation_settings(
-            body, pipeline.get_generation_config(), settings, pipeline.context_length
-        )
-        prefix = self._begin_with_prefix(history)
-        self._messages = history.get_messages()
-        chats = self._service.chats
-        # A session has one continuation.
-        if self._key and chats is not None and config.get("num_return_sequences", 1) == 1:
-            self._turn = await chats.begin(self._key, self._owner)
-        session = None if self._turn is None else self._turn.session
-        return [
-            pipeline.generate(history, session=session, prefix=prefix, owner=self._owner, **config)
-        ]
-
-    def check(self, answer: Answer) -> None:
-        """The answer that is asked for has to fit in behind the conversation."""
-        require_room(self._body, answer.num_prompt_tokens, self._pipeline.context_length)
-
-    async def end(self, results: Sequence[DecodedResults] | None) -> None:
-        """Keep the session for the next turn."""
-        if self._turn is not None:
-            text = None if results is None else results[0].texts[0]
-            await self._turn.end(self._messages, text)
-
-    def _begin_with_prefix(self, history: ChatHistory) -> CachedPrefix | None:
-        """The cache of the prefix that the request names, whose text ``history`` then begins with.
-
-        Raises:
-            ApiError: there is not one, or the conversation cannot follow it.
-        """
-        if self._body.prefix is None:
-            return None
-        if self._service.prefixes is None:
-            raise loading()
-        named = self._service.prefixes.get(self._body.prefix, self._owner)
-        messages, context = named.begin(history.get_messages()), history.get_extra_context()
-        history.clear()  # of the context too
-        for message in messages:
-            history.append(message)
-        history.set_extra_context(context)
-        return named.prefix
+    turn = Turn(service, request, body)
+    name = service.settings.model_names[0]
+    reply = ChatReply.of(body, name, service.texts, tools=turn.tools)
+    return AnswerResponse(service, request.state.record, turn, reply, bool(body.stream))

@@ -36,6 +36,8 @@ async def completions(body: CompletionRequest, request: Request) -> Response:
 class _Completion:
     """Prompts that have nothing to do with one another."""
 
+    form_field = "response_format"
+
     def __init__(
         self, service: Service, pipeline: AsyncLLMPipeline, body: CompletionRequest, owner: str
     ) -> None:

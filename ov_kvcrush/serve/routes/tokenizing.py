@@ -24,7 +24,7 @@ async def tokenize(body: TokenizeRequest, request: Request) -> dict[str, Any]:
     if (body.messages is None) == (body.prompt is None):
         raise invalid("give messages or a prompt, one of them", "prompt")
     if body.prompt is None:
-        inputs: Any = chat_history(body, service.settings)
+        inputs: Any = chat_history(body, service.settings, service.tools.style)
     else:
         inputs = body.prompt
     tokens = await asyncio.to_thread(

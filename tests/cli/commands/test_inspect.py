@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import openvino as ov
+import openvino_tokenizers  # noqa: F401  cores made from now on can read a tokenizer's graph
 import pytest
 from safetensors.numpy import save_file
 

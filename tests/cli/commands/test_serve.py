@@ -72,6 +72,15 @@ def test_it_may_keep_quiet(needle_int8_dir: Path) -> None:
         (["--threads", "1", "--property", "INFERENCE_NUM_THREADS=1"], "twice", "one of them"),
         (["--property", "x"], "is not KEY=VALUE", "--property"),
         (["--no-such-flag"], "No such option", "--help"),
+        (["--replicas", "2"], "--replicas does nothing without --ray", "both"),
+        (["--max-replicas", "2"], "--max-replicas does nothing without --ray", "both"),
+        (["--ray", "--min-replicas", "1"], "--min-replicas does nothing", "both"),
+        (["--ray", "--replicas", "1", "--max-replicas", "2"], "--replicas is a fixed", "other two"),
+        (["--ray", "--min-replicas", "3", "--max-replicas", "2"], "--max-replicas is 2", "least"),
+        (["--ray", "--replicas", "0"], "--replicas", ""),
+        (["--ray", "--port", "0"], "--port 0 cannot find a free one", "number of a port"),
+        (["--ray", "--replicas", "5000"], "5000 replicas of 1 threads need 5000", "RAY_ADDRESS"),
+        (["--ray", "--property", "INFERENCE_NUM_THREADS=1"], "says nothing to Ray", "--threads"),
     ],
 )
 def test_what_cannot_be_is_told_before_anything_is_loaded(
@@ -83,6 +92,7 @@ def test_what_cannot_be_is_told_before_anything_is_loaded(
     hint: str,
 ) -> None:
     monkeypatch.delenv("OV_KVCRUSH_API_KEY", raising=False)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
     said = fails(capsys, "serve", str(needle_int8_dir), *flags)
     assert message in said
     assert hint in said
@@ -104,6 +114,26 @@ def test_a_library_that_is_missing_is_told(
     said = fails(capsys, "serve", str(needle_int8_dir))
     assert "a server needs uvicorn" in said
     assert "pip install 'ov-kvcrush[serve]'" in said
+
+
+def test_ray_that_is_missing_is_told(
+    needle_int8_dir: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in [name for name in sys.modules if name.startswith("ov_kvcrush.serve.replicas.")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "ray", None)
+    said = fails(capsys, "serve", str(needle_int8_dir), "--ray")
+    assert "--ray needs ray, which is not installed" in said
+    assert "pip install 'ov-kvcrush[ray]'" in said
+
+
+def test_in_a_cluster_threads_are_not_guessed(
+    needle_int8_dir: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "nowhere:6379")
+    said = fails(capsys, "serve", str(needle_int8_dir), "--ray")
+    assert "how many processors the cluster's nodes have" in said
+    assert "--threads" in said
 
 
 def test_its_help_names_all_flags_and_imports_no_server(

@@ -47,10 +47,17 @@ def test_a_prompt_of_whole_stretches_is_not_cut_twice_at_its_end() -> None:
 
 def test_a_stretch_is_as_long_as_the_budget_but_not_tiny_and_no_longer_than_a_chunk() -> None:
     assert stretch_between_cuts(1024, chunk=2048) == 1024
-    assert stretch_between_cuts(1023, chunk=2048) == 896
+    assert stretch_between_cuts(1023, chunk=2048) == 1024
+    assert stretch_between_cuts(896, chunk=2048) == 896
     assert stretch_between_cuts(100, chunk=2048) == 512
     assert stretch_between_cuts(8192, chunk=2048) == 2048
     assert stretch_between_cuts(100, chunk=64) == 64
+
+
+def test_the_first_stretch_may_be_longer_and_never_is_shorter() -> None:
+    plan = partial(plan_cuts, 100, 3000, max_cache_size=256, prefill_budget=512, stretch=1024)
+    assert [cut.num_cached for cut in plan(first=1436)] == [1536, 2560, 3000]
+    assert plan(first=900) == plan()
 
 
 @given(
@@ -66,7 +73,12 @@ def test_the_cache_never_holds_more_than_prefill_budget_and_stretch(
     prefill = budget + more
     held, at = min(num_cached, budget), num_cached
     cuts = plan_cuts(
-        num_cached, num_cached + new, max_cache_size=budget, prefill_budget=prefill, stretch=stretch
+        num_cached,
+        num_cached + new,
+        max_cache_size=budget,
+        prefill_budget=prefill,
+        stretch=stretch,
+        first=prefill + stretch - held,
     )
     for cut in cuts:
         assert cut.num_cached > at

@@ -190,6 +190,28 @@ def test_what_stays_keeps_its_bytes_unless_a_newcomer_is_out_of_range(kind: str)
     assert stayed.all(axis=1)[near].all()
 
 
+@pytest.mark.parametrize("num_come", [1, 9, 31])
+def test_keys_that_join_others_get_the_codes_that_all_of_them_would(num_come: int) -> None:
+    rng = np.random.default_rng(num_come)
+    layer = Layer("u8", 32, seed=num_come)
+    rows = rng.permutation(PAGE_SIZE).astype(np.int32)
+    came, staying = rows[:num_come], rows[num_come:]
+    for head in range(KV_HEADS):
+        page = layer.keys[layer.table[0], head]
+        wanted, keys = page.copy(), layer.read_keys()[head].copy()
+        keys[came] = 1.5 * rng.standard_normal((num_come, HEAD_SIZE)).astype(np.float32)
+        key_codec.write_keys(keys, PAGE_SIZE, HEAD_SIZE, layer.kind, wanted, True)
+        key_codec.join_bytes(keys, staying, came, HEAD_SIZE, page)
+        header = 8 * HEAD_SIZE
+        np.testing.assert_allclose(
+            page[:header].view(np.float32), wanted[:header].view(np.float32), rtol=1e-5
+        )
+        # Where a code lies half-way between two, the order of operations decides.
+        steps = np.abs(page[header:].astype(int) - wanted[header:])
+        assert steps.max() <= 1
+        assert (steps > 0).mean() < 0.01
+
+
 @pytest.mark.parametrize("kind", ["u8", "u4"])
 def test_a_hundred_cuts_cost_a_few_roundings(kind: str) -> None:
     """A quarter of the older tokens is evicted a hundred times; what remains is as it was."""

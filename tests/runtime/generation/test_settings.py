@@ -29,7 +29,6 @@ ASKED_FOR = {
     "relevance_weight": 0.0,
     "return_omni_outputs": True,
     "stop_criteria": openvino_genai.StopCriteria.EARLY,
-    "structured_output_config": StructuredOutputConfig(regex="a+"),
     "tree_depth": 2,
 }
 
@@ -114,7 +113,12 @@ def test_every_served_setting_arrives() -> None:
     }
     # Of several answers at once openvino_genai lets none be drafted.
     drafts = {"num_assistant_tokens": 5, "max_ngram_size": 3}
-    assert values.keys() == SERVED - drafts.keys()
+    # What has a form of its own ends where it is whole.
+    form = {"structured_output_config": StructuredOutputConfig(regex="a+")}
+    assert values.keys() == SERVED - drafts.keys() - form.keys()
+    bound = resolve_generation_config(default_config(), None, form).structured_output_config
+    assert bound is not None
+    assert bound.regex == "a+"
     drafting = resolve_generation_config(default_config(), None, drafts)
     assert {name: getattr(drafting, name) for name in drafts} == drafts
     by_name = resolve_generation_config(default_config(), None, values)

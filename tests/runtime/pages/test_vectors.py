@@ -9,10 +9,13 @@ from ov_kvcrush.runtime.pages.jit import jit
 from ov_kvcrush.runtime.pages.vectors import (
     LANES,
     add,
+    copy_bytes,
     divide,
     exp2,
+    fetch_ahead,
     larger,
     load,
+    load_bytes,
     multiply,
     multiply_add,
     smaller,
@@ -22,6 +25,7 @@ from ov_kvcrush.runtime.pages.vectors import (
     store_bytes,
     subtract,
     total,
+    where_at_least,
 )
 
 Floats = NDArray[np.float32]
@@ -77,3 +81,39 @@ def test_bytes_are_rounded_to_the_nearest_and_halves_to_the_even_one() -> None:
     results = np.empty(LANES, np.uint8)
     _bytes(x, results)
     np.testing.assert_array_equal(results, np.rint(x).astype(np.uint8))
+
+
+@jit
+def _read_bytes(codes: NDArray[np.uint8], results: Floats) -> None:
+    fetch_ahead(codes, 3)
+    store(results, 0, load_bytes(codes, 3))
+
+
+def test_bytes_are_read_from_anywhere_as_numbers() -> None:
+    codes, results = np.arange(0, 250, 10, dtype=np.uint8), np.empty(LANES, np.float32)
+    _read_bytes(codes, results)
+    np.testing.assert_array_equal(results, codes[3 : 3 + LANES])
+
+
+@jit
+def _choose(a: Floats, b: Floats, x: Floats, y: Floats, results: Floats) -> None:
+    store(results, 0, where_at_least(load(a, 0), load(b, 0), load(x, 0), load(y, 0)))
+
+
+def test_what_cannot_be_compared_is_not_at_least() -> None:
+    a, b, x, y = np.random.default_rng(1).integers(0, 3, (4, LANES)).astype(np.float32)
+    a[0] = np.nan
+    results = np.empty(LANES, np.float32)
+    _choose(a, b, x, y, results)
+    np.testing.assert_array_equal(results, np.where(a >= b, x, y))
+
+
+@jit
+def _copy(source: NDArray[np.uint8], target: NDArray[np.uint8]) -> None:
+    copy_bytes(source, 7, target, 2, 5)
+
+
+def test_bytes_are_copied_as_if_arrays_were_flat() -> None:
+    source, target = np.arange(24, dtype=np.uint8).reshape(4, 6), np.zeros((2, 6), np.uint8)
+    _copy(source, target)
+    assert target.ravel().tolist() == [0, 0, 7, 8, 9, 10, 11, 0, 0, 0, 0, 0]

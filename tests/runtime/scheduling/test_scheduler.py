@@ -15,6 +15,7 @@ from ov_kvcrush.runtime.scheduling.scheduler import Schedule, Scheduler
 from ov_kvcrush.runtime.sequences.kv_cache import KVCache
 from ov_kvcrush.runtime.sequences.prefixes import Prefixes
 from ov_kvcrush.runtime.sequences.sequence import Chunk, Sequence
+from ov_kvcrush.runtime.sequences.session import Session
 from tests.support.small_cache import small_cache
 
 LAYERS = (LayerGeometry(1, 1, 4, 4),) * 2
@@ -26,9 +27,10 @@ def scheduler_of(
     max_num_batched_tokens: int = 64,
     max_num_seqs: int = 8,
     prefix_caching: bool = False,
+    config: KVCacheConfig | None = None,
 ) -> tuple[Scheduler, KVCache]:
     cache = small_cache(num_pages, [10] * len(LAYERS))
-    config = KVCacheConfig()
+    config = config or KVCacheConfig()
     planner = CutPlanner(config, CacheBudgets(config, CACHE_LAYERS, ()), max_num_batched_tokens)
     admission, prefixes = Admission(cache, planner), Prefixes(cache, 0, prefix_caching)
     scheduler = Scheduler(cache, admission, prefixes, max_num_batched_tokens, max_num_seqs)
@@ -134,6 +136,25 @@ def test_who_waits_is_admitted_when_all_its_pages_are_there() -> None:
     cache.release(sequences[0])
     scheduler.remove(sequences[0])
     assert shares(stepped(scheduler), sequences) == {1: 64}
+
+
+def test_who_was_refused_beside_a_pinned_prefix_is_asked_again_when_it_is_closed() -> None:
+    # Each may grow to five pages, the prefix has four.
+    config = KVCacheConfig(max_cache_size=128, decode_slack=32)
+    scheduler, cache = scheduler_of(num_pages=12, config=config)
+    prefix = Session(is_prefix=True, pinned=True)
+    (read,) = added(scheduler, 4 * PAGE_SIZE)
+    for _ in range(2):
+        stepped(scheduler)
+    scheduler.remove(read)
+    cache.park(prefix, read)
+    sequences = added(scheduler, 10, 10)
+    # Nothing changes from one step to the next, and it stays refused.
+    for tokens in (10, 1, 1):
+        assert shares(stepped(scheduler), sequences) == {0: tokens}
+    cache.drop(prefix)
+    assert shares(stepped(scheduler), sequences) == {0: 1, 1: 10}
+    cache.check_integrity(sequences)
 
 
 def test_the_youngest_gives_way_and_waits_in_front() -> None:

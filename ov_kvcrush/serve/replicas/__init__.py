@@ -1,0 +1,1 @@
+"""Many replicas of the server behind one address, by Ray Serve."""
