@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ov_kvcrush.plan import LayerGeometry
 from ov_kvcrush.runtime.model.batch import Batch
 from ov_kvcrush.runtime.model.compiled_graph import Forward
-from ov_kvcrush.runtime.paged import setup
+from ov_kvcrush.runtime.paged import model_choice
 from ov_kvcrush.runtime.paged.engine import PagedEngine
 from ov_kvcrush.runtime.pages.cache_layer import HeadGrouping, HeadGroups, each_head
 from ov_kvcrush.runtime.sequences.sequence import Sequence as TokenSequence
@@ -42,7 +42,7 @@ GROUPINGS: dict[str, HeadGrouping] = {"each head": each_head, "mixed": mixed}
 def divided(grouping: HeadGrouping) -> Iterator[None]:
     """Engines made inside the ``with`` divide their heads so."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(setup, "_grouping", lambda configs, shares: grouping)
+        patch.setattr(model_choice, "_grouping", lambda configs, shares: grouping)
         yield
 
 
