@@ -114,14 +114,14 @@ def test_a_prompt_is_cut_while_it_is_read_as_the_engine_does(
         properties=F32,
         max_num_batched_tokens=CHUNK,
         pool_size=4096,
-        **settings_of(name, prefill_budget=144),
+        **settings_of(name, prefill_budget=128),
     )
     kept = held(engine.model, read_prompt(engine, PROMPT))
     request = engine.add_request(PROMPT, greedy(6))
     (wanted,) = finish(engine, request)
     cutter = scorer.cutters[name]
-    cuts = cuts_while_reading(len(PROMPT), 96, 144, CHUNK)
-    # The first 128 tokens are within 144, so the first cut is the second boundary's.
+    cuts = cuts_while_reading(len(PROMPT), 96, 128, CHUNK)
+    # The first 128 tokens are within the budget, so the first cut is the second boundary's.
     assert [cut.num_cached for cut in cuts] == [256, 384, 500]
     with scorer.begun(PROMPT) as base:
         scorer.read(base, cuts[0].num_cached)
@@ -160,7 +160,7 @@ def test_the_models_gate_chooses_as_in_the_engine(needle_f32_dir: Path, tmp_path
         properties=F32,
         max_num_batched_tokens=CHUNK,
         pool_size=4096,
-        **settings_of("default", prefill_budget=144),
+        **settings_of("default", prefill_budget=128),
     )
     kept = held(engine.model, read_prompt(engine, PROMPT))
     policies = {name: KVCacheConfig(**settings_of(name)) for name in ("snapkv", "default")}
@@ -168,7 +168,7 @@ def test_the_models_gate_chooses_as_in_the_engine(needle_f32_dir: Path, tmp_path
     scorer = Scorer(folder, "CPU", config, policies, F32, CHUNK)
     cutter = scorer.cutters["default"]
     with scorer.begun(PROMPT) as base:
-        cuts = cuts_while_reading(len(PROMPT), 96, 144, CHUNK)
+        cuts = cuts_while_reading(len(PROMPT), 96, 128, CHUNK)
         scorer.read(base, cuts[0].num_cached)
         with scorer.forked(base, PROMPT, cutter) as cut:
             scorer.read_cutting(cut, cutter, cuts)
