@@ -2,9 +2,9 @@
 
 Of each sequence it is counted how often guesses come true, those of which nothing is drafted too:
 that costs nothing, so that nothing has to be tried out. And it is counted what drafts have cost, in
-tokens that it could have had in that time. It may lose one token in a hundred to them, and a little
-more to begin with and where guesses come true: so a text in which drafts fail takes hardly longer,
-whatever was expected.
+tokens that it could have had in that time. It may lose one token in two hundred to them, and a
+little more where guesses come true: so a text in which drafts fail takes hardly longer, whatever
+was expected.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from bisect import bisect_right
 from collections.abc import Callable
 from collections.abc import Sequence as SequenceOf
 
-# In tokens: what a sequence may lose to begin with, what each token adds to that, and each guess
-# that came true without a draft, and the most it may ever have won, so that what came true long ago
-# does not pay for what does no more.
-_FIRST_CREDIT, _CREDIT_OF_A_TOKEN, _CREDIT_OF_A_GUESS, _MOST_CREDIT = 0.3, 0.01, 0.1, 2.0
+# In tokens: what each token adds to what a sequence may lose, and each guess that came true without
+# a draft, and the most it may ever have won, so that what came true long ago does not pay for what
+# does no more. Nothing to begin with: drafts that wait for guesses to come true waste fewer rows.
+_CREDIT_OF_A_TOKEN, _CREDIT_OF_A_GUESS, _MOST_CREDIT = 0.005, 0.1, 2.0
 
 # What follows longer matches comes true more often: each of these lengths and those up to the next
 # are counted together, and believed to come true so often until more is known.
@@ -35,11 +35,11 @@ class DraftRecord:
     """What became of the guesses about one sequence.
 
     Attributes:
-        credit: tokens that it may still lose to drafts; below 0 nothing is drafted.
+        credit: tokens that it may still lose to drafts; at 0 nothing is drafted.
     """
 
     def __init__(self) -> None:
-        self.credit = _FIRST_CREDIT
+        self.credit = 0.0
         self._true = [chance * _WEIGHT_OF_BELIEF for chance in _CHANCES]
         self._tried = [_WEIGHT_OF_BELIEF for _ in _CHANCES]
 
