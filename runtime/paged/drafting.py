@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence as SequenceOf
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from ov_kvcrush.runtime.eviction.cut_plan import CutPlanner
@@ -85,7 +86,8 @@ class Drafting:
             [guess.drafter.record for guess in found],
             [guess.draft.match for guess in found],
             [len(guess.draft.tokens) for guess in found],
-            lambda num_rows: self._costs.ratio(len(chunks), num_rows),
+            partial(self._costs.ratio, len(chunks)),
+            partial(self._costs.change, len(chunks)),
         )
         return [
             self._with_drafts(chunk, guess, count)
@@ -105,16 +107,22 @@ class Drafting:
         Pages that only drafts were written to are given back.
         """
         if not self._guesses:
+            self._costs.note_other()
             return
         num_sequences, num_rows = len(batch.chunks), len(batch.input_ids)
+        change = self._costs.change(num_sequences, num_rows)
         self._costs.note(num_sequences, num_rows, seconds)
-        num_drafts, lost = num_rows - num_sequences, 0.0
-        if num_drafts:
-            lost = num_sequences * (self._costs.ratio(num_sequences, num_rows) - 1.0)
+        num_drafts = num_rows - num_sequences
+        lost = num_sequences * (self._costs.ratio(num_sequences, num_rows) - 1.0 + change)
         for chunk in batch.chunks:
             guess, drafted = self._guesses[chunk.sequence], len(chunk.drafts)
-            part = lost * drafted / num_drafts if num_drafts else 0.0
-            guess.drafter.record.note(guess.draft.match, drafted, chunk.num_true - 1, part)
+            record, draft = guess.drafter.record, guess.draft
+            if drafted:
+                part = lost * drafted / num_drafts
+                record.note(draft.match, drafted, chunk.num_true - 1, part)
+            else:
+                came_true = draft.tokens[:1] == tuple(chunk.sequence.tokens[-1:])
+                record.note_guess(draft.match if draft.tokens else 0, came_true)
             if chunk.num_true < chunk.count:
                 self._cache.trim(chunk.sequence)
 

@@ -46,7 +46,7 @@ def guesses(answers: Sequence[list[int]], share_true: float = 0.8) -> Iterator[N
     def make(config: Any, most: int) -> Drafter | None:
         return Guessing(most) if most else None
 
-    def all_of_them(records: Any, matches: Any, limits: Sequence[int], ratio: Any) -> list[int]:
+    def all_of_them(_: Any, matches: Any, limits: Sequence[int], *costs: Any) -> list[int]:
         room = MOST_DECODE_TOKENS - len(limits)
         return [min(limit, room // len(limits)) for limit in limits]
 
