@@ -2,6 +2,7 @@
 
     python benchmarks/prompt_lookup.py qwen               # a folder that export has made
     python benchmarks/prompt_lookup.py qwen --drafts 5 --tokens 200 --turns 3
+    python benchmarks/prompt_lookup.py qwen --alone --concurrency 4 --max-cache-size 1024
 
 Sides take turns, each turn in the other order; medians. A token of ours without drafts is 1.
 """
@@ -13,7 +14,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
+from statistics import mean, median
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,7 @@ from openvino_genai import (
 from rich.console import Console
 from rich.table import Table
 
+from ov_kvcrush.config import KVCacheConfig
 from ov_kvcrush.runtime.interface import EngineLimits
 from ov_kvcrush.runtime.paged.engine import PagedEngine
 
@@ -42,14 +44,15 @@ _SAMPLED: dict[str, Any] = {"do_sample": True, "temperature": 1.0, "rng_seed": 1
 
 @dataclass(frozen=True)
 class Answer:
-    """What one side said, and milliseconds a token behind the first one."""
+    """What one side said, and milliseconds between tokens of a sequence behind its first one."""
 
     tokens: list[int]
     ms: float
     num_steps: int
 
 
-Side = Callable[[list[int], GenerationConfig], Answer]
+Side = Callable[[list[int], GenerationConfig, int], Answer]
+"""Asked a prompt, settings, and how many times at once."""
 
 
 def main() -> None:
@@ -60,13 +63,18 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=200, help="of an answer")
     parser.add_argument("--turns", type=int, default=2)
     parser.add_argument("--precision", help="INFERENCE_PRECISION_HINT of all sides")
+    parser.add_argument(
+        "--concurrency", type=int, default=1, help="the prompt so many times at once"
+    )
+    parser.add_argument("--max-cache-size", type=int, help="tokens kept of each sequence, of ours")
     parser.add_argument("--alone", action="store_true", help="without openvino_genai")
     options = parser.parse_args()
     properties = {"INFERENCE_PRECISION_HINT": options.precision} if options.precision else {}
     tokenizer = Tokenizer(options.model)
+    budget = options.max_cache_size
     sides = {
-        "ours": our_side(options.model, tokenizer, properties, 0),
-        "ours, drafts": our_side(options.model, tokenizer, properties, options.drafts),
+        "ours": our_side(options.model, tokenizer, properties, 0, budget),
+        "ours, drafts": our_side(options.model, tokenizer, properties, options.drafts, budget),
     }
     if not options.alone:
         sides["genai"] = genai_side(options.model, tokenizer, properties, 0)
@@ -83,7 +91,7 @@ def main() -> None:
         )
         ids = tokenizer.encode(prompt, add_special_tokens=False).input_ids.data[0].tolist()
         config = GenerationConfig(max_new_tokens=options.tokens, ignore_eos=True, **settings)
-        found = take_turns(sides, ids, config, options.turns)
+        found = take_turns(sides, ids, config, options.turns, options.concurrency)
         usual = median(one.ms for one in found["ours"])
         cells = []
         for answers in found.values():
@@ -101,31 +109,43 @@ def main() -> None:
 
 
 def take_turns(
-    sides: dict[str, Side], prompt: list[int], config: GenerationConfig, turns: int
+    sides: dict[str, Side],
+    prompt: list[int],
+    config: GenerationConfig,
+    turns: int,
+    concurrency: int = 1,
 ) -> dict[str, list[Answer]]:
     """The answers of each side, whose first one does not count."""
     found: dict[str, list[Answer]] = {name: [] for name in sides}
     for turn in range(turns + 1):
         names = list(sides) if turn % 2 else list(sides)[::-1]
         for name in names:
-            answer = sides[name](prompt, config)
+            answer = sides[name](prompt, config, concurrency)
             if turn:
                 found[name].append(answer)
     return found
 
 
-def our_side(folder: Path, tokenizer: Tokenizer, properties: dict[str, str], drafts: int) -> Side:
-    """Our engine, with so many drafts or none."""
+def our_side(
+    folder: Path,
+    tokenizer: Tokenizer,
+    properties: dict[str, str],
+    drafts: int,
+    max_cache_size: int | None = None,
+) -> Side:
+    """Our engine, with so many drafts or none, and a budget of tokens or all of them."""
     limits = EngineLimits(prompt_lookup=drafts)
-    engine = PagedEngine(folder, tokenizer, properties=properties, limits=limits)
+    cache = KVCacheConfig(max_cache_size=max_cache_size) if max_cache_size else None
+    engine = PagedEngine(folder, tokenizer, config=cache, properties=properties, limits=limits)
 
-    def answer(prompt: list[int], config: GenerationConfig) -> Answer:
-        request = engine.add_request(prompt, config)
+    def answer(prompt: list[int], config: GenerationConfig, concurrency: int) -> Answer:
+        requests = [engine.add_request(prompt, config) for _ in range(concurrency)]
+        generations = [request.generations[0] for request in requests]
         steps = 0
         while engine.has_unfinished():
-            steps += bool(engine.step() and request.generations[0].tokens)
-        generation = request.generations[0]
-        return Answer(generation.tokens, 1e3 * generation.metrics.tpot, steps - 1)
+            steps += requests[0] in engine.step()
+        ms = 1e3 * mean(generation.metrics.tpot for generation in generations)
+        return Answer(generations[0].tokens, ms, steps - 1)
 
     return answer
 
@@ -139,24 +159,29 @@ def genai_side(folder: Path, tokenizer: Tokenizer, properties: dict[str, str], d
         folder, tokenizer, scheduler, "CPU", **properties, **lookup
     )
 
-    def answer(prompt: list[int], config: GenerationConfig) -> Answer:
+    def answer(prompt: list[int], config: GenerationConfig, concurrency: int) -> Answer:
         if drafts:
             settings: dict[str, Any] = {
                 name: getattr(config, name)
                 for name in ("max_new_tokens", "ignore_eos", "do_sample", "temperature", "rng_seed")
             }
             config = GenerationConfig(**settings, num_assistant_tokens=drafts, max_ngram_size=3)
-        handle = pipeline.add_request(0, ov.Tensor(np.array([prompt], np.int64)), config)
-        tokens: list[int] = []
-        times: list[float] = []
-        while handle.get_status() == GenerationStatus.RUNNING:
+        ids = ov.Tensor(np.array([prompt], np.int64))
+        handles = [pipeline.add_request(n, ids, config) for n in range(concurrency)]
+        tokens: list[list[int]] = [[] for _ in handles]
+        times: list[list[float]] = [[] for _ in handles]
+        while any(handle.get_status() == GenerationStatus.RUNNING for handle in handles):
             pipeline.step()
-            while handle.can_read():
-                for output in handle.read().values():
-                    tokens += output.generated_ids
-                times.append(time.perf_counter())
-        ms = 1e3 * (times[-1] - times[0]) / max(1, len(tokens) - 1)
-        return Answer(tokens, ms, len(times) - 1)
+            for number, handle in enumerate(handles):
+                while handle.can_read():
+                    for output in handle.read().values():
+                        tokens[number] += output.generated_ids
+                    times[number].append(time.perf_counter())
+        ms = 1e3 * mean(
+            (when[-1] - when[0]) / max(1, len(said) - 1)
+            for said, when in zip(tokens, times, strict=True)
+        )
+        return Answer(tokens[0], ms, len(times[0]) - 1)
 
     return answer
 

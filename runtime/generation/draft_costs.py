@@ -16,6 +16,8 @@ import numpy as np
 
 # Of as many steps of a kind the middle one counts: what else the machine does makes some longer.
 _STEPS = 5
+# Of plain steps, which are many, it is found out anew once in so many.
+_SELDOM = 32
 
 # Until it is known, rather too much: with the second row what were products of a matrix and a
 # vector are products of matrices, and every row adds a little.
@@ -70,7 +72,7 @@ class DraftCosts:
             if kind in self._steady:
                 self._changes.append(seconds - median(self._steady[kind]))
         self._num_noted += 1
-        if last != num_rows or num_rows > num_sequences or self._num_noted % _STEPS == 0:
+        if last != num_rows or num_rows > num_sequences or self._num_noted % _SELDOM == 0:
             self._measured.pop(num_sequences, None)
 
     def note_other(self) -> None:

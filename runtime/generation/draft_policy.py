@@ -9,6 +9,7 @@ whatever was expected.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable
 from collections.abc import Sequence as SequenceOf
 
@@ -25,7 +26,7 @@ _WEIGHT_OF_BELIEF = 2.0
 _MEMORY = 0.95
 
 # Expected to be so much quicker, or nothing is drafted: what is expected is not certain.
-_LEAST_GAIN = 0.03
+_LEAST_GAIN = 0.1
 
 
 class DraftRecord:
@@ -137,4 +138,4 @@ def share_out(
 
 
 def _kind(match: int) -> int:
-    return sum(match >= least for least in _MATCHES[1:])
+    return max(0, bisect_right(_MATCHES, match) - 1)
