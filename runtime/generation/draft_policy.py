@@ -27,6 +27,8 @@ _MEMORY = 0.95
 
 # Expected to be so much quicker, or nothing is drafted: what is expected is not certain.
 _LEAST_GAIN = 0.1
+# What comes true more seldom is not even weighed.
+_LEAST_CHANCE = 0.02
 
 
 class DraftRecord:
@@ -118,11 +120,16 @@ def share_out(
         for number in range(limits[place]):
             # What has come true makes the match so much longer.
             chance *= records[place].chance(matches[place] + number)
+            if chance < _LEAST_CHANCE:
+                break
             candidates.append((chance, place))
+    expected, best = float(num_sequences), num_sequences * (1.0 + _LEAST_GAIN)
+    # Mostly it is seen at once: they would not pay if all of them cost as little as the first.
+    if expected + sum(chance for chance, _ in candidates) <= best * ratio(num_sequences + 1):
+        return counts
     candidates.sort(key=lambda one: -one[0])
     affordable = sum(records[place].credit for place in able)
     taken = list(counts)
-    expected, best = float(num_sequences), num_sequences * (1.0 + _LEAST_GAIN)
     none_true = 1.0
     for number, (chance, place) in enumerate(candidates, start=1):
         if not taken[place]:

@@ -140,7 +140,8 @@ class Drafting:
         draft = drafter.draft(sequence.tokens, most)
         if draft.tokens:
             within = self._planner.stretch(sequence) - 1
-            draft = replace(draft, tokens=draft.tokens[:within])
+            if within < len(draft.tokens):
+                draft = replace(draft, tokens=draft.tokens[:within])
         return _Guess(drafter, draft)
 
     def _with_drafts(self, chunk: Chunk, guess: _Guess, count: int) -> Chunk:
