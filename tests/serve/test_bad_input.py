@@ -183,7 +183,7 @@ def test_what_is_wrong_is_told_and_others_go_on(guarded: RunningServer, wrong: W
         assert error["param"] == wrong.param
     if wrong.code is not None:
         assert error["code"] == wrong.code
-    assert guarded.service.admission.num_open == 0
+    guarded.wait_until(lambda: guarded.service.admission.num_open == 0)
     assert guarded.chat(max_tokens=1).status_code == 200
 
 

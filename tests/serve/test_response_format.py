@@ -94,7 +94,7 @@ def test_a_schema_that_is_refused_is_told_before_a_stream_begins(
     assert error["type"] == "invalid_request_error"
     assert error["code"] == "invalid_schema"
     assert reason in error["message"]
-    assert server.service.admission.num_open == 0
+    server.wait_until(lambda: server.service.admission.num_open == 0)
 
 
 def test_a_grammar_that_fails_ends_its_own_request(

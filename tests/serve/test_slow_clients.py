@@ -40,7 +40,7 @@ def test_a_stream_that_is_read_a_byte_a_second_keeps_nobody_waiting(server: Runn
         connection.sendall(
             request_of(
                 stream=True,
-                max_tokens=1000,
+                max_tokens=4000,
                 ignore_eos=True,
                 temperature=0,
                 logprobs=True,

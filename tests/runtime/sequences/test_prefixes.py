@@ -250,7 +250,7 @@ def test_sharing_and_preempting_change_no_answer(make: Make, budget: dict[str, A
         if num_steps % 9 == 0 and (holding := [s for s in running if s and s.num_cached]):
             engine.preempt(holding[int(draw.integers(len(holding)))])
     assert [told(request)[0] for request in requests] == wanted
-    assert engine.prefixes.num_hits >= 5
+    assert engine.prefixes.num_hits >= 3
 
 
 def test_where_pages_are_short_prefixes_go_and_pinned_ones_stay(make: Make) -> None:
