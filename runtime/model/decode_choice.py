@@ -7,7 +7,7 @@ is better for many tokens, the second for few (docs/decoding.md has the figures)
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from ov_kvcrush.errors import ConfigError
@@ -38,7 +38,7 @@ class DecodeChoice:
 def choose_decoding(
     asked: str,
     prompts_in: str,
-    weights: WeightBytes,
+    count_weights: Callable[[], WeightBytes],
     stored: Sequence[LayerPrecision],
     free_bytes: int,
     has_amx: bool,
@@ -48,7 +48,8 @@ def choose_decoding(
     Args:
         asked: one of ``DECODE_PRECISIONS``.
         prompts_in: type that prompts are read in.
-        weights: of the model.
+        count_weights: gives the model's; called only where they decide, for it goes through all of
+            a graph.
         stored: what the cache stores, by layer.
         free_bytes: of memory.
         has_amx: whether bf16 is computed by AMX; elsewhere it decodes as fast as f32.
@@ -66,18 +67,20 @@ def choose_decoding(
     if prompts_in == "f32":
         return DecodeChoice(None, "prompts are read in f32 too")
     exact = _stored_as_computed(stored)
+    if asked == AUTO:
+        if exact:
+            return DecodeChoice(None, f"a KV cache in {exact} is not one in f32")
+        if not has_amx:
+            return DecodeChoice(None, "without AMX nothing is gained")
+    elif exact:
+        raise ConfigError(
+            f"decode_precision {asked} does not go with a KV cache in {exact}",
+            "Store keys and values in u8 or u4, or leave decode_precision out.",
+        )
+    weights = count_weights()
     megabytes = f"{weights.total / _MB:,.0f} MB"
     if asked != AUTO:
-        if exact:
-            raise ConfigError(
-                f"decode_precision {asked} does not go with a KV cache in {exact}",
-                "Store keys and values in u8 or u4, or leave decode_precision out.",
-            )
         return DecodeChoice(asked, f"asked for; {megabytes} of weights are in memory twice")
-    if exact:
-        return DecodeChoice(None, f"a KV cache in {exact} is not one in f32")
-    if not has_amx:
-        return DecodeChoice(None, "without AMX nothing is gained")
     if not weights.are_compressed:
         return DecodeChoice(None, "the weights are not compressed")
     if weights.total < _LEAST_BYTES:

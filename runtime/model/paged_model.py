@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -98,7 +99,6 @@ class PagedModel:
             by_layer = [precisions] * self.num_model_layers
         else:
             by_layer = list(precisions)
-        weights = WeightBytes.of(graph.model)
         amx = has_amx()
         # A graph is used up by its compilation: a copy is kept only where another may follow.
         may_follow = amx if decode_precision == AUTO else decode_precision != SAME
@@ -113,7 +113,7 @@ class PagedModel:
         choice = choose_decoding(
             decode_precision,
             self._compiled.inference_precision,
-            weights,
+            partial(WeightBytes.of, (spare or graph).model),
             self._compiled.precisions,
             psutil.virtual_memory().available,
             amx,

@@ -15,7 +15,7 @@ PLENTY = 10**12
 
 
 def test_compressed_weights_are_decoded_from_in_f32_beside_bf16() -> None:
-    choice = choose_decoding("auto", "bf16", INT8, U8, PLENTY, True)
+    choice = choose_decoding("auto", "bf16", lambda: INT8, U8, PLENTY, True)
     assert choice.precision == "f32"
     assert choice.reason == "faster; 200 MB of weights are in memory twice"
 
@@ -25,8 +25,14 @@ def test_compressed_weights_are_decoded_from_in_f32_beside_bf16() -> None:
     [
         ({"asked": "same"}, "asked for"),
         ({"prompts_in": "f32"}, "prompts are read in f32 too"),
-        ({"weights": WeightBytes(200_000_000, 90_000_000)}, "the weights are not compressed"),
-        ({"weights": WeightBytes(6_000_000, 5_000_000)}, "with 6 MB of weights nothing is gained"),
+        (
+            {"count_weights": lambda: WeightBytes(200_000_000, 90_000_000)},
+            "the weights are not compressed",
+        ),
+        (
+            {"count_weights": lambda: WeightBytes(6_000_000, 5_000_000)},
+            "with 6 MB of weights nothing is gained",
+        ),
         ({"has_amx": False}, "without AMX nothing is gained"),
         ({"stored": BF16}, "a KV cache in bf16 is not one in f32"),
         ({"free_bytes": 700_000_000}, "200 MB of weights twice is too much for 700 MB free"),
@@ -36,7 +42,7 @@ def test_elsewhere_it_is_what_prompts_are_read_in(changes: dict[str, object], re
     given = {
         "asked": "auto",
         "prompts_in": "bf16",
-        "weights": INT8,
+        "count_weights": lambda: INT8,
         "stored": U8,
         "free_bytes": PLENTY,
         "has_amx": True,
@@ -47,8 +53,8 @@ def test_elsewhere_it_is_what_prompts_are_read_in(changes: dict[str, object], re
 
 def test_who_asks_for_it_gets_it_or_hears_why_not() -> None:
     plain = WeightBytes(200_000_000, 0)
-    assert choose_decoding("f32", "bf16", plain, U8, 0, False).precision == "f32"
+    assert choose_decoding("f32", "bf16", lambda: plain, U8, 0, False).precision == "f32"
     with pytest.raises(ConfigError, match="f32 does not go with a KV cache in bf16"):
-        choose_decoding("f32", "bf16", INT8, BF16, PLENTY, True)
+        choose_decoding("f32", "bf16", lambda: INT8, BF16, PLENTY, True)
     with pytest.raises(ConfigError, match="'f16' is not one of auto, f32, same"):
-        choose_decoding("f16", "bf16", INT8, U8, PLENTY, True)
+        choose_decoding("f16", "bf16", lambda: INT8, U8, PLENTY, True)
