@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -17,15 +13,10 @@ from ov_kvcrush.runtime.eviction.measuring import (
     key_distinctiveness,
 )
 from ov_kvcrush.runtime.eviction.moving import move_tokens, place
-from ov_kvcrush.runtime.pages.jit import times_compiled
+from ov_kvcrush.runtime.pages.jit import compile_by_call
 from ov_kvcrush.runtime.pages.key_codec import KEY_KINDS
 from ov_kvcrush.runtime.pages.layout import PAGE_SIZE, CacheLayout
 from ov_kvcrush.runtime.pages.rows import put_in_rows, take_in_rows
-
-_log = logging.getLogger("ov_kvcrush")
-
-# Loops that call one another, each of which may fail to be kept.
-_MOST_FAILURES = 20
 
 _KIND = KEY_KINDS["u8"]
 
@@ -43,21 +34,19 @@ def compile_loops(attention: bool, distinctiveness: bool) -> None:
     queries = np.zeros((1, 1, head_size), np.float32)
     length = PAGE_SIZE + 8
 
-    before = times_compiled(place)
-    _call(place, sources, 1)
-    if times_compiled(place) > before:
-        _log.warning("compiling the loops that cut the KV cache: a few seconds, and only once here")
+    told = "compiling the loops that cut the KV cache: a few seconds, and only once here"
+    compile_by_call(place, sources, 1, told=told)
     # What a sequence holds is the whole of an array or a part of it, which Numba tells apart.
     scores, places = np.zeros((2, 4), np.float32), np.zeros((2, 4), np.int32)
     for held in (scores, scores[:, :2], places, places[:, :2]):
-        _call(take_in_rows, held, places)
-    _call(take_in_rows, scores, places[:, :2])
-    _call(put_in_rows, sources, np.arange(3, dtype=np.int32)[None])
-    _call(move_tokens, keys, kind, values, table, table, sources, head_size)
+        compile_by_call(take_in_rows, held, places)
+    compile_by_call(take_in_rows, scores, places[:, :2])
+    compile_by_call(put_in_rows, sources, np.arange(3, dtype=np.int32)[None])
+    compile_by_call(move_tokens, keys, kind, values, table, table, sources, head_size)
     if attention:
-        _call(attention_mass, queries, 1.0, keys, kind, table, length)
+        compile_by_call(attention_mass, queries, 1.0, keys, kind, table, length)
     if distinctiveness:
-        _call(key_distinctiveness, keys, kind, table, length, head_size)
+        compile_by_call(key_distinctiveness, keys, kind, table, length, head_size)
 
 
 def compile_peaks() -> None:
@@ -66,10 +55,9 @@ def compile_peaks() -> None:
     queries = np.zeros((1, 1, layout.key_head_size), np.float32)
     table, length = np.arange(2, dtype=np.int32), PAGE_SIZE + 8
     weights, peaks = np.zeros(1, np.float32), np.zeros((1, PAGE_SIZE), np.float32)
-    before = times_compiled(attention_peaks)
-    _call(attention_peaks, queries, 1.0, keys, _KIND, table, length, weights, peaks, 1)
-    if times_compiled(attention_peaks) > before:
-        _log.warning("compiled the loop that measures second readings: only once here")
+    arguments = queries, 1.0, keys, _KIND, table, length, weights, peaks, 1
+    told = "compiled the loop that measures second readings: only once here"
+    compile_by_call(attention_peaks, *arguments, told=told)
 
 
 def _two_pages() -> tuple[CacheLayout, NDArray[np.uint8]]:
@@ -77,14 +65,3 @@ def _two_pages() -> tuple[CacheLayout, NDArray[np.uint8]]:
     geometry = LayerGeometry(1, 1, 4, 4)
     layout = CacheLayout.of(geometry, LayerPrecision("u8", "u8"))
     return layout, np.zeros((2, 1, layout.key_page_bytes), np.uint8)
-
-
-def _call(loop: Callable[..., Any], *arguments: Any) -> None:
-    """Call ``loop``, which compiles it, whether or not there is room to keep what was compiled."""
-    for _ in range(_MOST_FAILURES):
-        try:
-            loop(*arguments)
-            return
-        except OSError as error:  # the disk is full, for instance; it has been compiled
-            _log.info("compiled loops cannot be kept: %s", error)
-    loop(*arguments)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import stat
 import tempfile
@@ -14,6 +15,11 @@ from typing import Any, TypeVar, cast
 import numba
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+_log = logging.getLogger("ov_kvcrush")
+
+# Loops that call one another, each of which may fail to be kept.
+_MOST_FAILURES = 20
 
 # NaN and infinity keep their meaning; sums may be reordered into vector code. Divisions do as
 # NumPy's: Python's check for zero would keep every loop with one from becoming vector code.
@@ -48,6 +54,27 @@ def jit(function: F) -> F:
 def times_compiled(loop: Callable[..., Any]) -> int:
     """How often ``loop`` has been compiled in this process, instead of found where it was kept."""
     return sum(cast(Any, loop).stats.cache_misses.values())
+
+
+def compile_by_call(loop: Callable[..., Any], *arguments: Any, told: str = "") -> None:
+    """Call ``loop``, which compiles it, whether or not there is room to keep what was compiled.
+
+    Args:
+        loop: made by :func:`jit`, where something is to be told.
+        arguments: of it.
+        told: in the log, where it was not found where it is kept.
+    """
+    before = times_compiled(loop) if told else 0
+    for _ in range(_MOST_FAILURES):
+        try:
+            loop(*arguments)
+            break
+        except OSError as error:  # the disk is full, for instance; it has been compiled
+            _log.info("compiled loops cannot be kept: %s", error)
+    else:
+        loop(*arguments)
+    if told and times_compiled(loop) > before:
+        _log.warning(told)
 
 
 def private_folder(parent: Path) -> Path | None:

@@ -7,19 +7,15 @@ the page is made anew of what it held before, byte for byte, and of the true tok
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
-from contextlib import suppress
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ov_kvcrush.runtime.pages.jit import jit, times_compiled
+from ov_kvcrush.runtime.pages.jit import compile_by_call, jit
 from ov_kvcrush.runtime.pages.key_codec import KEY_KINDS, U8, Bytes, read_keys, write_keys
 from ov_kvcrush.runtime.pages.layout import PAGE_SIZE
 from ov_kvcrush.runtime.pages.memory import CacheMemory
-
-_log = logging.getLogger("ov_kvcrush")
 
 
 class OpenPage:
@@ -67,11 +63,8 @@ def compile_taking_back() -> None:
     Seconds the first time; from then on Numba has it on disk, if there is a place for it.
     """
     page = np.zeros((1, 9 * PAGE_SIZE), np.uint8)
-    before = times_compiled(make_anew)
-    with suppress(OSError):  # the disk is full, for instance; it has been compiled
-        make_anew(page, page.copy(), 1, 2, U8, 4)
-    if times_compiled(make_anew) > before:
-        _log.warning("compiled the loop that takes drafts back: only once here")
+    told = "compiled the loop that takes drafts back: only once here"
+    compile_by_call(make_anew, page, page.copy(), 1, 2, U8, 4, told=told)
 
 
 @jit

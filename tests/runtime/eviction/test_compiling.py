@@ -7,10 +7,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
-from ov_kvcrush.runtime.eviction.compiling import _call
-
 COMPILE = """
 from ov_kvcrush.runtime.eviction.compiling import compile_loops
 from ov_kvcrush.runtime.eviction.measuring import attention_mass, key_distinctiveness
@@ -38,24 +34,3 @@ def test_the_first_start_says_so_and_compiles_what_is_needed(tmp_path: Path) -> 
     (line,) = first.stderr.splitlines()
     assert line.startswith("compiling the loops that cut the KV cache")
     assert second.stderr == ""
-
-
-def test_a_loop_that_cannot_be_kept_runs_all_the_same() -> None:
-    failures = [OSError("No space left on device"), OSError("No space left on device")]
-    ran = []
-
-    def loop(number: int) -> None:
-        if failures:
-            raise failures.pop()
-        ran.append(number)
-
-    _call(loop, 3)
-    assert ran == [3]
-
-
-def test_a_loop_that_never_runs_is_an_error() -> None:
-    def loop() -> None:
-        raise OSError("always")
-
-    with pytest.raises(OSError, match="always"):
-        _call(loop)

@@ -10,7 +10,7 @@ import numba
 import pytest
 from numba.core.caching import CacheImpl
 
-from ov_kvcrush.runtime.pages.jit import jit, private_folder, times_compiled
+from ov_kvcrush.runtime.pages.jit import compile_by_call, jit, private_folder, times_compiled
 
 
 def add_one(x: int) -> int:
@@ -78,3 +78,24 @@ def test_without_any_place_loops_run(tmp_path: Path, monkeypatch: pytest.MonkeyP
     first, again = jit(add_one), jit(add_one)
     assert (first(1), again(1)) == (2, 2)
     assert (times_compiled(first), times_compiled(again)) == (1, 1)
+
+
+def test_a_loop_that_cannot_be_kept_runs_all_the_same() -> None:
+    failures = [OSError("No space left on device"), OSError("No space left on device")]
+    ran = []
+
+    def loop(number: int) -> None:
+        if failures:
+            raise failures.pop()
+        ran.append(number)
+
+    compile_by_call(loop, 3)
+    assert ran == [3]
+
+
+def test_a_loop_that_never_runs_is_an_error() -> None:
+    def loop() -> None:
+        raise OSError("always")
+
+    with pytest.raises(OSError, match="always"):
+        compile_by_call(loop)
