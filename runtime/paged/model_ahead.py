@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import Future
-from threading import Event, Lock, Thread
+from threading import Event, Lock
 
 from ov_kvcrush.errors import OVKVCrushError
 from ov_kvcrush.runtime.model.paged_model import PagedModel
 from ov_kvcrush.runtime.paged.model_choice import ModelChoice, ModelRequest
+from ov_kvcrush.runtime.plugin.background import begin
 from ov_kvcrush.runtime.plugin.ir_file import compiled_ahead
 
 _Ahead = tuple[ModelChoice, Future[PagedModel]]
@@ -29,23 +30,13 @@ def begin_compiling(request: ModelRequest) -> None:
         choice = ModelChoice.of(request)
     except OVKVCrushError:
         return
-    future, is_ready = Future[PagedModel](), Event()
+    is_ready = Event()
     with _lock:
+        future = begin(lambda: choice.compile(is_ready.set), "ov-kvcrush-compiling")
         _ahead[:] = [(choice, future)]
         compiled_ahead.clear()
         compiled_ahead.add(request.folder)
-
-    def compile_it() -> None:
-        try:
-            model = choice.compile(is_ready.set)
-        except BaseException as error:
-            future.set_exception(error)
-        else:
-            future.set_result(model)
-        finally:
-            is_ready.set()
-
-    Thread(target=compile_it, name="ov-kvcrush-compiling").start()
+    future.add_done_callback(lambda _: is_ready.set())
     is_ready.wait()
 
 

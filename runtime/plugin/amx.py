@@ -21,16 +21,19 @@ def avoid_undescribed_tiles(cpuinfo: Path = Path("/proc/cpuinfo")) -> None:
 
     To be called before OpenVINO compiles anything: oneDNN looks only once.
     """
-    if not tiles_are_described(cpuinfo):
+    if not _tiles_are_described(_read(cpuinfo)):
         os.environ.setdefault("ONEDNN_MAX_CPU_ISA", _WITHOUT_TILES)
 
 
-def tiles_are_described(cpuinfo: Path) -> bool:
-    """Whether the processor has no tiles, or also the CPUID leaf that tells their sizes."""
+def _read(cpuinfo: Path) -> str:
     try:
-        text = cpuinfo.read_text(encoding="utf-8", errors="replace")
-    except OSError:  # not Linux: nothing is known, so nothing is changed
-        return True
+        return cpuinfo.read_text(encoding="utf-8", errors="replace")
+    except OSError:  # not Linux: nothing is known
+        return ""
+
+
+def _tiles_are_described(text: str) -> bool:
+    """Whether the processor has no tiles, or also the CPUID leaf that tells their sizes."""
     highest_leaf = re.search(r"^cpuid level\s*:\s*(\d+)", text, re.MULTILINE)
     if highest_leaf is None or not re.search(r"^flags\s*:.*\bamx_tile\b", text, re.MULTILINE):
         return True
@@ -39,10 +42,7 @@ def tiles_are_described(cpuinfo: Path) -> bool:
 
 def has_amx(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
     """Whether oneDNN computes bf16 with tiles: they are there, described, and not forbidden."""
-    try:
-        text = cpuinfo.read_text(encoding="utf-8", errors="replace")
-    except OSError:  # not Linux: nothing is known
-        return False
+    text = _read(cpuinfo)
     is_there = re.search(r"^flags\s*:.*\bamx_bf16\b", text, re.MULTILINE) is not None
     limit = os.environ.get("ONEDNN_MAX_CPU_ISA", "").upper()
-    return is_there and tiles_are_described(cpuinfo) and (not limit or "AMX" in limit)
+    return is_there and _tiles_are_described(text) and (not limit or "AMX" in limit)

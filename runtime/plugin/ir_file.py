@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 from concurrent.futures import Future
+from functools import partial
 from pathlib import Path
-from threading import Lock, Thread
+from threading import Lock
 
 import openvino as ov
 
 from ov_kvcrush.errors import ModelError, last_line
 from ov_kvcrush.model_folder import require_graph
+from ov_kvcrush.runtime.plugin.background import begin
 from ov_kvcrush.runtime.plugin.core import core
 from ov_kvcrush.runtime.plugin.properties import ENABLE_MMAP
 
@@ -58,22 +60,11 @@ def begin_reading(folder: Path) -> None:
         identity = _identity(path)
     except (ModelError, OSError):
         return
-    reader, future = core(), Future[ov.Model]()
+    read = partial(core().read_model, path, config={ENABLE_MMAP: True})
     with _lock:
-        if identity in _ahead:
-            return
-        _ahead.clear()
-        _ahead[identity] = future
-
-    def read() -> None:
-        try:
-            model = reader.read_model(path, config={ENABLE_MMAP: True})
-        except BaseException as error:
-            future.set_exception(error)
-        else:
-            future.set_result(model)
-
-    Thread(target=read, name="ov-kvcrush-reading").start()
+        if identity not in _ahead:
+            _ahead.clear()
+            _ahead[identity] = begin(read, "ov-kvcrush-reading")
 
 
 def _identity(path: Path) -> Hashable:

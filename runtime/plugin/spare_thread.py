@@ -6,6 +6,8 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
+from ov_kvcrush.runtime.plugin.background import complete
+
 T = TypeVar("T")
 
 
@@ -26,14 +28,8 @@ class SpareThread:
         future: Future[T] = Future()
 
         def run() -> None:
-            if not future.set_running_or_notify_cancel():
-                return
-            try:
-                result = work()
-            except BaseException as error:
-                future.set_exception(error)
-            else:
-                future.set_result(result)
+            if future.set_running_or_notify_cancel():
+                complete(future, work)
 
         if self._has_begun:
             self._worker.submit(run)
