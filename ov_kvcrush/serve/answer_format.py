@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
@@ -10,13 +10,15 @@ from pydantic_core import PydanticCustomError
 from ov_kvcrush.runtime.grammar.grammar import Grammar
 from ov_kvcrush.serve.fields import Model, Text, unsupported
 
-_KINDS = ("text", "json_object", "json_schema")
+FormatKind = Literal["text", "json_object", "json_schema"]
+
+SchemaName = Annotated[Text, Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
 
 
 class NamedSchema(Model):
     """A JSON Schema. It binds the answer whatever ``strict`` says."""
 
-    name: Annotated[Text, Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
+    name: SchemaName
     description: Text | None = None
     schema_: Annotated[dict[str, Any], Field(alias="schema")]
     strict: bool | None = None
@@ -25,7 +27,7 @@ class NamedSchema(Model):
 class ResponseFormat(Model):
     """OpenAI's way to ask for a form."""
 
-    type: Literal["text", "json_object", "json_schema"]
+    type: FormatKind
     json_schema: NamedSchema | None = None
 
     @model_validator(mode="after")
@@ -82,13 +84,14 @@ class StructuredOutputs(Model):
         return Grammar.json_object()
 
 
-def _known_kind(value: Any) -> Any:
+def known_format(value: Any) -> Any:
+    """``value``, a form as a request says it; one of a kind that is not served is refused so."""
     kind = value.get("type") if isinstance(value, dict) else None
-    if isinstance(kind, str) and kind not in _KINDS:
+    if isinstance(kind, str) and kind not in get_args(FormatKind):
         raise unsupported(f"answers of the format {kind!r:.40} are not served here")
     return value
 
 
 AnswerFormat = Annotated[
-    ResponseFormat, BeforeValidator(_known_kind, json_schema_input_type=ResponseFormat)
+    ResponseFormat, BeforeValidator(known_format, json_schema_input_type=ResponseFormat)
 ]

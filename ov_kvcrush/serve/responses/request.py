@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated
 
 from pydantic import BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from ov_kvcrush.serve.answer_format import NamedSchema, ResponseFormat
-from ov_kvcrush.serve.fields import Count, JsonObject, Model, Refused, Seed, Text, unsupported
+from ov_kvcrush.serve.answer_format import (
+    FormatKind,
+    NamedSchema,
+    ResponseFormat,
+    SchemaName,
+    known_format,
+)
+from ov_kvcrush.serve.fields import Count, JsonObject, Model, Refused, Seed, Text
 from ov_kvcrush.serve.responses.items import Items, messages_of
 from ov_kvcrush.serve.schemas import ChatRequest
 from ov_kvcrush.serve.tools.fields import FlatChoice, FlatTools, FunctionTool
@@ -16,14 +22,12 @@ from ov_kvcrush.serve.tools.fields import FlatChoice, FlatTools, FunctionTool
 LOG_PROBS = "message.output_text.logprobs"
 """What ``include`` may ask for; what else it names, no answer here has."""
 
-_FORMATS = ("text", "json_object", "json_schema")
-
 
 class TextFormat(Model):
     """The form of an answer, flat."""
 
-    type: Literal["text", "json_object", "json_schema"]
-    name: Annotated[Text, Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")] | None = None
+    type: FormatKind
+    name: SchemaName | None = None
     description: Text | None = None
     schema_: JsonObject | None = Field(default=None, alias="schema")
     strict: bool | None = None
@@ -42,18 +46,11 @@ class TextFormat(Model):
         return ResponseFormat(type=self.type, json_schema=NamedSchema.model_validate(fields))
 
 
-def _known_format(value: Any) -> Any:
-    kind = value.get("type") if isinstance(value, dict) else None
-    if isinstance(kind, str) and kind not in _FORMATS:
-        raise unsupported(f"answers of the format {kind!r:.40} are not served here")
-    return value
-
-
 class TextConfig(Model):
     """What is asked of an answer's text."""
 
     format: (
-        Annotated[TextFormat, BeforeValidator(_known_format, json_schema_input_type=TextFormat)]
+        Annotated[TextFormat, BeforeValidator(known_format, json_schema_input_type=TextFormat)]
         | None
     ) = None
     verbosity: Text | None = None

@@ -6,7 +6,7 @@ What comes out does not depend on how the text was divided.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
 from ov_kvcrush.serve.tools.calls import (
     CallArguments,
@@ -51,6 +51,27 @@ class CallReader(ABC):
     def _whole(self, name: str, arguments: str, is_bare: bool = False) -> list[Piece]:
         begin = self._begin(name, is_bare)
         return [begin, CallArguments(begin.index, arguments), CallEnd(begin.index)]
+
+
+class SteppingReader(CallReader):
+    """Reads in steps: each takes some of what waits, and says which is the next.
+
+    Args:
+        read: the first step. A step gives pieces, or None where it waits for more.
+    """
+
+    def __init__(self, read: Callable[[], list[Piece] | None]) -> None:
+        super().__init__()
+        self._waiting = ""
+        self._read = read
+
+    def feed(self, text: str) -> list[Piece]:
+        """What is certain now that ``text`` has come."""
+        self._waiting += text
+        pieces: list[Piece] = []
+        while self._waiting and (found := self._read()) is not None:
+            pieces += found
+        return pieces
 
 
 class TextReader(CallReader):

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-from ov_kvcrush.serve.tools.call_reader import CallReader, held_back, text_piece
+from ov_kvcrush.serve.tools.call_reader import SteppingReader, held_back, text_piece
 from ov_kvcrush.serve.tools.calls import CallArguments, CallEnd, Piece, TextPiece
 from ov_kvcrush.serve.tools.object_scanner import ObjectScanner
 from ov_kvcrush.serve.tools.style import ToolStyle
 
 
-class ExactCallReader(CallReader):
+class ExactCallReader(SteppingReader):
     """Reads answers of a style, character by character as it spells them.
 
     Args:
@@ -19,7 +19,7 @@ class ExactCallReader(CallReader):
     """
 
     def __init__(self, style: ToolStyle, names: Sequence[str]) -> None:
-        super().__init__()
+        super().__init__(self._read_beginning)
         self._is_marked = style.is_marked
         before = style.before or ""
         # By what opens a call: the blanks before it that are not text, and its function.
@@ -30,17 +30,7 @@ class ExactCallReader(CallReader):
         between = style.between
         self._next = {} if between is None else {f"}}{between}{style.head(n)}": n for n in names}
         self._close = f"}}{style.end}"
-        self._waiting = ""
         self._scanner = ObjectScanner()
-        self._read: Callable[[], list[Piece] | None] = self._read_beginning
-
-    def feed(self, text: str) -> list[Piece]:
-        """What is certain now that ``text`` has come."""
-        self._waiting += text
-        pieces: list[Piece] = []
-        while self._waiting and (found := self._read()) is not None:
-            pieces += found
-        return pieces
 
     def end(self) -> list[Piece]:
         """What is left: no more comes."""
@@ -48,8 +38,6 @@ class ExactCallReader(CallReader):
         if self._read == self._read_behind:  # what a call ends or the next begins with
             left = ""
         return text_piece(left)
-
-    # Each gives pieces, or None where it waits for more.
 
     def _read_beginning(self) -> list[Piece] | None:
         """An answer that may be a call from its beginning on."""

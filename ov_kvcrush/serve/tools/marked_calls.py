@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 
 from ov_kvcrush.serve.tools.call_object import read_call
-from ov_kvcrush.serve.tools.call_reader import CallReader, held_back, text_piece
+from ov_kvcrush.serve.tools.call_reader import SteppingReader, held_back, text_piece
 from ov_kvcrush.serve.tools.calls import Piece
 from ov_kvcrush.serve.tools.object_scanner import ObjectScanner
 from ov_kvcrush.serve.tools.style import ToolStyle
 
 
-class MarkedCallReader(CallReader):
+class MarkedCallReader(SteppingReader):
     """Reads answers in which each call stands between marks, behind text or not.
 
     Args:
@@ -21,7 +21,7 @@ class MarkedCallReader(CallReader):
     """
 
     def __init__(self, style: ToolStyle, names: Collection[str], most: int | None = None) -> None:
-        super().__init__()
+        super().__init__(self._read_text)
         self._names = names
         self._most = most
         self._begin_mark, self._end_mark = style.begin.strip(), style.end.strip()
@@ -30,21 +30,11 @@ class MarkedCallReader(CallReader):
         self._separator = "" if self._begin_mark in between else between
         self._before = style.before or ""
         self._openings = [self._begin_mark, self._before + self._begin_mark]
-        self._waiting = ""
         self._withheld = ""
         self._scanner = ObjectScanner()
         self._blanks = ""
         self._object = ""
         self._is_behind_call = False
-        self._read: Callable[[], list[Piece] | None] = self._read_text
-
-    def feed(self, text: str) -> list[Piece]:
-        """What is certain now that ``text`` has come."""
-        self._waiting += text
-        pieces: list[Piece] = []
-        while self._waiting and (found := self._read()) is not None:
-            pieces += found
-        return pieces
 
     def end(self) -> list[Piece]:
         """What is left: no more comes."""

@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 from ov_kvcrush.plan import LayerGeometry
 from ov_kvcrush.runtime.pages.layout import PAGE_SIZE
 from ov_kvcrush.runtime.pages.pool import PagePool
+from ov_kvcrush.runtime.sequences.kv_cache import KVCache
 from ov_kvcrush.runtime.sequences.sequence import Sequence
 from ov_kvcrush.runtime.sequences.session import Session
 from tests.support.failures import InjectedError, counted
-from tests.support.small_cache import slots_of, small_cache
+from tests.support.small_cache import Slots, slots_of, small_cache
 
 LAYERS = (LayerGeometry(1, 1, 4, 4),) * 3
 NUM_PAGES = 10
@@ -253,7 +254,8 @@ def test_tokens_taken_back_into_a_shared_page_are_not_written_over() -> None:
     cache.check_integrity([sequence, other])
 
 
-def test_a_prompt_that_reads_on_finds_the_memory_its_cut_has_left() -> None:
+def cut_while_it_reads() -> tuple[KVCache, Sequence, Slots]:
+    """A sequence that reads on: of its four pages, whose memory holds sevens, one is left."""
     cache = small_cache(NUM_PAGES, [100])
     sequence = Sequence([], LAYERS[:1], None)
     assert cache.extend(sequence, 4 * PAGE_SIZE)
@@ -262,6 +264,11 @@ def test_a_prompt_that_reads_on_finds_the_memory_its_cut_has_left() -> None:
     sequence.tokens += range(PAGE_SIZE)
     sequence.append(PAGE_SIZE)
     cache.trim(sequence, reads_on=True)
+    return cache, sequence, slots
+
+
+def test_a_prompt_that_reads_on_finds_the_memory_its_cut_has_left() -> None:
+    cache, sequence, slots = cut_while_it_reads()
     assert (slots.pages[:4] == 7).all(), "nothing is given back yet"
     # What it does not take after all is given back then, and what it takes is not.
     assert cache.extend(sequence, 2 * PAGE_SIZE)
@@ -272,13 +279,6 @@ def test_a_prompt_that_reads_on_finds_the_memory_its_cut_has_left() -> None:
 
 
 def test_memory_left_for_a_prompt_goes_back_with_it() -> None:
-    cache = small_cache(NUM_PAGES, [100])
-    sequence = Sequence([], LAYERS[:1], None)
-    assert cache.extend(sequence, 4 * PAGE_SIZE)
-    (slots,) = slots_of(cache)
-    slots.pages[:4] = 7
-    sequence.tokens += range(PAGE_SIZE)
-    sequence.append(PAGE_SIZE)
-    cache.trim(sequence, reads_on=True)
+    cache, sequence, slots = cut_while_it_reads()
     cache.release(sequence)
     assert (slots.pages == -1).all()
